@@ -1,0 +1,128 @@
+"""Files that appear whole or not at all: safetensors, JSON, text; and fingerprints of what they hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from capivara_cli.errors import CapivaraError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Give a name beside `path` to write to, and rename it to `path` when the block ends well.
+
+    Works for a file and for a folder (an existing folder is replaced). A killed process leaves at most a
+    `.tmp` name behind, never half of `path`. Raises CapivaraError when there is no room or no permission.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _swap_in(temporary, path)
+    except BaseException as error:
+        _remove(temporary)
+        if reason := _write_failure(error):
+            raise CapivaraError(f"cannot write {path}: {reason}", "free some space or choose another -o") from error
+        raise
+
+
+def _swap_in(temporary: Path, path: Path) -> None:
+    if not path.is_dir():
+        os.replace(temporary, path)
+        return
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")  # a folder cannot be replaced in one step
+    os.replace(path, old)
+    os.replace(temporary, path)
+    shutil.rmtree(old)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _write_failure(error: BaseException) -> str | None:
+    """The system's reason if the error is a failed write, from Python or from safetensors' Rust side."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if type(error).__name__ == "SafetensorError" and "os error" in str(error):
+        return str(error)
+    return None
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file. Raises CapivaraError when it cannot be written."""
+    from safetensors.torch import save_file
+
+    with writing(path) as temporary:
+        save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, temporary, metadata=metadata)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file. Raises CapivaraError when it is missing or cut short."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CapivaraError(f"cannot read {path}: {error}") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file, whole or not at all."""
+    with writing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file that a person can read too. NaN is refused: other readers would choke on it."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file. Raises CapivaraError with the file and the place when it is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CapivaraError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise CapivaraError(f"{path} is not JSON: {error}") from error
+
+
+def fingerprint(*parts: object) -> str:
+    """32 hex digits that change whenever one of the parts does. Parts are compared as sorted JSON."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def fingerprint_tensors(tensors: dict[str, Tensor]) -> str:
+    """32 hex digits of names, shapes and exact values: about a second a GB."""
+    import torch
+
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where what can be computed again is kept: $CAPIVARA_CACHE, or the system's cache folder."""
+    import platformdirs
+
+    chosen = os.environ.get("CAPIVARA_CACHE")
+    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("capivara", appauthor=False))

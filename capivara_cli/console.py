@@ -1,0 +1,73 @@
+"""What a person sees. Data goes to standard output; everything here goes to standard error."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.table import Table
+
+
+def console() -> Console:
+    """The console on standard error; silent on every rank but the first."""
+    from rich.console import Console
+
+    # Made anew at each call: sys.stderr may have been replaced since the last one, and it costs nothing.
+    return Console(stderr=True, highlight=False, soft_wrap=True, quiet=os.environ.get("RANK", "0") != "0")
+
+
+def say(text: str, style: str | None = None) -> None:
+    """One line for the person. The text is printed as it is: captions and paths are not markup."""
+    console().print(clean(text), style=style, markup=False)
+
+
+def clean(text: str) -> str:
+    """The text without control characters: a file's name or a caption must not steer the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def warn(text: str) -> None:
+    """One line that the person should not miss."""
+    say(f"warning: {text}", style="yellow")
+
+
+def show(table: Table) -> None:
+    """Print a table."""
+    console().print(table)
+
+
+@contextmanager
+def progress(*columns: str) -> Iterator[Progress]:
+    """A live progress bar with the standard columns and, after them, these fields of the task.
+
+    In a pipe or a log file it prints nothing: a bar there is noise.
+    """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    screen = console()
+    screen.soft_wrap = False
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        *(TextColumn(f"{{task.fields[{column}]}}", style="cyan") for column in columns),
+        TimeElapsedColumn(),
+        TextColumn("eta"),
+        TimeRemainingColumn(),
+        console=screen,
+        disable=not screen.is_terminal,
+        refresh_per_second=4,
+    ) as bar:
+        yield bar

@@ -1,0 +1,1 @@
+"""The demo: a small closed world in which the whole job runs for real."""

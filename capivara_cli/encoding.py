@@ -1,0 +1,128 @@
+"""From image files to embeddings: decode in worker processes, preprocess, encode."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, cast
+
+from capivara_cli import images
+from capivara_cli.clip import Clip
+from capivara_cli.images import ImageRef, ImageRejected
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+    from torch import Tensor
+
+MIN_IMAGES_FOR_WORKERS = 512  # below, starting worker processes costs more than it saves
+
+
+def encode_images(
+    clip: Clip, refs: Sequence[ImageRef], *, views: int = 1
+) -> Iterator[tuple[list[int], Tensor, list[tuple[int, str]]]]:
+    """Decode and encode images, decoding in worker processes while the tower runs.
+
+    Yields for each batch the indices of the images that worked, their embeddings (b, views, D) float32 on
+    the CPU, normalised, and the index and reason of each that did not.
+    """
+    import torch
+
+    size = max(clip.image_batch_size() // views, 1)
+    for indices, pixels, errors in load_pixels(clip, refs, batch_size=size, views=views):
+        if not indices:
+            yield [], torch.empty(0), errors
+            continue
+        flat = pixels.flatten(0, 1)  # (b * views, 3, H, W)
+        run = torch.inference_mode()(lambda part, flat=flat: clip.encode_pixels(flat[part]).cpu())
+        features = torch.cat([part for _, part in clip.runtime.batches(run, len(flat), len(flat))])
+        yield indices, features.unflatten(0, (len(indices), views)), errors
+
+
+def load_pixels(
+    clip: Clip, refs: Sequence[ImageRef], *, batch_size: int, views: int = 1
+) -> Iterator[tuple[list[int], Tensor, list[tuple[int, str]]]]:
+    """Batches of decoded and preprocessed images, (b, views, 3, H, W) float32, in order, with bounded prefetch."""
+    from torch.utils.data import DataLoader
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(cores, 16) if len(refs) * views >= MIN_IMAGES_FOR_WORKERS else 0
+    dataset = _Decoded(refs, Views(clip, views))
+    yield from DataLoader(dataset, batch_size, num_workers=workers, collate_fn=_collate)
+
+
+class _Decoded:
+    """A map-style data set: index -> (index, (views, 3, H, W) or the reason why not)."""
+
+    def __init__(self, refs: Sequence[ImageRef], transform: Views) -> None:
+        self.refs = refs
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.refs)
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor | str]:
+        try:
+            return index, self.transform(self.refs[index])
+        except ImageRejected as error:
+            return index, error.message
+
+
+def _collate(items: list[tuple[int, Tensor | str]]) -> tuple[list[int], Tensor, list[tuple[int, str]]]:
+    import torch
+
+    good = [(i, value) for i, value in items if not isinstance(value, str)]
+    bad = [(i, value) for i, value in items if isinstance(value, str)]
+    return [i for i, _ in good], torch.stack([v for _, v in good]) if good else torch.empty(0), bad
+
+
+class Views:
+    """An image -> its views: 0 is the plain one, the others are augmented, each the same whenever it is asked for."""
+
+    def __init__(self, clip: Clip, views: int) -> None:
+        self.plain = clip.preprocess
+        self.augmented = augmentation(clip) if views > 1 else None
+        self.views = views
+
+    def __call__(self, ref: ImageRef) -> Tensor:
+        """All views, (views, 3, H, W). Raises ImageRejected."""
+        import torch
+
+        image = images.load(ref)
+        return torch.stack([self._view(image, ref, view) for view in range(self.views)])
+
+    def one(self, ref: ImageRef, view: int) -> Tensor:
+        """A single view, (3, H, W). Raises ImageRejected."""
+        return self._view(images.load(ref), ref, view)
+
+    def _view(self, image: Image, ref: ImageRef, view: int) -> Tensor:
+        import torch
+
+        if view == 0 or self.augmented is None:
+            return cast("Tensor", self.plain(image))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int.from_bytes(images.identity(ref)[:7], "little") + view)
+            return cast("Tensor", self.augmented(image))
+
+
+def augmentation(clip: Clip) -> torch.nn.Module:
+    """The recipe's augmentation: resize 250, random resized crop 224 of scale 0.9-1, AugMix of severity 2.
+
+    (arXiv 2310.13683, published configuration; sizes scale with the model's own image size.)
+    """
+    import torch
+    from torchvision.transforms import InterpolationMode, v2
+
+    size = clip.preprocess_cfg["size"]
+    side = int(size[0] if isinstance(size, list | tuple) else size)
+    bicubic = InterpolationMode.BICUBIC
+    return v2.Compose(
+        [
+            v2.Resize(round(side * 250 / 224), interpolation=bicubic),
+            v2.RandomResizedCrop(side, scale=(0.9, 1.0), interpolation=bicubic),
+            v2.AugMix(severity=2),
+            v2.ToImage(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(clip.preprocess_cfg["mean"], clip.preprocess_cfg["std"]),
+        ]
+    )

@@ -1,0 +1,27 @@
+"""The one exception that a person is meant to read."""
+
+from __future__ import annotations
+
+
+class CapivaraError(Exception):
+    """Something that the user can put right.
+
+    Args:
+        message: what is wrong, with the value and where it stands (`file.jsonl:17`).
+        hint: the next thing to type.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+def nearest(word: str, known: list[str], count: int = 3) -> str:
+    """`, did you mean A, B?`, or nothing when no known word is like it."""
+    import difflib
+
+    close = difflib.get_close_matches(word, known, n=count, cutoff=0.6)
+    return f", did you mean {', '.join(close)}?" if close else ""

@@ -1,0 +1,137 @@
+"""Images: find them, read them, and say why one cannot be used."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tarfile
+import warnings
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from capivara_cli.errors import CapivaraError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# Pillow's own limit for a decompression bomb, in pixels; Pillow only warns up to twice as many, we refuse.
+MAX_PIXELS = 178_956_970
+
+EXTENSIONS = frozenset(
+    ".avif .bmp .gif .jfif .jp2 .jpeg .jpg .png .ppm .tif .tiff .webp".split()
+)  # what a folder or a shard is searched for; a path that a record names may end in anything
+
+
+class ImageRejected(CapivaraError):
+    """An image that cannot be used; `message` is the reason, without the name."""
+
+
+class ImageRef(NamedTuple):
+    """Where an image is: a file, or a member of a tar shard."""
+
+    path: str
+    """Absolute path of the image file or of the shard."""
+    member: str | None = None
+    """Name inside the shard."""
+
+    def __str__(self) -> str:
+        return f"{self.path}#{self.member}" if self.member else self.path
+
+    @classmethod
+    def parse(cls, name: str, folder: Path) -> ImageRef:
+        """`images/1.jpg`, an absolute path, or `shards/0.tar#1.jpg`, relative to the folder."""
+        path, tar, member = name.partition(".tar#")
+        return cls(os.path.abspath(folder / (path + ".tar" if tar else path)), member if tar else None)
+
+
+def find(folder: Path) -> list[Path]:
+    """All images below a folder, in the order of their names."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
+
+
+def identity(ref: ImageRef) -> bytes:
+    """16 bytes that change when the image does: path, member, and the file's size and time.
+
+    The image itself is not read. Raises ImageRejected when the file is not there.
+    """
+    try:
+        status = os.stat(ref.path)
+    except (OSError, ValueError) as error:
+        raise ImageRejected(_reason(error)) from error
+    text = f"{ref.path}\0{ref.member or ''}\0{status.st_size}\0{status.st_mtime_ns}"
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).digest()
+
+
+def load(ref: ImageRef) -> Image:
+    """The image in RGB, upright as its EXIF orientation says; of an animation, the first frame.
+
+    Transparency is dropped, as `convert("RGB")` in CLIP's own preprocessing does. Raises ImageRejected,
+    never anything else, for what cannot be read: missing, truncated, not an image, too many pixels.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of odd EXIF, and of bombs that are refused below
+            with Image.open(io.BytesIO(_read(ref))) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise ImageRejected(f"{image.width} x {image.height} pixels: too many, maybe a decompression bomb")
+                image.load()
+                return _to_rgb(ImageOps.exif_transpose(image))
+    except ImageRejected:
+        raise
+    except MemoryError as error:
+        raise ImageRejected("does not fit in memory") from error
+    except Exception as error:  # a broken file makes Pillow's decoders raise nearly anything
+        raise ImageRejected(_reason(error)) from error
+
+
+def _to_rgb(image: Image) -> Image:
+    if image.mode.startswith("I") or image.mode == "F":  # convert() clips 16-bit grey at 255: nearly all white
+        low, high = image.getextrema()
+        scale = 255 / 65535 if image.mode.startswith("I") else 255 / max(float(high), 1e-9)  # type: ignore[arg-type]
+        image = image.convert("F").point(lambda value: value * scale).convert("L")
+    elif "transparency" in image.info and image.mode == "P":
+        image = image.convert("RGBA")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _reason(error: BaseException) -> str:
+    from PIL import Image, UnidentifiedImageError
+
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return "no such file"
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image that can be read"
+    if isinstance(error, Image.DecompressionBombError):
+        return "too many pixels, maybe a decompression bomb"
+    return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__
+
+
+def _read(ref: ImageRef) -> bytes:
+    if ref.member is None:
+        return Path(ref.path).read_bytes()
+    place = members(ref.path).get(ref.member)
+    if place is None:
+        raise ImageRejected("no such member in the shard")
+    with open(ref.path, "rb") as shard:
+        shard.seek(place[0])
+        return shard.read(place[1])
+
+
+@lru_cache(maxsize=64)
+def members(shard: str) -> dict[str, tuple[int, int]]:
+    """Offset and size of each regular file in a tar; nothing is unpacked. Of a tar cut short, the whole ones."""
+    places: dict[str, tuple[int, int]] = {}
+    size = os.path.getsize(shard)
+    try:
+        with tarfile.open(shard, "r:") as archive:
+            for member in archive:
+                if member.isfile() and member.offset_data + member.size <= size:
+                    places[member.name] = (member.offset_data, member.size)
+    except tarfile.ReadError as error:
+        if not places:
+            raise ImageRejected(f"not a tar file: {error}") from error
+    return places

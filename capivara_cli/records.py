@@ -1,0 +1,173 @@
+"""The record: one image and its captions, one JSON object a line.
+
+    {"id": "000123", "image": "images/000123.jpg", "captions": [{"text": "a dog", "lang": "en"}], "label": "dog"}
+
+Keys that capivara does not know are kept as they came.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from capivara_cli import images
+from capivara_cli.errors import CapivaraError
+from capivara_cli.images import ImageRef
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One line of a JSONL file, checked.
+
+    Attributes:
+        data: the object as it was read, unknown keys included.
+        where: `file.jsonl:17`, for messages.
+        image: where the image is.
+    """
+
+    data: dict[str, Any]
+    where: str
+    image: ImageRef
+
+    @property
+    def id(self) -> str:
+        """The record's id; its image's name when it has none."""
+        return str(self.data.get("id") or self.data.get("image") or self.data["file_name"])
+
+    @property
+    def captions(self) -> list[dict[str, Any]]:
+        """The captions: `text` and `lang`, and maybe `source`, `parent`, `score`, `prefix`."""
+        captions: list[dict[str, Any]] = self.data.get("captions", [])
+        return captions
+
+    def texts(self, lang: str) -> list[str]:
+        """The texts of the captions in a language."""
+        return [caption["text"] for caption in self.captions if caption["lang"] == lang]
+
+
+def read(source: str | Path) -> Iterator[Record]:
+    """Records of a JSONL file, `-`, a folder of images, a tar shard or a brace pattern of shards.
+
+    A folder with a `metadata.jsonl` (Hugging Face's ImageFolder) is read by that file. Raises CapivaraError
+    with file and line for what is not a record.
+    """
+    name = str(source)
+    if name == "-":
+        yield from parse(sys.stdin, "standard input", Path.cwd())
+        return
+    for path in expand(name):
+        if path.is_dir():
+            yield from _read_folder(path)
+        elif path.suffix == ".tar":
+            yield from _read_shard(path)
+        else:
+            yield from _read_jsonl(path)
+
+
+def read_all(sources: Iterable[str | Path]) -> list[Record]:
+    """All records of several sources. Raises CapivaraError when there is none in them."""
+    sources = list(sources)
+    found = list(itertools.chain.from_iterable(read(source) for source in sources))
+    if not found:
+        raise CapivaraError(f"{' '.join(map(str, sources))}: no records in it", "each line is one image: see docs/data.md")
+    return found
+
+
+def expand(pattern: str) -> list[Path]:
+    """`{00000..00266}.tar` -> the shards, numbers padded as the first one; any other name -> itself."""
+    match = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
+    if not match:
+        return [Path(pattern)]
+    first, last = match.groups()
+    numbers = range(int(first), int(last) + 1)
+    return [Path(f"{pattern[: match.start()]}{n:0{len(first)}}{pattern[match.end() :]}") for n in numbers]
+
+
+def _read_jsonl(path: Path) -> Iterator[Record]:
+    try:
+        with path.open(encoding="utf-8-sig") as file:  # a BOM, as some editors leave it, is not part of the data
+            yield from parse(file, str(path), path.parent)
+    except FileNotFoundError as error:
+        raise CapivaraError(f"{path}: no such file") from error
+    except UnicodeDecodeError as error:
+        raise CapivaraError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    except OSError as error:
+        raise CapivaraError(f"cannot read {path}: {error.strerror}") from error
+
+
+def parse(lines: TextIO, name: str, folder: Path) -> Iterator[Record]:
+    """Records from lines of JSON. `folder` is what their image paths are relative to. Blank lines are passed over."""
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield _record(line, f"{name}:{number}", folder)
+
+
+def _record(line: str, where: str, folder: Path) -> Record:
+    try:
+        data = json.loads(line)
+    except ValueError as error:
+        raise CapivaraError(f"{where}: not JSON: {error}", "each line is one JSON object: see docs/data.md") from error
+    if not isinstance(data, dict):
+        raise CapivaraError(f"{where}: a {type(data).__name__}, not an object with `image` and `captions`")
+    image = data.get("image", data.get("file_name"))
+    if not isinstance(image, str) or not image or "\0" in image:
+        keys = ", ".join(map(str, data)) or "none"
+        raise CapivaraError(f"{where}: no `image` (keys there are: {keys})", "see docs/data.md")
+    captions = data.get("captions", [])
+    if not isinstance(captions, list) or not all(map(_is_caption, captions)):
+        raise CapivaraError(f'{where}: `captions` is not a list of {{"text": …, "lang": …}}', "see docs/data.md")
+    return Record(data, where, ImageRef.parse(image, folder))
+
+
+def _is_caption(value: object) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("text"), str) and isinstance(value.get("lang"), str)
+
+
+def _read_folder(folder: Path) -> Iterator[Record]:
+    metadata = folder / "metadata.jsonl"
+    if metadata.is_file():
+        yield from _read_jsonl(metadata)
+        return
+    for path in images.find(folder):
+        name = path.relative_to(folder).as_posix()
+        yield Record({"id": name, "image": str(path)}, str(path), ImageRef(str(path.absolute())))
+
+
+def _read_shard(path: Path) -> Iterator[Record]:
+    """Samples of a WebDataset shard: the image, and the record's other keys in a `.json` of the same stem."""
+    try:
+        places = images.members(str(path.absolute()))
+    except (OSError, images.ImageRejected) as error:
+        raise CapivaraError(f"{path}: {error.strerror if isinstance(error, OSError) else error}") from error
+    with path.open("rb") as shard:
+        for member in places:
+            stem, dot, extension = member.rpartition(".")
+            if dot + extension.lower() not in images.EXTENSIONS:
+                continue
+            data: dict[str, Any] = {}
+            if f"{stem}.json" in places:
+                offset, size = places[f"{stem}.json"]
+                shard.seek(offset)
+                data = _sidecar(shard.read(size), f"{path}#{stem}.json")
+            image = f"{path.absolute()}#{member}"
+            yield _record(json.dumps({"id": stem, **data, "image": image}), f"{path}#{member}", Path())
+
+
+def _sidecar(content: bytes, where: str) -> dict[str, Any]:
+    try:
+        data = json.loads(content)
+    except ValueError as error:
+        raise CapivaraError(f"{where}: not JSON: {error}") from error
+    return data if isinstance(data, dict) else {}
+
+
+def languages(records: Iterable[Record]) -> Counter[str]:
+    """How many captions there are in each language."""
+    return Counter(caption["lang"] for record in records for caption in record.captions)

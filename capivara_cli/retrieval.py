@@ -1,0 +1,247 @@
+"""`retrieve-eval`: text-to-image and image-to-text retrieval, of one model or against a baseline."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from capivara_cli import __version__, adapters, artifacts, console, records
+from capivara_cli import clip as clips
+from capivara_cli.bootstrap import compare
+from capivara_cli.clip import Clip, ModelName
+from capivara_cli.embeddings import Rejected, embed
+from capivara_cli.errors import CapivaraError
+from capivara_cli.recall import Ranks, rank_queries, summarise
+from capivara_cli.recipe import PROJECT_FILE, read_yaml
+from capivara_cli.records import Record
+from capivara_cli.retrieval_table import show
+from capivara_cli.runtime import Runtime
+from capivara_cli.validation import collect_queries
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated: a model, maybe with an adapter on it."""
+
+    role: str
+    name: ModelName
+    adapter: Path | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name} + {self.adapter}" if self.adapter else str(self.name)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One subject in one language.
+
+    Attributes:
+        result: what the result file holds: CLIP_benchmark's keys, our metrics and the signature.
+        ranks: of each query.
+        texts: (record, text) of each text query, in the order of the ranks.
+    """
+
+    subject: Subject
+    lang: str
+    result: dict[str, Any]
+    ranks: Ranks
+    texts: list[tuple[Record, str]]
+    images: list[Record]
+
+
+def retrieve_eval(
+    data: Sequence[str],
+    lang: Sequence[str],
+    *,
+    model: str | None = None,
+    pretrained: str | None = None,
+    adapter: Path | None = None,
+    baseline: str | None = None,
+    output: Path | None = None,
+    ranks: Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Evaluate, write the files that were asked for, and return the results. Arguments as `capivara retrieve-eval`.
+
+    Raises CapivaraError for data without captions in a language, without readable images, or for a model or
+    adapter that cannot be loaded.
+    """
+    found = records.read_all(data)
+    _check_languages(found, lang)
+    subjects = _subjects(model, pretrained, adapter, baseline)
+    runtime = Runtime.pick(device, precision, seed)
+    outcomes = [outcome for subject in subjects for outcome in _evaluate(subject, found, lang, data, runtime)]
+    if baseline is not None:
+        _add_differences(outcomes, seed)
+    results = [outcome.result for outcome in outcomes]
+    if runtime.is_main:
+        show(results)
+        _write(outcomes, output)
+        if ranks is not None:
+            _write_ranks(outcomes, ranks)
+    return results
+
+
+def _subjects(
+    model: str | None, pretrained: str | None, adapter: Path | None, baseline: str | None
+) -> list[Subject]:
+    """The model to evaluate and the baseline. Without --model: the adapter's own base, or ./capivara.yaml's."""
+    if model is None and adapter is not None:
+        name = adapters.base_model(adapter)
+        if name is None:
+            raise CapivaraError(f"{adapter} does not say which model it was trained on", "--model NAME says it")
+    elif model is None and Path(PROJECT_FILE).is_file():
+        section = read_yaml(Path(PROJECT_FILE)).get("model", {})
+        name = ModelName.parse(section.get("name"), section.get("pretrained"))
+    else:
+        name = ModelName.parse(model, pretrained)
+    subjects = [Subject("model", name, adapters.find(adapter) if adapter else None)]
+    if baseline is not None:
+        subjects.append(Subject("baseline", ModelName.parse(baseline)))
+    return subjects
+
+
+def _check_languages(found: Sequence[Record], langs: Sequence[str]) -> None:
+    there = records.languages(found)
+    names = ", ".join(f"{name} ({count:,})" for name, count in there.most_common(20)) or "none"
+    if not langs:
+        raise CapivaraError(f"no language: --lang LANG is missing (the data has {names})")
+    for lang in langs:
+        if not there[lang]:
+            raise CapivaraError(f"no caption in {lang}: the data has {names}", "--lang LANG")
+
+
+def _evaluate(
+    subject: Subject, found: Sequence[Record], langs: Sequence[str], data: Sequence[str], runtime: Runtime
+) -> Iterator[Outcome]:
+    import torch
+
+    clip = clips.load(subject.name, runtime)
+    if subject.adapter is not None:
+        adapters.load(clip, subject.adapter)
+    console.say(f"{subject.role}: {subject} on {clip.runtime.describe()}")
+    table, kept, rejected = embed(clip, [record.image for record in found])
+    if not kept:
+        raise CapivaraError(f"no image can be read; the first: {rejected[0].image}: {rejected[0].reason}")
+    if rejected and subject.role == "model":
+        console.warn(f"{len(rejected)} images left out: {_names(rejected)}")
+    images = [found[i] for i in kept]
+    for lang in langs:
+        with_text = [row for row, record in enumerate(images) if record.texts(lang)]
+        if len(with_text) < len(images) and subject.role == "model":
+            console.warn(f"{len(images) - len(with_text)} images without a caption in {lang} are distractors only")
+        queries = collect_queries(images, [lang])
+        if not queries:
+            raise CapivaraError(f"none of the images that can be read has a caption in {lang}")
+        texts, rows = queries[lang]
+        features = table.take(torch.arange(len(images)).numpy())
+        ranks = rank_queries(clip.encode_texts(texts), features, torch.tensor(rows))
+        metrics = summarise(ranks)
+        result = {
+            **_names_of(subject, data),
+            "task": "zeroshot_retrieval",
+            "metrics": metrics,
+            "language": lang,
+            "n_texts": len(texts),
+            "n_images": len(images),
+            "n_rejected": len(rejected),
+            "signature": _signature(clip, subject, data, lang, len(texts), len(images)),
+        }
+        pairs = [(images[row], text) for row, text in zip(rows, texts, strict=True)]
+        yield Outcome(subject, lang, result, ranks, pairs, images)
+
+
+def _names(rejected: Sequence[Rejected]) -> str:
+    shown = "; ".join(f"{item.image}: {item.reason}" for item in rejected[:10])
+    return shown + (f"; and {len(rejected) - 10} more" if len(rejected) > 10 else "")
+
+
+def _names_of(subject: Subject, data: Sequence[str]) -> dict[str, str]:
+    """CLIP_benchmark's `dataset`, `model` and `pretrained`; the adapter stands where the weights' tag does."""
+    return {
+        "dataset": "+".join(Path(name).stem if name != "-" else "stdin" for name in data),
+        "model": subject.name.name,
+        "pretrained": "+".join(filter(None, [subject.name.pretrained, str(subject.adapter or "")])),
+        "role": subject.role,
+    }
+
+
+def _signature(
+    clip: Clip, subject: Subject, data: Sequence[str], lang: str, texts: int, images: int
+) -> str:
+    """All that somebody needs to measure the same again, in one line (as sacrebleu does)."""
+    weights = artifacts.fingerprint_tensors(clip.model.state_dict())[:12]
+    parts = {
+        "capivara": __version__,
+        "task": "retrieval",
+        "model": str(subject.name),
+        "adapter": str(subject.adapter or "none"),
+        "weights": weights,
+        "data": "+".join(Path(name).name for name in data),
+        "lang": lang,
+        "texts": texts,
+        "images": images,
+        "precision": clip.runtime.precision,
+        "ties": "expected",
+    }
+    return "|".join(f"{key}:{value}" for key, value in parts.items())
+
+
+def _add_differences(outcomes: Sequence[Outcome], seed: int) -> None:
+    """Give each of the model's results the difference to the baseline's, with interval and p-value."""
+    baselines = {outcome.lang: outcome for outcome in outcomes if outcome.subject.role == "baseline"}
+    for outcome in outcomes:
+        if outcome.subject.role == "model":
+            base = baselines[outcome.lang]
+            outcome.result["baseline"] = {
+                "model": base.result["model"],
+                "pretrained": base.result["pretrained"],
+                "metrics": base.result["metrics"],
+                "difference": compare(outcome.ranks, base.ranks, seed=seed),
+            }
+
+
+def _write(outcomes: Sequence[Outcome], output: Path | None) -> None:
+    """One file a result, which is what `clip_benchmark build` reads; without -o, JSON lines into a pipe."""
+    import sys
+
+    if output is None:
+        if not sys.stdout.isatty():
+            for outcome in outcomes:
+                print(json.dumps(outcome.result, ensure_ascii=False))
+        return
+    for outcome in outcomes:
+        path = _own_path(output, outcome, outcomes)
+        artifacts.write_json(path, outcome.result)
+        console.say(f"wrote {path}")
+
+
+def _own_path(output: Path, outcome: Outcome, outcomes: Sequence[Outcome]) -> Path:
+    """`result.json`, or `result.hi.json` and `result.hi.baseline.json` when there are several."""
+    several = len({each.lang for each in outcomes}) > 1
+    stem = output.stem + (f".{outcome.lang}" if several else "")
+    stem += ".baseline" if outcome.subject.role == "baseline" else ""
+    return output.with_name(stem + (output.suffix or ".json"))
+
+
+def _write_ranks(outcomes: Sequence[Outcome], path: Path) -> None:
+    """A line for each query: who asked, what, and where its answer stood; ties as their expected rank."""
+    with artifacts.writing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for outcome in outcomes:
+            head = {"role": outcome.subject.role, "lang": outcome.lang}
+            for query in _queries(outcome):
+                file.write(json.dumps(head | query, ensure_ascii=False) + "\n")
+    console.say(f"wrote {path}")
+
+
+def _queries(outcome: Outcome) -> Iterator[dict[str, Any]]:
+    for (record, text), rank in zip(outcome.texts, outcome.ranks.text_to_image.expected(), strict=True):
+        yield {"direction": "text_to_image", "id": record.id, "text": text, "rank": float(rank)}
+    rows = outcome.ranks.image_rows.tolist()
+    for row, rank in zip(rows, outcome.ranks.image_to_text.expected(), strict=True):
+        yield {"direction": "image_to_text", "id": outcome.images[row].id, "rank": float(rank)}
