@@ -284,5 +284,13 @@ def save(clip: Clip, folder: Path, *, state: dict[str, Tensor] | None = None, ca
                 shutil.copy(licence, temporary)
 
 
+def relocate(folder: Path, name: str | None = None) -> None:
+    """Tell a folder's configuration where it is, or to use another name, for plain open_clip's sake."""
+    config = artifacts.read_json(folder / CONFIG)
+    name = name or str(folder.absolute())
+    config["model_cfg"]["text_cfg"] |= {"hf_model_name": name, "hf_tokenizer_name": name}
+    artifacts.write_json(folder / CONFIG, config)
+
+
 # open_clip logs on the root logger, which would print among our own lines.
 logging.getLogger().addHandler(logging.NullHandler())

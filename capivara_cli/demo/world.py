@@ -3,8 +3,8 @@
     from capivara_cli.demo.world import write_world
     write_world(Path("world"), train=6000, test=500)
 
-It is closed: 6 shapes, 8 colours, 2 sizes, 3 backgrounds and 2 relations make 55,008 meanings. About one in
-eight of them is held out for good, whatever the seed: the base CLIP beside this file never saw it either.
+It is closed: 6 shapes, 8 colours, 2 sizes, 3 backgrounds and 2 relations make 55,008 meanings. About
+one in eight is held out, always the same ones: the base CLIP beside this file never saw them either.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ import itertools
 import json
 import math
 import random
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from PIL import Image, ImageDraw
 
-from capivara_cli.demo import grammar
+from capivara_cli.demo import language
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
 Shape = Literal["circle", "square", "triangle", "star", "cross", "drop"]
 Colour = Literal["red", "blue", "green", "yellow", "orange", "purple", "pink", "brown"]
@@ -35,15 +37,15 @@ COLOURS: tuple[Colour, ...] = get_args(Colour)
 SIZES: tuple[Size, ...] = get_args(Size)
 BACKGROUNDS: tuple[Background, ...] = get_args(Background)
 RELATIONS: tuple[Relation, ...] = get_args(Relation)
-LANGS = tuple(grammar.LANGUAGES)
+LANGS = tuple(language.LANGUAGES)
 
 IMAGE_SIZE = 64  # pixels
-GRID = (16, 48)  # pixels: where centres are, in both directions; placed freely, shapes are hard to learn
+GRID = (16, 48)  # pixels, both ways: where things stand; placed freely, shapes are hard to learn
 JITTER = 2  # pixels around the grid
-RADII: dict[Size, int] = {"small": 7, "large": 13}  # pixels: with the jitter, a cell's 16 hold it
-STAMP = 32  # pixels: side of the square that a thing is drawn on
+RADII: dict[Size, int] = {"small": 7, "large": 13}  # pixels
+STAMP = 32  # pixels: side of the square that a thing is drawn in
 SMOOTH = 8  # drawn that many times larger and scaled down, for smooth edges
-SHADE = 10  # colours vary by up to this, of 255
+SHADE = 10  # colours vary by so much, of 255
 
 RGB: dict[Colour, tuple[int, int, int]] = {
     "red": (220, 35, 35),
@@ -57,7 +59,7 @@ RGB: dict[Colour, tuple[int, int, int]] = {
 }
 GREYS: dict[Background, int] = {"white": 242, "grey": 165, "black": 14}
 
-ONE_THING = 0.15  # share of the training scenes with one thing; of the test scenes it is a twentieth
+SINGLE = 0.15  # share of training scenes with one thing; a twentieth of the test scenes
 HELD_OUT = 8  # one meaning in so many
 
 
@@ -72,7 +74,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture shows, that is all that its captions say: where on the grid it stands is not part of it.
+    """What a picture shows and its captions say. Where on the grid it stands is not part of it.
 
     Attributes:
         things: one, or two different ones.
@@ -84,18 +86,18 @@ class Scene:
     relation: Relation | None = None
 
     def swapped(self) -> Scene:
-        """The scene with the two things in each other's place: the same words in another order."""
+        """Put the two things in each other's place: the same words in another order."""
         return replace(self, things=self.things[::-1])
 
     @property
     def held_out(self) -> bool:
-        """Whether it belongs to the test set. A scene and its swapped one always go together."""
+        """Whether it is for testing. A scene and its swapped one go together."""
         meaning = f"{self.background} {self.relation} {sorted(self.things)}"
         return hashlib.blake2b(meaning.encode(), digest_size=1).digest()[0] % HELD_OUT == 0
 
 
 def all_scenes() -> Iterator[Scene]:
-    """Every meaning there is, in a fixed order."""
+    """Go through every meaning there is, in a fixed order."""
     things = [Thing(*parts) for parts in itertools.product(SHAPES, COLOURS, SIZES)]
     for background in BACKGROUNDS:
         for thing in things:
@@ -106,63 +108,66 @@ def all_scenes() -> Iterator[Scene]:
 
 
 def training_scenes(rng: random.Random) -> Iterator[Scene]:
-    """Meanings that are not held out, drawn without end; one may come again."""
+    """Draw meanings that are not held out, without end; one may come again."""
     while True:
-        pair = tuple(_any_thing(rng) for _ in range(1 if rng.random() < ONE_THING else 2))
-        relation = rng.choice(RELATIONS) if len(pair) == 2 else None
-        scene = Scene(rng.choice(BACKGROUNDS), pair, relation)
-        if len(set(pair)) == len(pair) and not scene.held_out:
+        count = 1 if rng.random() < SINGLE else 2
+        things = tuple(
+            Thing(rng.choice(SHAPES), rng.choice(COLOURS), rng.choice(SIZES)) for _ in range(count)
+        )
+        relation = rng.choice(RELATIONS) if count == 2 else None
+        scene = Scene(rng.choice(BACKGROUNDS), things, relation)
+        if len(set(things)) == count and not scene.held_out:
             yield scene
 
 
-def _any_thing(rng: random.Random) -> Thing:
-    return Thing(rng.choice(SHAPES), rng.choice(COLOURS), rng.choice(SIZES))
+def held_out_scenes(count: int, rng: random.Random) -> list[Scene]:
+    """Draw distinct held-out meanings. Each scene of two things comes with its swapped one.
 
+    Such hard negatives tell a model that knows which thing is where from one that knows only what is
+    there; a random choice hardly holds any.
 
-def test_scenes(count: int, rng: random.Random) -> list[Scene]:
-    """Distinct held-out meanings. Each scene of two things comes with its swapped one.
-
-    Such hard negatives are what tells a model that knows which thing is where from one that knows only what
-    is there; a random choice hardly holds any.
+    Args:
+        count: scenes; one in twenty, or one more, has one thing.
+        rng: chooses, and orders them.
 
     Raises:
         ValueError: more than there are.
     """
-    held_out = [scene for scene in all_scenes() if scene.held_out]
-    rng.shuffle(held_out)
-    single = [scene for scene in held_out if len(scene.things) == 1]
-    pairs = [scene for scene in held_out if len(scene.things) == 2 and list(scene.things) == sorted(scene.things)]
-    wanted = min((count - count // 20) // 2, len(pairs))
-    if count - 2 * wanted > len(single):
-        wanted = (count - len(single) + 1) // 2
-    if not 0 <= count or wanted > len(pairs):
-        raise ValueError(f"{count} test scenes: there are {len(held_out):,}")
-    scenes = single[: count - 2 * wanted]
-    scenes += [scene for pair in pairs[:wanted] for scene in (pair, pair.swapped())]
+    scenes = [scene for scene in all_scenes() if scene.held_out]
     rng.shuffle(scenes)
-    return scenes
+    singles = [scene for scene in scenes if scene.relation is None]
+    pairs = [scene for scene in scenes if scene.relation and scene.things[0] < scene.things[1]]
+    pairs = pairs[: (count - count // 20) // 2]
+    chosen = [scene for pair in pairs for scene in (pair, pair.swapped())]
+    chosen += singles[: count - len(chosen)]
+    if len(chosen) != count:
+        raise ValueError(f"{count} distinct held-out scenes, one in twenty of them with one thing")
+    rng.shuffle(chosen)
+    return chosen
 
 
 def caption(scene: Scene, lang: str, template: int = 0) -> str:
-    """What the scene shows, in en, pt, hi or xh.
+    """Describe the scene.
 
     Args:
+        scene: what to describe.
+        lang: en, pt, hi or xh.
         template: 0 to 3; the same number says the same in every language.
     """
-    return grammar.say(scene, lang, template)
+    return language.say(scene, lang, template)
 
 
 def draw(scene: Scene, rng: random.Random) -> Image.Image:
-    """A 64 x 64 RGB picture. `rng` chooses the place on the grid, the jitter and the shades."""
+    """Draw the scene, 64 x 64 pixels RGB. `rng` chooses the place, the jitter and the shades."""
     grey = _shade(GREYS[scene.background], rng)
     image = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), (grey, grey, grey))
-    row, column = rng.choice(GRID), rng.choice(GRID)
+    column, row = rng.choice(GRID), rng.choice(GRID)
     for number, thing in enumerate(scene.things):
         x = GRID[number] if scene.relation == "left" else column
         y = GRID[number] if scene.relation == "above" else row
-        corner = tuple(place + rng.randint(-JITTER, JITTER) - STAMP // 2 for place in (x, y))
+        left, top = (at + rng.randint(-JITTER, JITTER) - STAMP // 2 for at in (x, y))
         red, green, blue = (_shade(value, rng) for value in RGB[thing.colour])
-        image.paste((red, green, blue), (corner[0], corner[1]), _stamp(thing.shape, RADII[thing.size]))
+        image.paste((red, green, blue), (left, top), _stamp(thing.shape, RADII[thing.size]))
     return image
 
 
@@ -172,90 +177,84 @@ def _shade(value: int, rng: random.Random) -> int:
 
 @lru_cache
 def _stamp(shape: Shape, radius: int) -> Image.Image:
-    """A mask of STAMP x STAMP pixels with the shape in its middle, `radius` pixels to its outermost point."""
+    """Draw a shape as a mask of STAMP x STAMP pixels; it reaches `radius` pixels from the middle."""
     side = STAMP * SMOOTH
     mask = Image.new("L", (side, side))
     pen = ImageDraw.Draw(mask)
 
-    def points(*places: tuple[float, float]) -> list[tuple[float, float]]:
+    def at(*places: tuple[float, float]) -> list[tuple[float, float]]:
         return [(side / 2 + x * radius * SMOOTH, side / 2 + y * radius * SMOOTH) for x, y in places]
 
     if shape == "circle":
-        pen.ellipse(points((-0.95, -0.95), (0.95, 0.95)), fill=255)
+        pen.ellipse(at((-0.95, -0.95), (0.95, 0.95)), fill=255)
     elif shape == "square":
-        pen.rectangle(points((-0.85, -0.85), (0.85, 0.85)), fill=255)
+        pen.rectangle(at((-0.85, -0.85), (0.85, 0.85)), fill=255)
     elif shape == "triangle":
-        pen.polygon(points((0, -1), (1, 0.8), (-1, 0.8)), fill=255)
+        pen.polygon(at((0, -1), (1, 0.8), (-1, 0.8)), fill=255)
     elif shape == "star":
-        pen.polygon(points(*_star()), fill=255)
+        pen.polygon(at(*_star()), fill=255)
     elif shape == "cross":
-        pen.rectangle(points((-0.3, -1), (0.3, 1)), fill=255)
-        pen.rectangle(points((-1, -0.3), (1, 0.3)), fill=255)
+        pen.rectangle(at((-0.3, -1), (0.3, 1)), fill=255)
+        pen.rectangle(at((-1, -0.3), (1, 0.3)), fill=255)
     else:
-        pen.ellipse(points((-0.65, -0.3), (0.65, 1)), fill=255)
-        pen.polygon(points((0, -1), (0.58, 0.05), (-0.58, 0.05)), fill=255)
+        pen.ellipse(at((-0.65, -0.3), (0.65, 1)), fill=255)
+        pen.polygon(at((0, -1), (0.58, 0.05), (-0.58, 0.05)), fill=255)
     return mask.resize((STAMP, STAMP), Image.Resampling.BOX)
 
 
 def _star() -> list[tuple[float, float]]:
-    """Five points on the unit circle, the first at its top, and five dents between them."""
-    turns = [(math.pi * step / 5, 0.42 if step % 2 else 1.0) for step in range(10)]
-    return [(length * math.sin(angle), -length * math.cos(angle)) for angle, length in turns]
+    """Give five points of the unit circle, the first at its top, with dents between them."""
+    corners = [(math.pi * step / 5, 0.42 if step % 2 else 1.0) for step in range(10)]
+    return [(length * math.sin(angle), -length * math.cos(angle)) for angle, length in corners]
 
 
 def write_world(
-    folder: Path,
-    *,
-    train: int = 6000,
-    test: int = 500,
-    seed: int = 0,
-    captions: int = 2,
-    langs: Sequence[str] = LANGS,
+    folder: Path, *, train: int = 6000, test: int = 500, seed: int = 0, captions: int = 2
 ) -> None:
     """Write `train.jsonl`, `test.jsonl` and their pictures under `images/`.
 
-    A training record has `captions` captions a language, from different templates; a test record has one,
-    which no other test record has. The English ones come first, and the others name theirs as `parent`. The
-    label is the shape of the first thing.
+    A training record has `captions` captions in each language, from different templates; a test
+    record has one, which no other test record has. The English ones come first, and the others name
+    theirs as `parent`. The label is the shape of the first thing.
 
     Args:
-        folder: made if need be; what it holds is overwritten.
-        train, test: pictures.
-        seed: of everything that is drawn by lot; the same seed writes the same files.
+        folder: made if need be; files of these names in it are overwritten.
+        train: training pictures.
+        test: test pictures, see `held_out_scenes`.
+        seed: of all that is drawn by lot: the same seed writes the same files.
         captions: 1 to 4.
-        langs: English and others.
 
     Raises:
-        ValueError: more test pictures than there are held-out meanings, or more captions than templates.
+        ValueError: more test pictures than held-out meanings, or more captions than templates.
     """
     rng = random.Random(seed)  # noqa: S311 - nothing here is secret
-    parts = {
-        "train": (itertools.islice(training_scenes(rng), train), captions),
-        "test": (test_scenes(test, rng), 1),
-    }
+    scenes = list(itertools.islice(training_scenes(rng), train))
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    for name, (scenes, count) in parts.items():
-        with (folder / f"{name}.jsonl").open("w", encoding="utf-8", newline="\n") as file:
-            for number, scene in enumerate(scenes):
-                place = f"images/{name}-{number:05d}.png"
-                draw(scene, rng).save(folder / place, compress_level=1)
-                templates = rng.sample(range(grammar.TEMPLATES), count)
-                record = {
-                    "id": f"{name}-{number:05d}",
-                    "image": place,
-                    "captions": _captions(scene, langs, templates),
-                    "label": scene.things[0].shape,
-                }
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    _write_part(folder, "test", held_out_scenes(test, rng), 1, rng)
+    _write_part(folder, "train", scenes, captions, rng)
 
 
-def _captions(scene: Scene, langs: Iterable[str], templates: Sequence[int]) -> list[dict[str, Any]]:
+def _write_part(
+    folder: Path, name: str, scenes: Sequence[Scene], captions: int, rng: random.Random
+) -> None:
+    with (folder / f"{name}.jsonl").open("w", encoding="utf-8", newline="\n") as file:
+        for number, scene in enumerate(scenes):
+            key = f"{name}-{number:05d}"
+            draw(scene, rng).save(folder / "images" / f"{key}.png", compress_level=1)
+            record = {
+                "id": key,
+                "image": f"images/{key}.png",
+                "captions": _captions(scene, rng.sample(range(language.TEMPLATES), captions)),
+                "label": scene.things[0].shape,
+            }
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def _captions(scene: Scene, templates: Sequence[int]) -> list[dict[str, Any]]:
     """Captions of one scene: the English ones, then each other language's in the same order."""
-    english = [{"text": caption(scene, "en", n), "lang": "en", "source": "template"} for n in templates]
-    others = [
-        {"text": caption(scene, lang, n), "lang": lang, "source": "template", "parent": parent}
-        for lang in langs
-        if lang != "en"
-        for parent, n in enumerate(templates)
+    return [
+        {"text": caption(scene, lang, template), "lang": lang, "source": "template"}
+        | ({} if lang == "en" else {"parent": parent})
+        for lang in LANGS
+        for parent, template in enumerate(templates)
     ]
-    return [*english, *others]

@@ -1,0 +1,72 @@
+# capivara: `make` lists the targets. Variables: make train LANGUAGE=pt DATA=captions.jsonl
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+LANGUAGE ?= hi
+DATA ?= data/train.jsonl
+TEST ?= data/test.jsonl
+MODEL ?=
+RUN ?= runs/$(LANGUAGE)-lora
+MERGED ?= clip-$(LANGUAGE)
+DEMO ?= capivara-demo
+
+model_flag = $(if $(MODEL),--model $(MODEL))
+
+.PHONY: help setup demo test check format bench bench-full docs base clean train merge retrieve-eval
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}'
+
+setup: $(VENV)/.installed ## Make the environment and install capivara in it
+
+$(VENV)/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: setup ## The whole job in a small world: train, merge, evaluate, in two minutes
+	$(BIN)/capivara demo $(DEMO) --lang $(LANGUAGE) --overwrite
+
+test: setup ## All tests
+	$(BIN)/python -m pytest
+
+check: setup ## What CI runs: format, lint, types, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python docs/reference.py --check
+	$(BIN)/python -m pytest
+
+format: setup ## Format and fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup ## Measure the claims of speed, a few minutes
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/retrieval.py
+	$(BIN)/python benchmarks/train_step.py
+
+docs: setup ## Write docs/commands.md from the commands' help
+	$(BIN)/python docs/reference.py
+
+base: setup ## Make the demo's base model again, from nothing
+	$(BIN)/python -m capivara_cli.demo.build
+
+train: setup ## Train an adapter: LANGUAGE, DATA, MODEL, RUN
+	$(BIN)/capivara train --lora --lang $(LANGUAGE) --data $(DATA) $(model_flag) -o $(RUN)
+
+merge: $(MERGED) ## Merge it into its base model: RUN, MERGED
+
+$(MERGED): $(RUN)/run.json
+	$(BIN)/capivara merge-lora $(RUN) -o $(MERGED) --overwrite
+
+retrieve-eval: setup ## Evaluate the merged model: TEST, LANGUAGE, MERGED
+	$(BIN)/capivara retrieve-eval --data $(TEST) --lang $(LANGUAGE) --model local-dir:$(MERGED) -o $(MERGED).json
+
+clean: ## Remove the environment and what was built
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,247 @@
+"""Captions of the demo world in four languages, from four aligned templates, with correct agreement.
+
+Template n says the same in every language, so the Portuguese, Hindi and Xhosa captions of a scene
+are translations of the English one. What agrees with what:
+
+    pt  article, colour and size with the noun's gender
+    hi  colour and size with gender and case; before a postposition a noun is oblique (तारा, तारे का)
+    xh  colour (relative concord) and size (adjectival concord) with the noun's class; possessives
+        and locatives fuse with the noun's first vowel (isangqa, wesangqa, kwesangqa)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from capivara_cli.demo.world import Scene, Thing
+
+TEMPLATES = 4
+
+
+class Phrases(NamedTuple):
+    """The parts of a scene's captions in one language."""
+
+    things: tuple[str, str, str, str]
+    """The first thing as each template wants it: its case or its possessive may differ."""
+    place: str
+    """Where the first thing is: the relation and the second thing; empty when there is none."""
+    grounds: tuple[str, str, str, str]
+    """The background as each template wants it."""
+
+
+def say(scene: Scene, lang: str, template: int) -> str:
+    """Put a scene into words.
+
+    Args:
+        scene: what to say.
+        lang: en, pt, hi or xh.
+        template: 0 to 3; the same number says the same in every language.
+
+    Raises:
+        KeyError: another language.
+        IndexError: another template.
+    """
+    patterns, phrase = LANGUAGES[lang]
+    parts = phrase(scene)
+    text = patterns[template].format(
+        thing=parts.things[template], place=parts.place, ground=parts.grounds[template]
+    )
+    # What a scene of one thing leaves empty leaves a space or a comma behind.
+    return " ".join(text.split()).replace(" ,", ",").replace(" ;", ";").rstrip(" ,")
+
+
+# English
+
+_EN_PATTERNS = (
+    "{thing} {place} on {ground}",
+    "a picture of {thing} {place}, with {ground}",
+    "there is {thing} on {ground}, {place}",
+    "the image shows {thing} {place}; the background is {ground}",
+)
+_EN_RELATIONS = {"left": "to the left of", "above": "above"}
+
+
+def _english(scene: Scene) -> Phrases:
+    def name(thing: Thing) -> str:
+        return f"a {thing.size} {thing.colour} {thing.shape}"
+
+    place = ""
+    if scene.relation:
+        place = f"{_EN_RELATIONS[scene.relation]} {name(scene.things[1])}"
+    first, ground = name(scene.things[0]), f"a {scene.background} background"
+    return Phrases((first,) * 4, place, (ground, ground, ground, scene.background))
+
+
+# Portuguese, as in Brazil: masculine and feminine forms
+
+_PT_PATTERNS = (
+    "{thing} {place} sobre um {ground}",
+    "uma figura de {thing} {place}, com {ground}",
+    "há {thing} sobre um {ground}, {place}",
+    "a imagem mostra {thing} {place}; o fundo é {ground}",
+)
+_PT_RELATIONS = {"left": "à esquerda de", "above": "acima de"}
+_PT_NOUNS = {
+    "circle": ("círculo", "m"),
+    "square": ("quadrado", "m"),
+    "triangle": ("triângulo", "m"),
+    "star": ("estrela", "f"),
+    "cross": ("cruz", "f"),
+    "drop": ("gota", "f"),
+}
+_PT_ADJECTIVES = {
+    "small": ("pequeno", "pequena"),
+    "large": ("grande", "grande"),
+    "red": ("vermelho", "vermelha"),
+    "blue": ("azul", "azul"),
+    "green": ("verde", "verde"),
+    "yellow": ("amarelo", "amarela"),
+    "orange": ("laranja", "laranja"),
+    "purple": ("roxo", "roxa"),
+    "pink": ("rosa", "rosa"),
+    "brown": ("marrom", "marrom"),
+}
+_PT_GROUNDS = {"white": "branco", "grey": "cinza", "black": "preto"}  # with fundo, masculine
+
+
+def _portuguese(scene: Scene) -> Phrases:
+    def name(thing: Thing) -> str:
+        noun, gender = _PT_NOUNS[thing.shape]
+        form = "mf".index(gender)
+        colour, size = (_PT_ADJECTIVES[word][form] for word in (thing.colour, thing.size))
+        return f"{('um', 'uma')[form]} {noun} {colour} {size}"
+
+    place = ""
+    if scene.relation:
+        place = f"{_PT_RELATIONS[scene.relation]} {name(scene.things[1])}"
+    bare = _PT_GROUNDS[scene.background]
+    ground = f"fundo {bare}"
+    return Phrases((name(scene.things[0]),) * 4, place, (ground, ground, ground, bare))
+
+
+# Hindi: masculine, masculine oblique and feminine forms
+
+_HI_PATTERNS = (
+    "{ground} पर {place} {thing}",
+    "{place} {thing} का चित्र, {ground} के साथ",
+    "{ground} पर {thing} है, {place}",
+    "चित्र में {place} {thing} है; पृष्ठभूमि {ground} है",
+)
+_HI_RELATIONS = {"left": "के बाईं ओर", "above": "के ऊपर"}
+_HI_NOUNS = {  # direct, oblique, gender
+    "circle": ("वृत्त", "वृत्त", "m"),
+    "square": ("वर्ग", "वर्ग", "m"),
+    "triangle": ("त्रिभुज", "त्रिभुज", "m"),
+    "star": ("तारा", "तारे", "m"),
+    "cross": ("क्रॉस", "क्रॉस", "m"),
+    "drop": ("बूँद", "बूँद", "f"),
+}
+_HI_ADJECTIVES = {
+    "small": ("छोटा", "छोटे", "छोटी"),
+    "large": ("बड़ा", "बड़े", "बड़ी"),
+    "red": ("लाल", "लाल", "लाल"),
+    "blue": ("नीला", "नीले", "नीली"),
+    "green": ("हरा", "हरे", "हरी"),
+    "yellow": ("पीला", "पीले", "पीली"),
+    "orange": ("नारंगी", "नारंगी", "नारंगी"),
+    "purple": ("बैंगनी", "बैंगनी", "बैंगनी"),
+    "pink": ("गुलाबी", "गुलाबी", "गुलाबी"),
+    "brown": ("भूरा", "भूरे", "भूरी"),
+}
+_HI_GROUNDS = {"white": "सफ़ेद", "grey": "स्लेटी", "black": "काली"}  # with पृष्ठभूमि, feminine
+
+
+def _hindi(scene: Scene) -> Phrases:
+    def name(thing: Thing, *, oblique: bool) -> str:
+        direct, bent, gender = _HI_NOUNS[thing.shape]
+        form = 2 if gender == "f" else int(oblique)
+        size, colour = (_HI_ADJECTIVES[word][form] for word in (thing.size, thing.colour))
+        return f"एक {size} {colour} {bent if oblique else direct}"
+
+    place = ""
+    if scene.relation:
+        place = f"{name(scene.things[1], oblique=True)} {_HI_RELATIONS[scene.relation]}"
+    first = name(scene.things[0], oblique=False)
+    of_first = name(scene.things[0], oblique=True)  # before का
+    bare = _HI_GROUNDS[scene.background]
+    ground = f"{bare} पृष्ठभूमि"
+    return Phrases((first, of_first, first, first), place, (ground, ground, ground, bare))
+
+
+# Xhosa: noun classes
+
+_XH_PATTERNS = (
+    "{thing} {place} kumva {ground}",
+    "umfanekiso {thing} {place}, onomva {ground}",
+    "kukho {thing} kumva {ground}, {place}",
+    "umfanekiso ubonisa {thing} {place}; umva {ground}",
+)
+_XH_RELATIONS = {"left": "ngasekhohlo", "above": "ngaphezulu"}
+_XH_NOUNS = {
+    "circle": ("isangqa", "7"),
+    "square": ("isikwere", "7"),
+    "triangle": ("unxantathu", "1a"),
+    "star": ("inkwenkwezi", "9"),
+    "cross": ("umnqamlezo", "3"),
+    "drop": ("ithontsi", "5"),
+}
+_XH_RELATIVE = {"1a": "o", "3": "o", "5": "eli", "7": "esi", "9": "e"}
+_XH_SIZES = {
+    "small": {
+        "1a": "omncinci",
+        "3": "omncinci",
+        "5": "elincinci",
+        "7": "esincinci",
+        "9": "encinci",
+    },
+    "large": {"1a": "omkhulu", "3": "omkhulu", "5": "elikhulu", "7": "esikhulu", "9": "enkulu"},
+}
+_XH_COLOURS = {
+    "red": "bomvu",
+    "blue": "luhlaza okwesibhakabhaka",  # one word for both: as the sky,
+    "green": "luhlaza okwengca",  # as grass
+    "yellow": "mthubi",
+    "orange": "orenji",
+    "purple": "mfusa",
+    "pink": "pinki",
+    "brown": "mdaka",
+}
+_XH_GROUNDS = {"white": "mhlophe", "grey": "ngwevu", "black": "mnyama"}  # with umva, class 3
+
+
+def _xhosa(scene: Scene) -> Phrases:
+    def name(thing: Thing, concord: str = "") -> str:
+        noun, noun_class = _XH_NOUNS[thing.shape]
+        colour = _XH_COLOURS[thing.colour]
+        hyphen = "-" if colour[0] == "o" else ""  # a loanword's vowel does not fuse: e-orenji
+        head = _fuse(concord, noun, noun_class) if concord else noun
+        return f"{head} {_XH_SIZES[thing.size][noun_class]} {_XH_RELATIVE[noun_class]}{hyphen}{colour}"
+
+    place = ""
+    if scene.relation:
+        place = f"{_XH_RELATIONS[scene.relation]} {name(scene.things[1], 'kwa')}"
+    first = name(scene.things[0])
+    stem = _XH_GROUNDS[scene.background]
+    # "o" makes it an attribute (a white background), "u" a predicate (the background is white).
+    grounds = (f"o{stem}", f"o{stem}", f"o{stem}", f"u{stem}")
+    return Phrases((first, name(scene.things[0], "wa"), first, first), place, grounds)
+
+
+def _fuse(concord: str, noun: str, noun_class: str) -> str:
+    """Join `wa` (of) or `kwa` (at, of a place) to a noun: a + i is e, a + u is o; class 1a differs."""
+    if noun_class == "1a":
+        return {"wa": "ka", "kwa": "kuka"}[concord] + noun[1:]
+    if noun[0] == "i":
+        return f"{concord[:-1]}e{noun[1:]}"
+    return {"wa": "wo", "kwa": "ko"}[concord] + noun[1:]
+
+
+LANGUAGES: dict[str, tuple[tuple[str, ...], Callable[[Scene], Phrases]]] = {
+    "en": (_EN_PATTERNS, _english),
+    "pt": (_PT_PATTERNS, _portuguese),
+    "hi": (_HI_PATTERNS, _hindi),
+    "xh": (_XH_PATTERNS, _xhosa),
+}
