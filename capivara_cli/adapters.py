@@ -50,7 +50,7 @@ def add(clip: Clip, lora: Lora, tokens: Sequence[int] = ()) -> None:
         modules_to_save=["text.proj"] if projection else None,
         trainable_token_indices={_word_embeddings(clip): list(tokens)} if tokens else None,
     )
-    with _quiet():
+    with _Quiet():
         clip.model = get_peft_model(clip.model, config).eval()  # type: ignore[arg-type]
     if tokens:
         _fast_token_rows(clip.model)
@@ -98,7 +98,7 @@ def _fast_token_rows(model: torch.nn.Module) -> None:
 
 def save(clip: Clip, folder: Path, notes: dict[str, Any]) -> None:
     """Write the adapter as PEFT does, and `capivara.json` with the base model's name and the logit scale."""
-    with artifacts.writing(folder) as temporary, _quiet():
+    with artifacts.writing(folder) as temporary, _Quiet():
         clip.model.save_pretrained(temporary, save_embedding_layers=False)
         (temporary / "README.md").unlink(missing_ok=True)  # PEFT's empty template; the run has a card
         artifacts.write_json(temporary / NOTES, notes | {"logit_scale": float(clip.model.logit_scale)})
@@ -129,7 +129,7 @@ def load(clip: Clip, path: Path) -> None:
     folder = find(path)
     tensors = artifacts.load_tensors(folder / "adapter_model.safetensors")
     try:
-        with _quiet():
+        with _Quiet():
             config = LoraConfig.from_pretrained(str(folder))
             config.inference_mode = True
             wrapped = get_peft_model(clip.model, config)  # type: ignore[arg-type]
@@ -139,10 +139,12 @@ def load(clip: Clip, path: Path) -> None:
     given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     wrong = sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name))
     if wrong:
-        first = "".join(f"\n       {n}: {given.get(n, 'absent')}, the model has {wanted.get(n, 'none')}" for n in wrong[:5])
+        first = "".join(
+            f"\n       {n}: {given.get(n, 'absent')}, the model has {wanted.get(n, 'none')}" for n in wrong[:5]
+        )
         more = f"\n       and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise CapivaraError(f"{folder} does not fit {clip.name}:{first}{more}", _fit_hint(path))
-    with _quiet():
+    with _Quiet():
         set_peft_model_state_dict(wrapped, tensors)
     clip.model = wrapped.eval().to(clip.runtime.device)
     notes = folder / NOTES
@@ -162,7 +164,7 @@ def _fit_hint(path: Path) -> str | None:
     return f"it was trained on {base}: --model {base}" if base else None
 
 
-class _quiet(warnings.catch_warnings):
+class _Quiet(warnings.catch_warnings):
     """PEFT warns that it cannot ask the hub for the base model's configuration: it need not."""
 
     def __enter__(self) -> Any:

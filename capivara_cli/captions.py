@@ -49,7 +49,9 @@ class Captions:
         import numpy as np
 
         rows = np.unique(np.concatenate([self.texts[lang] for lang in langs]))
-        present = np.unique(np.concatenate([self.tokens.flat[self.tokens.offsets[r] : self.tokens.offsets[r + 1]] for r in rows]))
+        present = np.unique(
+            np.concatenate([self.tokens.flat[self.tokens.offsets[r] : self.tokens.offsets[r + 1]] for r in rows])
+        )
         special = set(clip.tokenizer.tokenizer.all_special_ids)
         return [int(token) for token in present if int(token) not in special]
 
@@ -77,7 +79,9 @@ def usable(records: Sequence[Record], langs: Sequence[str], keep: Sequence[str])
     for lang in langs:
         if not found[lang]:
             there = ", ".join(f"{name} ({count:,})" for name, count in found.most_common(20)) or "none"
-            raise CapivaraError(f"no caption in {lang}: the data has {there}", f"capivara translate --to {lang} makes them")
+            raise CapivaraError(
+                f"no caption in {lang}: the data has {there}", f"capivara translate --to {lang} makes them"
+            )
     wanted = {*langs, *keep}
     return [record for record in records if any(caption["lang"] in wanted for caption in record.captions)]
 

@@ -202,9 +202,13 @@ def _check_name(name: ModelName, weights: bool) -> None:
 
     if name.folder is not None:
         if not (name.folder / CONFIG).is_file():
-            raise CapivaraError(f"{name}: no {CONFIG} in that folder", "local-dir: takes a folder written by merge-lora")
+            raise CapivaraError(
+                f"{name}: no {CONFIG} in that folder", "local-dir: takes a folder written by merge-lora"
+            )
         if weights and not any(name.folder.glob("open_clip_*.safetensors")) and not any(name.folder.glob("*.bin")):
-            raise CapivaraError(f"{name}: no weights ({WEIGHTS}) in that folder", "--from-scratch starts from random ones")
+            raise CapivaraError(
+                f"{name}: no weights ({WEIGHTS}) in that folder", "--from-scratch starts from random ones"
+            )
         return
     if name.name.startswith("hf-hub:"):
         return

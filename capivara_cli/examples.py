@@ -49,7 +49,12 @@ class Examples:
         digest = hashlib.blake2b(digest_size=16)
         for record in (*self.train, *self.val):
             digest.update(f"{record.image}\n".encode("utf-8", "surrogateescape"))
-        for array in (captions.tokens.flat, captions.tokens.offsets, *captions.texts.values(), *captions.offsets.values()):
+        for array in (
+            captions.tokens.flat,
+            captions.tokens.offsets,
+            *captions.texts.values(),
+            *captions.offsets.values(),
+        ):
             digest.update(array.tobytes())
         return digest.hexdigest()
 
@@ -63,13 +68,16 @@ def read(recipe: Recipe, must_keep: bool) -> tuple[list[Record], dict[str, float
     """
     found = records.read_all(recipe.data.train)
     there = records.languages(found)
-    keep = {lang: share for lang, share in recipe.keep.items() if lang not in recipe.lang and (must_keep or there[lang])}
+    keep = {
+        lang: share for lang, share in recipe.keep.items() if lang not in recipe.lang and (must_keep or there[lang])
+    }
     learn = usable(found, recipe.lang, list(keep))
     if must_keep:
         usable(found, list(keep), [])
     if len(learn) < recipe.batch_size:
         raise CapivaraError(
-            f"{len(learn)} images with captions in {', '.join(recipe.lang)}: fewer than the batch of {recipe.batch_size}",
+            f"{len(learn)} images with captions in {', '.join(recipe.lang)}:"
+            f" fewer than the batch of {recipe.batch_size}",
             f"--batch-size {_smaller(len(learn))}",
         )
     return learn, keep
@@ -85,8 +93,6 @@ def prepare(recipe: Recipe, clip: Clip, found: Sequence[Record], keep: dict[str,
 
     Raises CapivaraError when too few can be read.
     """
-    import numpy as np
-
     load = _pixels if recipe.model.unlock_image else _embeddings
     images, kept, rejected = load(clip, [record.image for record in found], recipe.views, "images")
     good = [found[i] for i in kept]

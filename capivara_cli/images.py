@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MAX_PIXELS = 178_956_970
 
 EXTENSIONS = frozenset(
-    ".avif .bmp .gif .jfif .jp2 .jpeg .jpg .png .ppm .tif .tiff .webp".split()
+    [".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"]
 )  # what a folder or a shard is searched for; a path that a record names may end in anything
 
 
@@ -90,7 +90,7 @@ def load(ref: ImageRef) -> Image:
 
 def _to_rgb(image: Image) -> Image:
     if image.mode.startswith("I") or image.mode == "F":  # convert() clips 16-bit grey at 255: nearly all white
-        low, high = image.getextrema()
+        high = image.getextrema()[1]
         scale = 255 / 65535 if image.mode.startswith("I") else 255 / max(float(high), 1e-9)  # type: ignore[arg-type]
         image = image.convert("F").point(lambda value: value * scale).convert("L")
     elif "transparency" in image.info and image.mode == "P":

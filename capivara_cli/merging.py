@@ -19,7 +19,13 @@ DTYPES = ("float32", "float16", "bfloat16")
 
 
 def merge_lora(
-    run: Path, output: Path, *, scale: float = 1.0, dtype: str = "float32", model: str | None = None, overwrite: bool = False
+    run: Path,
+    output: Path,
+    *,
+    scale: float = 1.0,
+    dtype: str = "float32",
+    model: str | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Merge a run into its base model and write the folder. The arguments are those of `capivara merge-lora`.
 

@@ -91,7 +91,9 @@ def rank_queries(texts: Tensor, images: Tensor, text_rows: Tensor, *, block: int
     rows = text_rows.to(texts.device)
     total = len(images)
     size = block or max(BLOCK_BYTES[texts.device.type] // (4 * total), 16)
-    own = torch.cat([(part * images[row]).sum(1) for part, row in zip(texts.split(4096), rows.split(4096), strict=True)])
+    own = torch.cat(
+        [(part * images[row]).sum(1) for part, row in zip(texts.split(4096), rows.split(4096), strict=True)]
+    )
     best = torch.full((total,), -torch.inf, device=own.device).scatter_reduce(0, rows, own, "amax")  # (I,)
     above, near = _zeros(len(texts), own), _zeros(len(texts), own)  # per text: images above it, above or tied
     image_above, image_near = _zeros(total, own), _zeros(total, own)  # per image: texts above its best, or tied

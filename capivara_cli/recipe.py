@@ -243,4 +243,8 @@ def _explain(error: ValidationError, layers: list[tuple[str, dict[str, Any]]]) -
 
 def _has(layer: Any, location: list[str]) -> bool:
     head, *rest = location
-    return isinstance(layer, dict) and head in layer and (not isinstance(layer[head], dict) or not rest or _has(layer[head], rest))
+    return (
+        isinstance(layer, dict)
+        and head in layer
+        and (not isinstance(layer[head], dict) or not rest or _has(layer[head], rest))
+    )

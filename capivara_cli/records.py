@@ -76,7 +76,9 @@ def read_all(sources: Iterable[str | Path]) -> list[Record]:
     sources = list(sources)
     found = list(itertools.chain.from_iterable(read(source) for source in sources))
     if not found:
-        raise CapivaraError(f"{' '.join(map(str, sources))}: no records in it", "each line is one image: see docs/data.md")
+        raise CapivaraError(
+            f"{' '.join(map(str, sources))}: no records in it", "each line is one image: see docs/data.md"
+        )
     return found
 
 

@@ -87,9 +87,7 @@ def retrieve_eval(
     return results
 
 
-def _subjects(
-    model: str | None, pretrained: str | None, adapter: Path | None, baseline: str | None
-) -> list[Subject]:
+def _subjects(model: str | None, pretrained: str | None, adapter: Path | None, baseline: str | None) -> list[Subject]:
     """The model to evaluate and the baseline. Without --model: the adapter's own base, or ./capivara.yaml's."""
     if model is None and adapter is not None:
         name = adapters.base_model(adapter)
@@ -171,9 +169,7 @@ def _names_of(subject: Subject, data: Sequence[str]) -> dict[str, str]:
     }
 
 
-def _signature(
-    clip: Clip, subject: Subject, data: Sequence[str], lang: str, texts: int, images: int
-) -> str:
+def _signature(clip: Clip, subject: Subject, data: Sequence[str], lang: str, texts: int, images: int) -> str:
     """All that somebody needs to measure the same again, in one line (as sacrebleu does)."""
     weights = artifacts.fingerprint_tensors(clip.model.state_dict())[:12]
     parts = {

@@ -1,13 +1,13 @@
 """The run folder: what a training run leaves behind, and what it goes on from.
 
-    config.yaml         the resolved recipe; --recipe reads it again
-    metrics.jsonl       a line for every few steps and for each validation
-    adapter/ or model/  the best weights so far: a PEFT adapter, or an OpenCLIP folder
-    state.safetensors   what to go on from: trained weights, Adam's moments, step; gone when the run is complete
-    rejected.jsonl      images that could not be read, and why
-    curves.png          loss and recall
-    README.md           the model card
-    run.json            the summary; written last, so its presence says that the run is complete
+config.yaml         the resolved recipe; --recipe reads it again
+metrics.jsonl       a line for every few steps and for each validation
+adapter/ or model/  the best weights so far: a PEFT adapter, or an OpenCLIP folder
+state.safetensors   what to go on from: trained weights, Adam's moments, step; gone when the run is complete
+rejected.jsonl      images that could not be read, and why
+curves.png          loss and recall
+README.md           the model card
+run.json            the summary; written last, so its presence says that the run is complete
 """
 
 from __future__ import annotations
@@ -83,7 +83,9 @@ class RunFolder:
         if config.is_file() and overwrite and self._writes:
             shutil.rmtree(self.path)
         elif config.is_file() and not overwrite:
-            differences = list(_differences(yaml.safe_load(config.read_text(encoding="utf-8")), recipe.model_dump(mode="json")))
+            differences = list(
+                _differences(yaml.safe_load(config.read_text(encoding="utf-8")), recipe.model_dump(mode="json"))
+            )
             if differences:
                 text = "\n       ".join(differences[:10])
                 hint = "-o FOLDER keeps both, --overwrite replaces it"

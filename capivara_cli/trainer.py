@@ -124,7 +124,9 @@ class Trainer:
                 if stop or self.run.state_is_due():
                     self._save_state()
                 if stop and not last:
-                    raise Interrupted(f"stopped at step {step} of {self.recipe.max_steps}", "the same command goes on from there")
+                    raise Interrupted(
+                        f"stopped at step {step} of {self.recipe.max_steps}", "the same command goes on from there"
+                    )
         if self.validate is None:
             self.save()
 
@@ -227,7 +229,12 @@ class Trainer:
         scale = float(self.clip.model.logit_scale.exp())
         loss = float(losses.mean())
         self.run.log(
-            step=step, loss=loss, lr=lr, logit_scale=scale, samples_per_second=round(rate, 1), memory_gib=round(memory, 2)
+            step=step,
+            loss=loss,
+            lr=lr,
+            logit_scale=scale,
+            samples_per_second=round(rate, 1),
+            memory_gib=round(memory, 2),
         )
         bar.update(
             bar.task_ids[0],

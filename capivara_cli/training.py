@@ -17,7 +17,7 @@ from capivara_cli.model_card import run_card
 from capivara_cli.recipe import PROJECT_FILE, Recipe, resolve
 from capivara_cli.runs import Position, RunFolder
 from capivara_cli.runtime import Runtime
-from capivara_cli.trainer import Trainer, trainable
+from capivara_cli.trainer import Trainer
 
 DEFAULT_DATA = "data/train.jsonl"
 
@@ -55,7 +55,9 @@ def train(
         trainer.Interrupted: on Ctrl-C, after the state was saved.
     """
     if lora and full:
-        raise CapivaraError("both --lora and --full", "choose one: --lora trains an adapter, --full the whole text tower")
+        raise CapivaraError(
+            "both --lora and --full", "choose one: --lora trains an adapter, --full the whole text tower"
+        )
     flags = {
         "lang": list(lang) or None,
         "data.train": list(data) or None,
@@ -211,9 +213,7 @@ def _save(recipe: Recipe, clip: Clip, run: RunFolder) -> None:
         clips.save(clip, run.path / "model", card=f"Weights of the run described in {run.path.name}/README.md.\n")
 
 
-def _announce(
-    recipe: Recipe, chosen: Examples, captions: Captions, keep: dict[str, float], trainer: Trainer
-) -> None:
+def _announce(recipe: Recipe, chosen: Examples, captions: Captions, keep: dict[str, float], trainer: Trainer) -> None:
     count = sum(parameter.numel() for parameter in trainer.parameters.values())
     counts = ", ".join(f"{len(captions.texts[lang]):,} {lang}" for lang in [*recipe.lang, *keep])
     console.say(f"{len(chosen.train):,} images, captions: {counts}; {count:,} parameters train")

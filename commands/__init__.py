@@ -34,7 +34,7 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def capivara(
-    version: Annotated[
+    _version_asked: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; at any place.")] = False,

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-Lang = Annotated[list[str] | None, typer.Option("--lang", help="Language of the captions, BCP-47: hi, pt-BR. Repeatable.")]
+Lang = Annotated[
+    list[str] | None, typer.Option("--lang", help="Language of the captions, BCP-47: hi, pt-BR. Repeatable.")
+]
 Model = Annotated[
     str | None,
     typer.Option("--model", help="Architecture of open_clip, hf-hub:ORG/REPO or local-dir:FOLDER.", show_default=False),

@@ -18,7 +18,9 @@ def command(
     adapter: Adapter = None,
     baseline: Annotated[
         str | None,
-        typer.Option("--baseline", metavar="MODEL", help="Model to compare with: ARCHITECTURE[:TAG], hf-hub:… or local-dir:…"),
+        typer.Option(
+            "--baseline", metavar="MODEL", help="Model to compare with: ARCHITECTURE[:TAG], hf-hub:… or local-dir:…"
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Result file, JSON in CLIP_benchmark's form.")
@@ -34,7 +36,6 @@ def command(
     when that is a pipe or a file. Several languages or models: one result file each.
 
     Examples:
-
         capivara retrieve-eval --data test.jsonl --lang hi --model local-dir:clip-hi
 
         capivara retrieve-eval --data test.jsonl --lang hi --lang en --adapter runs/hi-lora --baseline

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Lang, Model, Overwrite, Pretrained
+from .options import Lang, Model, Pretrained
 
 
 def command(
@@ -43,7 +43,9 @@ def command(
     ] = None,
     keep: Annotated[
         list[str] | None,
-        typer.Option("--keep", metavar="LANG[:SHARE]", help="Share of each batch for a language not to forget: en:0.25."),
+        typer.Option(
+            "--keep", metavar="LANG[:SHARE]", help="Share of each batch for a language not to forget: en:0.25."
+        ),
     ] = None,
     tokens: Annotated[
         bool | None, typer.Option("--tokens/--no-tokens", help="Train the embeddings of the captions' tokens too.")
@@ -66,7 +68,6 @@ def command(
     then the built-in recipe.
 
     Examples:
-
         capivara train --lang hi --lora
 
         capivara train --lang pt --lora --data captions.jsonl --keep en:0.25 -o runs/pt

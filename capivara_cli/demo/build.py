@@ -37,7 +37,9 @@ def build(work: Path, steps: int, seed: int) -> None:
     write_world(work, train=IMAGES, test=TEST_IMAGES)
     found = records.read_all([work / "train.jsonl"])
     thin = _few_captions([record.data for record in found], random.Random(seed))
-    artifacts.write_text(work / "pretrain.jsonl", "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in thin))
+    artifacts.write_text(
+        work / "pretrain.jsonl", "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in thin)
+    )
     texts = [caption["text"] for record in found[:4000] for caption in record.captions]
     make_small_clip(work / "empty", texts, vocabulary=600)
     train(

@@ -46,9 +46,7 @@ def say(scene: Scene, lang: str, template: int) -> str:
     """
     patterns, phrase = LANGUAGES[lang]
     parts = phrase(scene)
-    text = patterns[template].format(
-        thing=parts.things[template], place=parts.place, ground=parts.grounds[template]
-    )
+    text = patterns[template].format(thing=parts.things[template], place=parts.place, ground=parts.grounds[template])
     # What a scene of one thing leaves empty leaves a space or a comma behind.
     return " ".join(text.split()).replace(" ,", ",").replace(" ;", ";").rstrip(" ,")
 

@@ -111,9 +111,7 @@ def training_scenes(rng: random.Random) -> Iterator[Scene]:
     """Draw meanings that are not held out, without end; one may come again."""
     while True:
         count = 1 if rng.random() < SINGLE else 2
-        things = tuple(
-            Thing(rng.choice(SHAPES), rng.choice(COLOURS), rng.choice(SIZES)) for _ in range(count)
-        )
+        things = tuple(Thing(rng.choice(SHAPES), rng.choice(COLOURS), rng.choice(SIZES)) for _ in range(count))
         relation = rng.choice(RELATIONS) if count == 2 else None
         scene = Scene(rng.choice(BACKGROUNDS), things, relation)
         if len(set(things)) == count and not scene.held_out:
@@ -208,9 +206,7 @@ def _star() -> list[tuple[float, float]]:
     return [(length * math.sin(angle), -length * math.cos(angle)) for angle, length in corners]
 
 
-def write_world(
-    folder: Path, *, train: int = 6000, test: int = 500, seed: int = 0, captions: int = 2
-) -> None:
+def write_world(folder: Path, *, train: int = 6000, test: int = 500, seed: int = 0, captions: int = 2) -> None:
     """Write `train.jsonl`, `test.jsonl` and their pictures under `images/`.
 
     A training record has `captions` captions in each language, from different templates; a test
@@ -227,16 +223,14 @@ def write_world(
     Raises:
         ValueError: more test pictures than held-out meanings, or more captions than templates.
     """
-    rng = random.Random(seed)  # noqa: S311 - nothing here is secret
+    rng = random.Random(seed)
     scenes = list(itertools.islice(training_scenes(rng), train))
     (folder / "images").mkdir(parents=True, exist_ok=True)
     _write_part(folder, "test", held_out_scenes(test, rng), 1, rng)
     _write_part(folder, "train", scenes, captions, rng)
 
 
-def _write_part(
-    folder: Path, name: str, scenes: Sequence[Scene], captions: int, rng: random.Random
-) -> None:
+def _write_part(folder: Path, name: str, scenes: Sequence[Scene], captions: int, rng: random.Random) -> None:
     with (folder / f"{name}.jsonl").open("w", encoding="utf-8", newline="\n") as file:
         for number, scene in enumerate(scenes):
             key = f"{name}-{number:05d}"
