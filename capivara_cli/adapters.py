@@ -16,6 +16,7 @@ from capivara_cli.recipe import Lora
 
 if TYPE_CHECKING:
     import torch
+    from peft import LoraConfig
     from torch import Tensor
 
 NOTES = "capivara.json"  # beside PEFT's files: what PEFT has no place for
@@ -101,7 +102,7 @@ def save(clip: Clip, folder: Path, notes: dict[str, Any]) -> None:
     with artifacts.writing(folder) as temporary, _Quiet():
         clip.model.save_pretrained(temporary, save_embedding_layers=False)
         (temporary / "README.md").unlink(missing_ok=True)  # PEFT's empty template; the run has a card
-        artifacts.write_json(temporary / NOTES, notes | {"logit_scale": float(clip.model.logit_scale)})
+        artifacts.write_json(temporary / NOTES, notes | {"logit_scale": float(clip.model.logit_scale.detach())})
 
 
 def find(path: Path) -> Path:
@@ -132,24 +133,39 @@ def load(clip: Clip, path: Path) -> None:
         with _Quiet():
             config = LoraConfig.from_pretrained(str(folder))
             config.inference_mode = True
+            wrong = _drop_unknown_tokens(clip, config)
             wrapped = get_peft_model(clip.model, config)  # type: ignore[arg-type]
             wanted = _shapes(wrapped)
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise CapivaraError(f"{folder} does not fit {clip.name}: {error}", _fit_hint(path)) from error
     given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    wrong = sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name))
+    names = sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name))
+    wrong += [f"{name}: {given.get(name, 'absent')}, the model has {wanted.get(name, 'none')}" for name in names]
     if wrong:
-        first = "".join(
-            f"\n       {n}: {given.get(n, 'absent')}, the model has {wanted.get(n, 'none')}" for n in wrong[:5]
-        )
-        more = f"\n       and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise CapivaraError(f"{folder} does not fit {clip.name}:{first}{more}", _fit_hint(path))
+        more = [f"and {len(wrong) - 5} more"] if len(wrong) > 5 else []
+        lines = "\n       ".join(["", *wrong[:5], *more])
+        raise CapivaraError(f"{folder} does not fit {clip.name}:{lines}", _fit_hint(path))
     with _Quiet():
         set_peft_model_state_dict(wrapped, tensors)
     clip.model = wrapped.eval().to(clip.runtime.device)
     notes = folder / NOTES
     if notes.is_file():
         clip.model.logit_scale.data.fill_(artifacts.read_json(notes)["logit_scale"])
+
+
+def _drop_unknown_tokens(clip: Clip, config: LoraConfig) -> list[str]:
+    """Take token rows that the model does not have out of the configuration, and say which they were."""
+    rows = config.trainable_token_indices or {}
+    if not isinstance(rows, dict):
+        rows = {_word_embeddings(clip): rows}
+    problems = []
+    for name, ids in rows.items():
+        count = clip.model.get_submodule(name).weight.shape[0]
+        if max(ids) >= count:
+            problems.append(f"{name}: rows up to {max(ids)}, the model has {count}")
+    if problems:
+        config.trainable_token_indices = None
+    return problems
 
 
 def _shapes(wrapped: torch.nn.Module) -> dict[str, tuple[int, ...]]:

@@ -179,7 +179,9 @@ def load(name: ModelName, runtime: Runtime, *, weights: bool = True) -> Clip:
         )
         tokenizer = open_clip.get_tokenizer(source)
         model_cfg = open_clip.get_model_config(source)
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+    except CapivaraError:
+        raise
+    except Exception as error:  # a broken folder makes torch, safetensors and tokenizers raise nearly anything
         raise _load_failure(name, error) from error
     model.eval().requires_grad_(False)
     preprocess_cfg = dict(model.visual.preprocess_cfg)

@@ -226,7 +226,7 @@ class Trainer:
             )
         lr = self.optimizer.param_groups[0]["lr"]
         memory = self.clip.runtime.memory()[1] / 2**30
-        scale = float(self.clip.model.logit_scale.exp())
+        scale = float(self.clip.model.logit_scale.detach().exp())
         loss = float(losses.mean())
         self.run.log(
             step=step,

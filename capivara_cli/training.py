@@ -177,6 +177,10 @@ def _run(recipe: Recipe, output: Path, *, overwrite: bool, must_keep: bool) -> P
 
 def _unfreeze(recipe: Recipe, clip: Clip, captions: Captions) -> None:
     """Let exactly that train which the recipe says: never the image tower, unless it is unlocked."""
+    import torch
+
+    # Anew: how many numbers were drawn since the start depends on what was found in the cache.
+    torch.manual_seed(recipe.seed)
     if recipe.method == "lora":
         adapters.add(clip, recipe.lora, captions.vocabulary(recipe.lang, clip) if recipe.lora.tokens else [])
     else:
@@ -235,6 +239,7 @@ def _finish(
         "model": recipe.model.name,
         "pretrained": recipe.model.pretrained,
         "method": recipe.method,
+        "from_scratch": recipe.model.from_scratch,
         "lang": recipe.lang,
         "images": len(chosen.train),
         "captions": {lang: len(texts) for lang, texts in captions.texts.items()},

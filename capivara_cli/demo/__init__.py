@@ -1,10 +1,110 @@
-"""The demo: a small closed world in which the whole job runs for real."""
+"""`demo`: a small closed world in which the whole job runs for real, through the same engines as ever."""
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from pathlib import Path
+
+from capivara_cli import artifacts, console
+from capivara_cli.errors import CapivaraError, nearest
 
 BASE = Path(__file__).parent / "base"
 """The base model that is shipped: a CLIP that knows the world in English and hardly in other languages."""
 
+LANGUAGES = ("hi", "pt", "xh")
+TRAIN_IMAGES = 6000
 TEST_IMAGES = 500
+
+MARK = "# The settings of a capivara demo"
+SETTINGS = f"""{MARK}: what `capivara train --lang hi --lora` finds in this folder.
+# The model is small, and `optimizer` and what follows are for its size: leave them out for a pretrained one.
+model:
+  name: local-dir:models/base
+optimizer:
+  lr: 5.0e-3
+  min_lr: 0.0
+  warmup_steps: 15
+batch_size: 256
+max_steps: 150
+eval_every: 50
+"""
+
+
+def demo(
+    folder: Path, *, lang: str = "hi", overwrite: bool = False, device: str = "auto", seed: int = 0
+) -> list[dict[str, object]]:
+    """Make the folder, train an adapter in it, merge it and evaluate before and after. Returns the results.
+
+    Everything runs inside the folder, as if typed there. What an earlier demo left is used: another language
+    needs neither the images nor their embeddings again.
+
+    Raises:
+        CapivaraError: another language, or a folder that holds something else.
+    """
+    from capivara_cli.merging import merge_lora
+    from capivara_cli.retrieval import retrieve_eval
+    from capivara_cli.training import train
+
+    if lang not in LANGUAGES:
+        raise CapivaraError(f"the demo's world has no {lang}{nearest(lang, list(LANGUAGES))}", "--lang hi, pt or xh")
+    _prepare(folder, overwrite=overwrite, seed=seed)
+    run, merged, result = Path(f"runs/{lang}-lora"), Path(f"clip-{lang}"), Path(f"results/{lang}.json")
+    with contextlib.chdir(folder):
+        _typed(f"cd {folder}")
+        _typed(f"capivara train --lang {lang} --lora")
+        train([lang], lora=True, device=device, seed=seed, overwrite=overwrite)
+        _typed(f"capivara merge-lora {run} -o {merged}")
+        merge_lora(run, merged, overwrite=True)
+        _typed(
+            f"capivara retrieve-eval --data data/test.jsonl --lang {lang} --lang en --model local-dir:{merged}"
+            f" --baseline local-dir:models/base -o {result}"
+        )
+        results = retrieve_eval(
+            ["data/test.jsonl"],
+            [lang, "en"],
+            model=f"local-dir:{merged}",
+            baseline="local-dir:models/base",
+            output=result,
+            device=device,
+            seed=seed,
+        )
+    _next(folder, lang)
+    return results
+
+
+def _prepare(folder: Path, *, overwrite: bool, seed: int) -> None:
+    """Write settings, images, captions and the base model, unless they are there."""
+    from capivara_cli.clip import relocate
+    from capivara_cli.demo.world import write_world
+
+    settings, data, base = folder / "capivara.yaml", folder / "data", folder / "models" / "base"
+    if not (settings.is_file() and settings.read_text(encoding="utf-8").startswith(MARK)):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise CapivaraError(f"{folder} holds something else than a demo", "capivara demo FOLDER makes it elsewhere")
+        artifacts.write_text(settings, SETTINGS)  # first, so that an interrupted demo is known as one
+    if overwrite or not data.is_dir():
+        console.say(f"drawing {TRAIN_IMAGES + TEST_IMAGES:,} scenes, with captions in en, {', '.join(LANGUAGES)}")
+        with artifacts.writing(data) as temporary:
+            write_world(temporary, train=TRAIN_IMAGES, test=TEST_IMAGES, seed=seed)
+    if overwrite or not base.is_dir():
+        with artifacts.writing(base) as temporary:
+            shutil.copytree(BASE, temporary)
+    relocate(base)  # for plain open_clip's sake, wherever the folder was moved to
+
+
+def _typed(line: str) -> None:
+    console.say(f"\n$ {line}", style="bold")
+
+
+def _next(folder: Path, lang: str) -> None:
+    other = "xh" if lang != "xh" else "hi"
+    console.say(
+        f"""
+Next:
+  cd {folder}
+  capivara train --lang {other} --lora                 another language; the images are not encoded again
+  capivara train --lang {lang} --lora --recipe capivara-opt --set optimizer.lr=5e-3 -o runs/{lang}-paper
+                                                    the paper's recipe to the letter: what does it do to English?
+  capivara train --help                             your own images and captions: --data FILE.jsonl"""
+    )

@@ -20,7 +20,7 @@ from capivara_cli.merging import merge_lora
 from capivara_cli.training import train
 
 IMAGES = 12_000
-FEW = {"pt": 60, "hi": 20, "xh": 20}  # images with captions in these languages
+FEW = {"pt": 60, "hi": 8, "xh": 8}  # images with captions in these languages
 CARD = """---
 license: mit
 language: [en, pt, hi, xh]

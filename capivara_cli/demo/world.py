@@ -108,7 +108,11 @@ def all_scenes() -> Iterator[Scene]:
 
 
 def training_scenes(rng: random.Random) -> Iterator[Scene]:
-    """Draw meanings that are not held out, without end; one may come again."""
+    """Draw meanings that are not held out, without end; one may come again.
+
+    Each scene of two things is followed by its swapped one: from pairs that differ in nothing else a model
+    learns to tell which thing is where. In a random choice it hardly ever needs to.
+    """
     while True:
         count = 1 if rng.random() < SINGLE else 2
         things = tuple(Thing(rng.choice(SHAPES), rng.choice(COLOURS), rng.choice(SIZES)) for _ in range(count))
@@ -116,6 +120,8 @@ def training_scenes(rng: random.Random) -> Iterator[Scene]:
         scene = Scene(rng.choice(BACKGROUNDS), things, relation)
         if len(set(things)) == count and not scene.held_out:
             yield scene
+            if count == 2:
+                yield scene.swapped()
 
 
 def held_out_scenes(count: int, rng: random.Random) -> list[Scene]:

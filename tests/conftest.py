@@ -1,0 +1,86 @@
+"""A small world, the demo's base model, and a run on them: real parts, made once a session."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from capivara_cli import clip as clips
+from capivara_cli.clip import Clip, ModelName
+from capivara_cli.demo import BASE
+from capivara_cli.demo.world import write_world
+from capivara_cli.runtime import Runtime
+from capivara_cli.training import train
+
+Process = subprocess.CompletedProcess[str]
+
+# Settings of a run of a few seconds; the flags of `settings` and of SETTINGS say the same.
+SETTINGS = ["optimizer.lr=5e-3", "optimizer.warmup_steps=3", "batch_size=64", "max_steps=20", "eval_every=10"]
+FLAGS = [part for setting in SETTINGS for part in ("--set", setting)]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAPIVARA_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("HF_HUB_OFFLINE", "1")  # no test may depend on a hub, not even by waiting for it
+        yield
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """400 training and 60 test scenes."""
+    folder = tmp_path_factory.mktemp("world")
+    write_world(folder, train=400, test=60)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's base model, as `capivara demo` puts it into a folder."""
+    folder = tmp_path_factory.mktemp("models") / "base"
+    shutil.copytree(BASE, folder)
+    clips.relocate(folder)
+    return folder
+
+
+@pytest.fixture
+def clip(base: Path) -> Clip:
+    """The base model, loaded; each test has its own."""
+    return clips.load(ModelName(f"local-dir:{base}"), Runtime.pick("cpu", "fp32"))
+
+
+@pytest.fixture(scope="session")
+def run(world: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short LoRA run in Hindi that keeps English."""
+    return train(
+        ["hi"],
+        lora=True,
+        data=[str(world / "train.jsonl")],
+        model=f"local-dir:{base}",
+        set=SETTINGS,
+        output=tmp_path_factory.mktemp("runs") / "hi-lora",
+    )
+
+
+def command(*arguments: str | Path) -> list[str]:
+    """`capivara` as a process of its own."""
+    return [sys.executable, "-m", "capivara_cli", *map(str, arguments)]
+
+
+@pytest.fixture
+def capivara(tmp_path: Path) -> Callable[..., Process]:
+    """Run `capivara` in an empty folder, and give back exit code, standard output and error."""
+
+    def call(*arguments: str | Path, cwd: Path = tmp_path, env: dict[str, str] | None = None) -> Process:
+        return subprocess.run(
+            command(*arguments), cwd=cwd, env=os.environ | (env or {}), capture_output=True, text=True, timeout=240
+        )
+
+    return call

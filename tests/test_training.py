@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+import yaml
+from open_clip.loss import ClipLoss
+from PIL import Image
+from safetensors.torch import load_file
+
+from capivara_cli import clip as clips
+from capivara_cli import records
+from capivara_cli.captions import Sampler, collect
+from capivara_cli.clip import ModelName
+from capivara_cli.contrastive import MAX_LOGIT_SCALE
+from capivara_cli.errors import CapivaraError
+from capivara_cli.runtime import Runtime
+from capivara_cli.schedule import learning_rate
+from capivara_cli.training import train
+from tests.conftest import SETTINGS
+
+
+def metrics(run: Path, key: str) -> list[Any]:
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [line[key] for line in map(json.loads, lines) if key in line]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(next(run.glob("*/*model.safetensors")))
+
+
+def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], start: dict[str, torch.Tensor]) -> float:
+    """How far apart two trained models are, as a share of how far they went.
+
+    Not by element: Adam's first steps move an element by its gradient's sign, and the sign of a gradient
+    that is nearly zero is rounding.
+    """
+    assert one.keys() == other.keys() == start.keys()
+    apart = sum(float((one[name] - other[name]).float().norm() ** 2) for name in start)
+    went = sum(float((one[name] - start[name]).float().norm() ** 2) for name in start)
+    return float((apart / went) ** 0.5)
+
+
+def test_a_run_folder_holds_what_the_documentation_says(run: Path) -> None:
+    files = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
+    assert files == {
+        "config.yaml",
+        "metrics.jsonl",
+        "adapter/adapter_config.json",
+        "adapter/adapter_model.safetensors",
+        "adapter/capivara.json",
+        "curves.png",
+        "README.md",
+        "run.json",
+    }
+
+
+def test_the_language_is_learnt_and_the_kept_one_stays(run: Path) -> None:
+    assert max(metrics(run, "val/hi")) > metrics(run, "val/hi")[0] + 0.1
+    assert min(metrics(run, "val/en")) > metrics(run, "val/en")[0] - 0.1
+
+
+def test_a_run_equals_a_plain_loop_without_cache_and_trimming(world: Path, base: Path, tmp_path: Path) -> None:
+    """Step by step against open_clip and torch alone: pixels at every step, padded texts, the whole tower in Adam."""
+    settings = ["batch_size=32", "max_steps=6", "optimizer.lr=1e-3", "optimizer.min_lr=1e-4", "optimizer.warmup_steps=2"]
+    settings += ["data.val_share=0", "optimizer.weight_decay=0.2"]
+    model_name = f"local-dir:{base}"
+    data = [str(world / "train.jsonl")]
+    ours = train(["hi"], full=True, data=data, model=model_name, set=settings, output=tmp_path / "run")
+
+    found = records.read_all(data)
+    clip = clips.load(ModelName(model_name), Runtime.pick("cpu", "fp32"))
+    sampler = Sampler(collect(found, ["hi"], clip), ["hi"], {}, 32, 1, 0)
+    texts = list(dict.fromkeys(text for record in found for text in record.texts("hi")))
+    model, _, preprocess = open_clip.create_model_and_transforms(model_name)
+    tokenizer = open_clip.get_tokenizer(model_name)
+    model.eval().visual.requires_grad_(False)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(trained, betas=(0.9, 0.98), eps=1e-8, weight_decay=0.2)
+    losses = []
+    for step in range(6):
+        rows, chosen, _ = sampler.batch(step)
+        pixels = torch.stack([preprocess(Image.open(found[row].image.path)) for row in rows])  # type: ignore[operator]
+        images = model.encode_image(pixels, normalize=True)
+        text = model.encode_text(tokenizer([texts[row] for row in chosen]), normalize=True)
+        loss = ClipLoss()(images, text, model.logit_scale.exp())
+        optimizer.zero_grad()
+        loss.backward()
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, max_steps=6, warmup_steps=2, lr=1e-3, min_lr=1e-4)
+        optimizer.step()
+        model.logit_scale.data.clamp_(0, MAX_LOGIT_SCALE)
+        losses.append(float(loss.detach()))
+    assert metrics(ours, "loss")[-1] == pytest.approx(np.mean(losses), rel=2e-4)  # the cache is float16
+    assert distance(weights(ours), model.state_dict(), load_file(base / clips.WEIGHTS)) < 0.02
+
+
+def test_the_image_tower_is_never_trained_unless_it_is_unlocked(world: Path, base: Path, tmp_path: Path) -> None:
+    data, before = [str(world / "train.jsonl")], load_file(base / clips.WEIGHTS)
+    settings = ["batch_size=32", "max_steps=2", "optimizer.warmup_steps=0", "optimizer.lr=1e-3"]
+    for name, unlock in (("locked", False), ("unlocked", True)):
+        run = train(
+            ["hi"],
+            full=True,
+            data=data,
+            model=f"local-dir:{base}",
+            set=settings,
+            unlock_image=unlock,
+            output=tmp_path / name,
+        )
+        after = load_file(run / "model" / clips.WEIGHTS)
+        moved = {key.partition(".")[0] for key in after if not after[key].equal(before[key].float())}
+        assert moved == ({"text", "visual", "logit_scale"} if unlock else {"text", "logit_scale"})
+
+
+@pytest.mark.parametrize("pixels", [False, True])
+def test_the_micro_batch_does_not_change_the_result(pixels: bool, world: Path, base: Path, tmp_path: Path) -> None:
+    results = []
+    for size in ("auto", "7"):
+        run = train(
+            ["xh"],
+            lora=not pixels,
+            full=pixels,
+            unlock_image=pixels or None,
+            data=[str(world / "train.jsonl")],
+            model=f"local-dir:{base}",
+            set=["batch_size=32", "max_steps=3", "optimizer.warmup_steps=0", "optimizer.lr=1e-4"],
+            micro_batch=size,
+            output=tmp_path / size,
+        )
+        results.append(weights(run))
+    start = load_file(base / clips.WEIGHTS) if pixels else {name: 0 * value for name, value in results[0].items()}
+    assert distance(*results, start) < 0.01
+
+
+def test_views_are_drawn_and_kept_beside_the_plain_one(world: Path, base: Path, tmp_path: Path) -> None:
+    settings = ["batch_size=32", "max_steps=4", "optimizer.warmup_steps=0", "optimizer.lr=1e-3"]
+    losses = []
+    for views in (1, 3, 3):
+        run = train(
+            ["hi"],
+            lora=True,
+            views=views,
+            data=[str(world / "test.jsonl")],
+            model=f"local-dir:{base}",
+            set=settings,
+            output=tmp_path / f"views-{len(losses)}",
+        )
+        losses.append(metrics(run, "loss"))
+    assert losses[0] != losses[1]
+    assert losses[1] == losses[2]  # an image's augmented views are the same whenever they are asked for
+
+
+def test_the_saved_recipe_runs_again_as_it_is(run: Path, tmp_path: Path) -> None:
+    again = train(recipe=str(run / "config.yaml"), output=tmp_path / "again")
+    assert (again / "config.yaml").read_text() == (run / "config.yaml").read_text()
+    for name, tensor in weights(run).items():
+        assert weights(again)[name].equal(tensor)
+
+
+def test_a_run_that_is_complete_is_not_trained_again(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    times = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    train(recipe=str(run / "config.yaml"), output=run)
+    assert "complete already" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == times
+
+
+def test_a_folder_with_another_run_is_refused_by_the_settings_that_differ(run: Path) -> None:
+    with pytest.raises(CapivaraError, match=r"seed: was 0, now 5"):
+        train(recipe=str(run / "config.yaml"), seed=5, output=run)
+
+
+def test_a_folder_with_something_else_is_never_overwritten(world: Path, base: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(CapivaraError, match="not a run of ours"):
+        train(
+            ["hi"],
+            lora=True,
+            data=[str(world / "train.jsonl")],
+            model=f"local-dir:{base}",
+            set=SETTINGS,
+            output=tmp_path,
+            overwrite=True,
+        )
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_images_that_cannot_be_read_are_left_out_and_named(world: Path, base: Path, tmp_path: Path) -> None:
+    lines = (world / "train.jsonl").read_text().splitlines()[:80]
+    shutil.copytree(world / "images", tmp_path / "images")
+    (tmp_path / "images" / "train-00003.png").write_text("not a picture")
+    (tmp_path / "images" / "train-00005.png").unlink()
+    (tmp_path / "train.jsonl").write_text("\n".join(lines))
+    run = train(
+        ["hi"],
+        lora=True,
+        data=[str(tmp_path / "train.jsonl")],
+        model=f"local-dir:{base}",
+        set=["batch_size=32", "max_steps=2", "optimizer.warmup_steps=0"],
+        output=tmp_path / "run",
+    )
+    rejected = [json.loads(line) for line in (run / "rejected.jsonl").read_text().splitlines()]
+    assert {(Path(item["image"]).name, item["reason"]) for item in rejected} == {
+        ("train-00003.png", "not an image that can be read"),
+        ("train-00005.png", "no such file"),
+    }
+    assert json.loads((run / "run.json").read_text())["rejected"] == 2
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(
+    world: Path, base: Path, tmp_path: Path
+) -> None:
+    arguments: dict[str, Any] = {
+        "lora": True,
+        "data": [str(world / "train.jsonl")],
+        "model": f"local-dir:{base}",
+        "set": ["batch_size=64", "max_steps=60", "optimizer.warmup_steps=0", "eval_every=10"],
+        "output": tmp_path / "run",
+    }
+    with pytest.raises(CapivaraError, match=r"loss of step \d+ is (nan|inf)"):
+        train(["hi"], lr=1e30, **arguments)
+    assert not (tmp_path / "run" / "run.json").exists()
+    for path in (tmp_path / "run").glob("*/*.safetensors"):
+        assert all(tensor.isfinite().all() for tensor in load_file(path).values())
+
+
+def test_contradicting_settings_are_reported_together(world: Path) -> None:
+    with pytest.raises(CapivaraError) as error:
+        train(
+            ["hi"],
+            lora=True,
+            data=[str(world / "train.jsonl")],
+            unlock_image=True,
+            micro_batch="0",
+            keep=["en:1.5"],
+            lr=1e-9,
+        )
+    for flag in ("--unlock-image", "--micro-batch 0", "--keep en:1.5", "--lr 1e-09"):
+        assert flag in error.value.message
+
+
+def test_the_card_says_what_the_run_was(run: Path) -> None:
+    head, card = (run / "README.md").read_text().split("---\n")[1:3]
+    assert yaml.safe_load(head)["language"] == ["hi", "en"]
+    assert "| hi |" in card
+    assert "capivara merge-lora" in card
