@@ -36,6 +36,8 @@ def merge_lora(
     Raises:
         CapivaraError: no such run, another base model, or a folder in the way.
     """
+    if dtype not in DTYPES:
+        raise CapivaraError(f"--dtype {dtype} is none of {', '.join(DTYPES)}")
     if output.exists() and not overwrite:
         raise CapivaraError(f"{output} is there already", "--overwrite replaces it, -o FOLDER names another")
     if output.resolve() in (run.resolve(), *run.resolve().parents):

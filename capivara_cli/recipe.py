@@ -107,6 +107,8 @@ class Recipe(Section):
     """Optimiser steps."""
     eval_every: int = Field(100, gt=0)
     """Steps between validations."""
+    save_seconds: float = Field(30, ge=0)
+    """Least seconds between two saves of the state that a killed run goes on from."""
     device: str = "auto"
     precision: str = "auto"
     seed: int = 0

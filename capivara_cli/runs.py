@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-MIN_SECONDS_BETWEEN_STATES = 30.0
 MAX_SHARE_OF_SAVING = 0.05  # of the time; a whole text tower with its moments takes seconds to write
 
 
@@ -45,6 +44,7 @@ class Position:
         arithmetic: device and precision, for the same reason.
         micro_batch: texts at once; kept because sums of floats depend on how they are cut.
         scaler: state of fp16's loss scaling.
+        losses: of the steps since the last log line.
     """
 
     step: int = 0
@@ -54,14 +54,16 @@ class Position:
     arithmetic: str = ""
     micro_batch: int | None = None
     scaler: dict[str, float] | None = None
+    losses: list[float] = field(default_factory=list)
 
 
 class RunFolder:
     """A run's files. Only the first rank writes."""
 
-    def __init__(self, path: Path, *, writes: bool = True) -> None:
+    def __init__(self, path: Path, *, writes: bool = True, save_seconds: float = 30) -> None:
         self.path = path
         self._writes = writes
+        self._save_seconds = save_seconds
         self._saved_at = time.monotonic()
         self._saving_took = 0.0
 
@@ -122,7 +124,7 @@ class RunFolder:
 
     def state_is_due(self) -> bool:
         """Whether enough time has passed to save the state again."""
-        wait = max(MIN_SECONDS_BETWEEN_STATES, self._saving_took / MAX_SHARE_OF_SAVING)
+        wait = max(self._save_seconds, self._saving_took / MAX_SHARE_OF_SAVING)
         return time.monotonic() - self._saved_at > wait
 
     def save_state(

@@ -149,6 +149,16 @@ class Runtime:
                     parameter.grad = torch.zeros_like(parameter)
                 torch.distributed.all_reduce(parameter.grad)
 
+    def any_rank(self, flag: bool) -> bool:
+        """Whether the flag is set on any rank."""
+        import torch
+
+        if self.world_size == 1:
+            return flag
+        flags = torch.tensor(int(flag), device=self.device)
+        torch.distributed.all_reduce(flags)
+        return bool(flags)
+
     def memory(self) -> tuple[int, int]:
         """Bytes of memory that are free now, and the most that this process has used, on the device."""
         import torch

@@ -92,6 +92,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(runtime.device.split(":")[0], enabled=runtime.precision == "fp16")
         if self.position.step:
             self.run.load_state(self.parameters, self.optimizer)
+            self._losses = [torch.tensor(loss, device=runtime.device) for loss in self.position.losses]
             if self.position.scaler:
                 self.scaler.load_state_dict(self.position.scaler)
         if self.position.micro_batch is None:
@@ -114,16 +115,17 @@ class Trainer:
                 self.step()
                 step = self.position.step
                 last = step == self.recipe.max_steps
-                if step % LOG_EVERY == 0 or last or step % self.recipe.eval_every == 0 or stop:
+                if step % LOG_EVERY == 0 or last:
                     rate = (step - seen) * self.recipe.batch_size / (time.monotonic() - since)
                     self._log(bar, rate)
                     since, seen = time.monotonic(), step
                 if (step % self.recipe.eval_every == 0 or last) and self.validate:
                     self._validate()
                     since = time.monotonic()
-                if stop or self.run.state_is_due():
+                stopping = self.clip.runtime.any_rank(bool(stop))
+                if stopping or (not self._losses and self.run.state_is_due()):
                     self._save_state()
-                if stop and not last:
+                if stopping and not last:
                     raise Interrupted(
                         f"stopped at step {step} of {self.recipe.max_steps}", "the same command goes on from there"
                     )
@@ -210,24 +212,29 @@ class Trainer:
         fits = int(runtime.memory()[0] / 2 / a_pair)
         return None if fits >= share else max(fits, 1)
 
-    def _log(self, bar: Progress, rate: float) -> None:
-        """Look at the losses since the last time, and tell. Raises CapivaraError when one is not a number."""
+    def _look_at_losses(self) -> list[float]:
+        """The losses since the last log line. Raises CapivaraError when one is not a number."""
         import torch
 
         losses = torch.stack(self._losses).float().cpu()
-        self._losses.clear()
-        step = self.position.step
         if not bool(losses.isfinite().all()):
-            bad = step - len(losses) + 1 + int((~losses.isfinite()).nonzero()[0])
+            bad = self.position.step - len(losses) + 1 + int((~losses.isfinite()).nonzero()[0])
             raise CapivaraError(
                 f"the loss of step {bad} is {float(losses[~losses.isfinite()][0])}; training stopped",
                 f"a smaller --lr (now {self.recipe.optimizer.lr:g}) or --precision fp32; "
                 f"the last good state is in {self.run.path}",
             )
+        return [float(loss) for loss in losses]
+
+    def _log(self, bar: Progress, rate: float) -> None:
+        """Look at the losses since the last time, and tell."""
+        losses = self._look_at_losses()
+        self._losses.clear()
+        step = self.position.step
         lr = self.optimizer.param_groups[0]["lr"]
         memory = self.clip.runtime.memory()[1] / 2**30
         scale = float(self.clip.model.logit_scale.detach().exp())
-        loss = float(losses.mean())
+        loss = sum(losses) / len(losses)
         self.run.log(
             step=step,
             loss=loss,
@@ -259,6 +266,7 @@ class Trainer:
                 self.save()
 
     def _save_state(self) -> None:
+        self.position.losses = self._look_at_losses() if self._losses else []
         self.position.scaler = self.scaler.state_dict() or None
         self.run.save_state(self.position, self.parameters, self.optimizer)
 

@@ -151,7 +151,7 @@ def _run(recipe: Recipe, output: Path, *, overwrite: bool, must_keep: bool) -> P
     name = ModelName.parse(recipe.model.name, recipe.model.pretrained)
     clip = clips.load(name, runtime, weights=not recipe.model.from_scratch)
     console.say(f"{clip.name} on {clip.runtime.describe()}")
-    run = RunFolder(output, writes=runtime.is_main)
+    run = RunFolder(output, writes=runtime.is_main, save_seconds=recipe.save_seconds)
     run.open(recipe, overwrite=overwrite)
     chosen = examples.prepare(recipe, clip, found, keep)
     run.reject(chosen.rejected)

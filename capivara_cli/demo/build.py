@@ -47,6 +47,7 @@ def build(work: Path, steps: int, seed: int) -> None:
         recipe="from-scratch",
         model=f"local-dir:{work / 'empty'}",
         data=[str(work / "pretrain.jsonl")],
+        batch_size=512,
         max_steps=steps,
         seed=seed,
         output=work / "run",

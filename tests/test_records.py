@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from capivara_cli import images, records
+from capivara_cli.errors import CapivaraError
+from capivara_cli.images import ImageRef
+
+DOG = {"image": "dog.jpg", "captions": [{"text": "a dog", "lang": "en"}, {"text": "एक कुत्ता", "lang": "hi"}]}
+
+
+def write(path: Path, *lines: object) -> Path:
+    path.write_text("".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def shard(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def refused(text: str, folder: Path) -> str:
+    with pytest.raises(CapivaraError) as caught:
+        list(records.parse(io.StringIO(text), "a.jsonl", folder))
+    return caught.value.message
+
+
+def test_an_image_is_relative_to_the_folder_of_its_file(tmp_path: Path) -> None:
+    (record,) = records.read(write(tmp_path / "a.jsonl", DOG))
+    assert record.image == ImageRef(str(tmp_path / "dog.jpg"))
+
+
+def test_an_absolute_image_stays_where_it_is(tmp_path: Path) -> None:
+    (record,) = records.read(write(tmp_path / "a.jsonl", {"image": "/elsewhere/dog.jpg"}))
+    assert record.image == ImageRef("/elsewhere/dog.jpg")
+
+
+def test_an_image_may_be_a_member_of_a_shard(tmp_path: Path) -> None:
+    (record,) = records.read(write(tmp_path / "a.jsonl", {"image": "shards/0.tar#dogs/1.jpg"}))
+    assert record.image == ImageRef(str(tmp_path / "shards" / "0.tar"), "dogs/1.jpg")
+
+
+def test_unknown_keys_are_kept_as_they_came(tmp_path: Path) -> None:
+    line = {**DOG, "licence": {"name": "CC-BY", "year": 2020}}
+    (record,) = records.read(write(tmp_path / "a.jsonl", line))
+    assert record.data == line
+
+
+def test_texts_are_those_of_the_language_in_their_order(tmp_path: Path) -> None:
+    captions = [{"text": text, "lang": lang} for text, lang in (("b", "en"), ("c", "hi"), ("a", "en"))]
+    (record,) = records.read(write(tmp_path / "a.jsonl", {"image": "1.jpg", "captions": captions}))
+    assert record.texts("en") == ["b", "a"]
+    assert record.texts("xh") == []
+
+
+def test_a_record_without_captions_has_none(tmp_path: Path) -> None:
+    (record,) = records.read(write(tmp_path / "a.jsonl", {"image": "1.jpg"}))
+    assert record.captions == []
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ({"id": "7", "image": "1.jpg"}, "7"),
+        ({"id": 7, "image": "1.jpg"}, "7"),
+        ({"image": "1.jpg"}, "1.jpg"),
+        ({"file_name": "2.jpg"}, "2.jpg"),
+    ],
+)
+def test_a_record_without_an_id_goes_by_its_images_name(line: object, expected: str, tmp_path: Path) -> None:
+    (record,) = records.read(write(tmp_path / "a.jsonl", line))
+    assert record.id == expected
+
+
+def test_blank_lines_are_passed_over_and_counted(tmp_path: Path) -> None:
+    text = f"\n  \n{json.dumps(DOG)}\n\n{json.dumps(DOG)}"
+    found = list(records.parse(io.StringIO(text), "a.jsonl", tmp_path))
+    assert [record.where for record in found] == ["a.jsonl:3", "a.jsonl:5"]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_data(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + json.dumps(DOG).encode())
+    (record,) = records.read(tmp_path / "a.jsonl")
+    assert record.data == DOG
+
+
+def test_a_line_that_is_not_json_is_named_by_its_number(tmp_path: Path) -> None:
+    assert refused(f'{json.dumps(DOG)}\n{{"image": "torn', tmp_path).startswith("a.jsonl:2: not JSON")
+
+
+def test_a_line_that_is_no_object_is_refused(tmp_path: Path) -> None:
+    assert refused('["dog.jpg"]', tmp_path) == "a.jsonl:1: a list, not an object with `image` and `captions`"
+
+
+@pytest.mark.parametrize("image", [None, 3, "", "a\0b.jpg"])
+def test_an_image_that_is_no_name_is_refused_with_the_keys_there(image: object, tmp_path: Path) -> None:
+    message = refused(json.dumps({"image": image, "caption": "a dog"}), tmp_path)
+    assert message == "a.jsonl:1: no `image` (keys there are: image, caption)"
+
+
+@pytest.mark.parametrize(
+    "captions", ["a dog", [["a dog"]], [{"text": "a dog"}], [{"lang": "en"}], [{"text": 3, "lang": "en"}], None]
+)
+def test_captions_without_a_text_and_a_language_are_refused(captions: object, tmp_path: Path) -> None:
+    message = refused(json.dumps({"image": "1.jpg", "captions": captions}), tmp_path)
+    assert message.startswith("a.jsonl:1: `captions` is not a list of")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CapivaraError, match=r"none\.jsonl: no such file"):
+        list(records.read(tmp_path / "none.jsonl"))
+
+
+def test_a_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes('{"image": "cão.jpg"}'.encode("latin-1"))
+    with pytest.raises(CapivaraError, match=r"a\.jsonl is not UTF-8 text"):
+        list(records.read(tmp_path / "a.jsonl"))
+
+
+def test_a_dash_is_the_standard_input_with_images_relative_to_here(tmp_path: Path) -> None:
+    code = "from capivara_cli import records; print([str(r.image) + r.where for r in records.read('-')])"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, input=json.dumps(DOG), capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == str([f"{os.path.realpath(tmp_path)}/dog.jpgstandard input:1"])
+
+
+def test_a_folder_gives_its_images_without_captions(tmp_path: Path) -> None:
+    for name in ("b/2.PNG", "a/1.jpg", "a/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    found = list(records.read(tmp_path))
+    assert [record.id for record in found] == ["a/1.jpg", "b/2.PNG"]
+    assert found[0].image == ImageRef(str(tmp_path / "a" / "1.jpg"))
+
+
+def test_a_folder_with_metadata_is_read_by_it(tmp_path: Path) -> None:
+    (tmp_path / "stray.jpg").write_bytes(b"")
+    write(tmp_path / "metadata.jsonl", {"file_name": "train/1.jpg", "text": "a dog"})
+    (record,) = records.read(tmp_path)
+    assert record.image == ImageRef(str(tmp_path / "train" / "1.jpg"))
+    assert record.data["text"] == "a dog"
+
+
+def test_a_shards_images_take_their_keys_from_the_json_beside_them(tmp_path: Path) -> None:
+    sidecar = json.dumps({"captions": DOG["captions"], "width": 3}).encode()
+    path = shard(tmp_path / "0.tar", {"000.jpg": b"x", "000.json": sidecar, "001.PNG": b"y", "002.txt": b"z"})
+    first, second = records.read(path)
+    assert (first.id, first.image, first.data["width"]) == ("000", ImageRef(str(path), "000.jpg"), 3)
+    assert first.texts("en") == ["a dog"]
+    assert (second.id, second.captions) == ("001", [])
+
+
+def test_a_shards_json_cannot_point_to_another_image(tmp_path: Path) -> None:
+    path = shard(tmp_path / "0.tar", {"0.json": b'{"image": "/etc/passwd", "id": "own"}', "0.jpg": b"x"})
+    (record,) = records.read(path)
+    assert record.image == ImageRef(str(path), "0.jpg")
+    assert record.id == "own"
+
+
+def test_a_broken_json_in_a_shard_is_named(tmp_path: Path) -> None:
+    path = shard(tmp_path / "0.tar", {"0.jpg": b"x", "0.json": b'{"captions": ['})
+    with pytest.raises(CapivaraError, match=r"0\.tar#0\.json: not JSON"):
+        list(records.read(path))
+
+
+@pytest.mark.parametrize("content", [b"not a tar at all", None])
+def test_a_shard_that_cannot_be_read_is_named(content: bytes | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "0.tar").write_bytes(content)
+    with pytest.raises(CapivaraError, match=r"0\.tar: (not a tar file|No such file)"):
+        list(records.read(tmp_path / "0.tar"))
+
+
+def test_a_brace_pattern_is_its_numbers_padded_as_the_first() -> None:
+    assert [path.name for path in records.expand("data/{098..101}.tar")] == ["098.tar", "099.tar", "100.tar", "101.tar"]
+    assert [path.name for path in records.expand("{0..2}.tar")] == ["0.tar", "1.tar", "2.tar"]
+
+
+def test_a_name_without_a_pattern_is_itself() -> None:
+    assert records.expand("data/{train}.jsonl") == [Path("data/{train}.jsonl")]
+
+
+def test_all_shards_of_a_pattern_are_read_in_order(tmp_path: Path) -> None:
+    for number in range(3):
+        shard(tmp_path / f"{number:02}.tar", {f"{number}.jpg": b"x"})
+    assert [record.id for record in records.read(tmp_path / "{00..02}.tar")] == ["0", "1", "2"]
+
+
+def test_several_sources_are_read_one_after_the_other(tmp_path: Path) -> None:
+    a, b = (write(tmp_path / f"{name}.jsonl", {"image": f"{name}.jpg"}) for name in "ab")
+    assert [record.id for record in records.read_all([b, a])] == ["b.jpg", "a.jpg"]
+
+
+def test_no_records_at_all_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(CapivaraError, match=r"a\.jsonl: no records in it"):
+        records.read_all([write(tmp_path / "a.jsonl")])
+
+
+def test_languages_are_counted_by_caption(tmp_path: Path) -> None:
+    found = records.read_all([write(tmp_path / "a.jsonl", DOG, DOG, {"image": "1.jpg"})])
+    assert records.languages(found) == {"en": 2, "hi": 2}
+
+
+def test_an_image_that_was_found_in_a_shard_can_be_loaded(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (3, 2), "red").save(buffer, "PNG")
+    (record,) = records.read(shard(tmp_path / "0.tar", {"a/0.png": buffer.getvalue()}))
+    assert images.load(record.image).getpixel((0, 0)) == (255, 0, 0)
