@@ -46,6 +46,12 @@ def _swap_in(temporary: Path, path: Path) -> None:
     shutil.rmtree(old)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed process may have left in the folder; for a folder that only one process writes."""
+    for path in [*folder.glob(".*.tmp"), *folder.glob(".*.old")]:
+        _remove(path)
+
+
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)

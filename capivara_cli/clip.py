@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from capivara_cli import artifacts
+from capivara_cli import artifacts, hub
 from capivara_cli.errors import CapivaraError, nearest
 from capivara_cli.runtime import Runtime
 
@@ -165,6 +165,8 @@ def load(name: ModelName, runtime: Runtime, *, weights: bool = True) -> Clip:
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
     _check_name(name, weights)
+    if name.folder is None:
+        _check_hub(name, weights)
     source = _resolve(name)
     try:
         torch.manual_seed(runtime.seed)
@@ -238,15 +240,26 @@ def _text_overrides(name: ModelName) -> dict[str, Any]:
     return {"text_cfg": {**text_cfg, "hf_model_name": str(name.folder.absolute()), "hf_model_pretrained": False}}
 
 
+def _check_hub(name: ModelName, weights: bool) -> None:
+    """Say at once that the weights, or the text tower's configuration, cannot be had."""
+    import open_clip
+
+    if name.name.startswith("hf-hub:"):
+        repos = [name.name.removeprefix("hf-hub:")]
+    else:
+        text_cfg = (open_clip.get_model_config(name.name) or {}).get("text_cfg", {})
+        tag = open_clip.get_pretrained_cfg(name.name, name.pretrained) if weights and name.pretrained else {}
+        repos = [tag.get("hf_hub", ""), text_cfg.get("hf_model_name", "")]
+    for repo in filter(None, repos):
+        if reason := hub.why_unreachable(repo):
+            raise CapivaraError(
+                f"{name}: {repo.strip('/')} is not on this machine, and the hub cannot be reached: {reason}",
+                "run once with network, or copy the model's folder here and use --model local-dir:FOLDER",
+            )
+
+
 def _load_failure(name: ModelName, error: Exception) -> CapivaraError:
-    text = str(error)
-    network = ("offline", "connection", "resolve", "internet", "couldn't connect", "max retries", "localentrynotfound")
-    if name.folder is None and any(word in f"{type(error).__name__} {text}".lower() for word in network):
-        return CapivaraError(
-            f"{name}: the weights are not on this machine, and the hub cannot be reached",
-            "run once with network, or copy the model's folder here and use --model local-dir:FOLDER",
-        )
-    first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
+    first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return CapivaraError(f"{name} cannot be loaded: {first}")
 
 

@@ -18,7 +18,17 @@ def console() -> Console:
     from rich.console import Console
 
     # Made anew at each call: sys.stderr may have been replaced since the last one, and it costs nothing.
-    return Console(stderr=True, highlight=False, soft_wrap=True, quiet=os.environ.get("RANK", "0") != "0")
+    return Console(stderr=True, highlight=False, soft_wrap=True, quiet=not _is_main())
+
+
+def answer(text: str) -> None:
+    """What the command was asked for, a line on standard output; only the first rank's."""
+    if _is_main():
+        print(text, flush=True)
+
+
+def _is_main() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
 def say(text: str, style: str | None = None) -> None:

@@ -96,7 +96,7 @@ def embed(
     import numpy as np
 
     store = artifacts.cache_folder() / "embeddings" / artifacts.fingerprint(clip.image_tower_fingerprint(), views)
-    keys, rejected = _identities(refs)
+    keys, reasons = _identities(refs)
     segments, places = _scan(store)
     missing = [i for i, key in keys.items() if key not in places]
     if missing or clip.runtime.world_size > 1:
@@ -104,25 +104,25 @@ def embed(
         failed = _compute(clip, store, [refs[i] for i in share], [keys[i] for i in share], views, label)
         clip.runtime.barrier()
         segments, places = _scan(store)
-        reasons = dict(failed)
+        failures = dict(failed)
         for i in missing:
             if keys[i] not in places:
-                rejected.append(Rejected(str(refs[i]), reasons.get(keys[i], "rejected by another rank")))
+                reasons[i] = failures.get(keys[i], "rejected by another rank")
     kept = [i for i, key in keys.items() if key in places]
     where = np.array([places[keys[i]] for i in kept], np.int64).reshape(-1, 2)
     table = ImageTable(segments, where[:, 0], where[:, 1])
-    return _settle(table), kept, rejected
+    return _settle(table), kept, [Rejected(str(refs[i]), reasons[i]) for i in sorted(reasons)]
 
 
-def _identities(refs: Sequence[ImageRef]) -> tuple[dict[int, bytes], list[Rejected]]:
+def _identities(refs: Sequence[ImageRef]) -> tuple[dict[int, bytes], dict[int, str]]:
     keys: dict[int, bytes] = {}
-    rejected: list[Rejected] = []
+    reasons: dict[int, str] = {}
     for i, ref in enumerate(refs):
         try:
             keys[i] = images.identity(ref)
         except ImageRejected as error:
-            rejected.append(Rejected(str(ref), error.message))
-    return keys, rejected
+            reasons[i] = error.message
+    return keys, reasons
 
 
 def _scan(store: Path) -> tuple[list[np.ndarray], dict[bytes, tuple[int, int]]]:

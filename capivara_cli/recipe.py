@@ -223,7 +223,8 @@ def _unknown_keys(source: str, layer: Mapping[str, Any], section: type[BaseModel
     for key, value in layer.items():
         field = section.model_fields.get(str(key))
         if field is None:
-            yield f"{source}: unknown key {path}{key}{nearest(str(key), list(section.model_fields))}"
+            known = [f"{path}{name}" for name in section.model_fields]
+            yield f"{source}: unknown key {path}{key}{nearest(f'{path}{key}', known)}"
         elif isinstance(field.annotation, type) and issubclass(field.annotation, Section) and isinstance(value, dict):
             yield from _unknown_keys(source, value, field.annotation, f"{path}{key}.")
 

@@ -209,7 +209,7 @@ def _write(outcomes: Sequence[Outcome], output: Path | None) -> None:
     if output is None:
         if not sys.stdout.isatty():
             for outcome in outcomes:
-                print(json.dumps(outcome.result, ensure_ascii=False))
+                console.answer(json.dumps(outcome.result, ensure_ascii=False))
         return
     for outcome in outcomes:
         path = _own_path(output, outcome, outcomes)

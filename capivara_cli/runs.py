@@ -19,12 +19,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from capivara_cli import artifacts
 from capivara_cli.embeddings import Rejected
 from capivara_cli.errors import CapivaraError
-from capivara_cli.recipe import Recipe, to_yaml
+from capivara_cli.recipe import Recipe, read_yaml, to_yaml
 
 if TYPE_CHECKING:
     import torch
@@ -68,32 +66,34 @@ class RunFolder:
         self._saving_took = 0.0
 
     @property
-    def weights(self) -> Path | None:
-        """The adapter or the model folder, whichever is there."""
-        return next((p for p in (self.path / "adapter", self.path / "model") if p.is_dir()), None)
+    def _config(self) -> Path:
+        return self.path / "config.yaml"
 
     @property
     def is_complete(self) -> bool:
         """Whether the run has ended."""
         return (self.path / "run.json").is_file()
 
+    def check(self, recipe: Recipe) -> None:
+        """Raise CapivaraError when the folder holds something else than this very run; an empty one is fine."""
+        if not self._config.is_file():
+            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+                raise CapivaraError(f"{self.path} is not empty and not a run of ours", "-o FOLDER names another")
+            return
+        differences = list(_differences(read_yaml(self._config), recipe.model_dump(mode="json")))
+        if differences:
+            text = "\n       ".join(differences[:10])
+            hint = "-o FOLDER keeps both, --overwrite replaces it"
+            raise CapivaraError(f"{self.path} holds a run with other settings:\n       {text}", hint)
+
     def open(self, recipe: Recipe, *, overwrite: bool) -> None:
         """Make the folder, or find that it holds this very run. Raises CapivaraError when it holds another."""
-        config = self.path / "config.yaml"
-        if not config.is_file() and self.path.is_dir() and any(self.path.iterdir()):
-            raise CapivaraError(f"{self.path} is not empty and not a run of ours", "-o FOLDER names another")
-        if config.is_file() and overwrite and self._writes:
+        if overwrite and self._config.is_file():
             shutil.rmtree(self.path)
-        elif config.is_file() and not overwrite:
-            differences = list(
-                _differences(yaml.safe_load(config.read_text(encoding="utf-8")), recipe.model_dump(mode="json"))
-            )
-            if differences:
-                text = "\n       ".join(differences[:10])
-                hint = "-o FOLDER keeps both, --overwrite replaces it"
-                raise CapivaraError(f"{self.path} holds a run with other settings:\n       {text}", hint)
-        if self._writes:
-            artifacts.write_text(config, to_yaml(recipe))
+        self.check(recipe)
+        if self.path.is_dir():
+            artifacts.remove_leftovers(self.path)
+        artifacts.write_text(self._config, to_yaml(recipe))
 
     def read_position(self) -> Position:
         """Where the run stands; the beginning when there is no state."""

@@ -170,6 +170,15 @@ class Runtime:
         return _free_memory(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def leave() -> None:
+    """Leave the group of ranks, if this process ever joined one."""
+    import sys
+
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether torch means that memory ran out: a class of its own on GPUs, a sentence on CPUs."""
     import torch

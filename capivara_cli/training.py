@@ -142,7 +142,7 @@ def _run(recipe: Recipe, output: Path, *, overwrite: bool, must_keep: bool) -> P
     started = time.time()
     found, keep = examples.read(recipe, must_keep)
     if RunFolder(output).is_complete and not overwrite:
-        RunFolder(output, writes=False).open(recipe, overwrite=False)  # refuses when the settings are others
+        RunFolder(output).check(recipe)
         console.say(f"{output} is complete already; --overwrite trains it anew")
         return output
     runtime = Runtime.pick(recipe.device, recipe.precision, recipe.seed)
@@ -152,7 +152,9 @@ def _run(recipe: Recipe, output: Path, *, overwrite: bool, must_keep: bool) -> P
     clip = clips.load(name, runtime, weights=not recipe.model.from_scratch)
     console.say(f"{clip.name} on {clip.runtime.describe()}")
     run = RunFolder(output, writes=runtime.is_main, save_seconds=recipe.save_seconds)
-    run.open(recipe, overwrite=overwrite)
+    if runtime.is_main:
+        run.open(recipe, overwrite=overwrite)
+    runtime.barrier()
     chosen = examples.prepare(recipe, clip, found, keep)
     run.reject(chosen.rejected)
     captions = collect(chosen.train, [*recipe.lang, *keep], clip)

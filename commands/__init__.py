@@ -11,6 +11,7 @@ import typer
 from capivara_cli import __version__
 from capivara_cli.console import clean
 from capivara_cli.errors import CapivaraError
+from capivara_cli.runtime import leave
 
 from . import demo, merge_lora, retrieve_eval, train
 
@@ -64,6 +65,8 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    finally:
+        leave()
 
 
 def _print_error(error: CapivaraError) -> None:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from capivara_cli.console import answer
+
 from .options import Model, Overwrite
 
 
@@ -32,4 +34,4 @@ def command(
     """
     from capivara_cli.merging import merge_lora
 
-    typer.echo(merge_lora(run, output, scale=scale, dtype=dtype, model=model, overwrite=overwrite))
+    answer(str(merge_lora(run, output, scale=scale, dtype=dtype, model=model, overwrite=overwrite)))

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from capivara_cli.console import answer
+
 from .options import Lang, Model, Pretrained
 
 
@@ -101,4 +103,4 @@ def command(
         precision=precision,
         seed=seed,
     )
-    typer.echo(run)
+    answer(str(run))

@@ -8,8 +8,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
 
 from capivara_cli import clip as clips
 from capivara_cli.clip import Clip, ModelName
@@ -17,6 +19,9 @@ from capivara_cli.demo import BASE
 from capivara_cli.demo.world import write_world
 from capivara_cli.runtime import Runtime
 from capivara_cli.training import train
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Process = subprocess.CompletedProcess[str]
 
@@ -84,3 +89,15 @@ def capivara(tmp_path: Path) -> Callable[..., Process]:
         )
 
     return call
+
+
+def distance(one: dict[str, Tensor], other: dict[str, Tensor], start: dict[str, Tensor]) -> float:
+    """How far apart two trained models are, as a share of how far they went.
+
+    Not by element: Adam's first steps move an element by its gradient's sign, and the sign of a gradient
+    that is nearly zero is rounding.
+    """
+    assert one.keys() == other.keys() == start.keys()
+    apart = sum(float((one[name] - other[name]).float().norm() ** 2) for name in start)
+    went = sum(float((one[name] - start[name]).float().norm() ** 2) for name in start)
+    return float((apart / went) ** 0.5)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -29,9 +28,14 @@ def test_a_file_appears_when_the_block_ends(tmp_path: Path) -> None:
 
 def test_the_old_file_stays_when_the_block_fails(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("old")
-    with pytest.raises(KeyboardInterrupt), artifacts.writing(tmp_path / "a.txt") as temporary:
-        temporary.write_text("half of the n")
-        raise KeyboardInterrupt
+
+    def fail() -> None:
+        with artifacts.writing(tmp_path / "a.txt") as temporary:
+            temporary.write_text("half of the n")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
     assert names(tmp_path) == ["a.txt"]
     assert (tmp_path / "a.txt").read_text() == "old"
 
@@ -49,10 +53,15 @@ def test_a_folder_replaces_the_old_one_whole(tmp_path: Path) -> None:
 def test_the_old_folder_stays_when_the_block_fails(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "old.bin").write_text("old")
-    with pytest.raises(ValueError, match="broken"), artifacts.writing(tmp_path / "model") as temporary:
-        temporary.mkdir()
-        (temporary / "new.bin").write_text("new")
-        raise ValueError("broken")
+
+    def fail() -> None:
+        with artifacts.writing(tmp_path / "model") as temporary:
+            temporary.mkdir()
+            (temporary / "new.bin").write_text("new")
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        fail()
     assert names(tmp_path) == ["model"]
     assert names(tmp_path / "model") == ["old.bin"]
 
@@ -70,25 +79,39 @@ def test_a_killed_process_leaves_the_old_file(tmp_path: Path) -> None:
     assert all(name == "a.txt" or name.endswith(".tmp") for name in names(tmp_path))
 
 
-def test_no_permission_is_told_with_the_file(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(CapivaraError, match=r"cannot write .*file/a\.txt: (File exists|Not a directory)") as caught:
-        artifacts.write_text(tmp_path / "file" / "a.txt", "new")
+def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    for name in ("a.txt", ".a.txt.1.tmp", ".hidden", "b.tmp"):
+        (tmp_path / name).write_text("")
+    (tmp_path / ".model.1.old").mkdir()
+    (tmp_path / ".model.1.old" / "old.bin").write_text("old")
+    artifacts.remove_leftovers(tmp_path)
+    assert names(tmp_path) == [".hidden", "a.txt", "b.tmp"]
+
+
+def test_a_file_that_is_in_a_folders_way_is_told_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "model").write_text("old")
+
+    def write() -> None:
+        with artifacts.writing(tmp_path / "model") as temporary:
+            temporary.mkdir()
+
+    with pytest.raises(CapivaraError, match=r"cannot write .*model: Not a directory") as caught:
+        write()
     assert caught.value.hint is not None
+    assert names(tmp_path) == ["model"]
+    assert (tmp_path / "model").read_text() == "old"
 
 
 @pytest.mark.parametrize("writer", ["write_text(p, 'x' * 100_000)", "save_tensors(p, {'x': torch.ones(50_000)})"])
 def test_no_room_is_told_and_leaves_nothing(writer: str, tmp_path: Path) -> None:
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))  # noqa: E731 - a full disk of one's own
     code = (
-        "import signal, torch; from pathlib import Path; from capivara_cli import artifacts, errors\n"
+        "import resource, signal, torch; from pathlib import Path; from capivara_cli import artifacts, errors\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); p = Path('a')\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
         f"try: artifacts.{writer}\n"
         "except errors.CapivaraError as error: print(error.message)"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, preexec_fn=limit, check=True
-    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert result.stdout.startswith("cannot write a: ")
     assert names(tmp_path) == []
 
@@ -112,7 +135,7 @@ def test_metadata_goes_into_the_file(tmp_path: Path) -> None:
     from safetensors import safe_open
 
     artifacts.save_tensors(tmp_path / "a.safetensors", {"w": torch.ones(2)}, {"step": "7"})
-    with safe_open(tmp_path / "a.safetensors", "pt") as file:  # type: ignore[no-untyped-call]
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
         assert file.metadata() == {"step": "7"}
 
 

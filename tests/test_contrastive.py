@@ -57,8 +57,6 @@ def test_a_loss_scale_scales_the_gradient_and_not_the_loss_that_is_told() -> Non
     plain = backward(pieces(text, texts, 4), images, scale, CPU, keep_graphs=False)
     gradient = text[0].weight.grad.clone()  # type: ignore[union-attr, operator]
     text.zero_grad()
-    scaled = backward(
-        pieces(text, texts, 4), images, scale, CPU, keep_graphs=False, scale_loss=lambda loss: 8 * loss
-    )
+    scaled = backward(pieces(text, texts, 4), images, scale, CPU, keep_graphs=False, scale_loss=lambda loss: 8 * loss)
     torch.testing.assert_close(text[0].weight.grad, 8 * gradient)
     assert float(scaled) == float(plain)

@@ -1,0 +1,71 @@
+"""Several ranks, as torchrun starts them, on this machine's CPU."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from capivara_cli import clip as clips
+from tests.conftest import distance
+
+SETTINGS = ["batch_size=32", "max_steps=6", "eval_every=3", "optimizer.warmup_steps=0", "optimizer.lr=1e-3"]
+FLAGS = [part for setting in SETTINGS for part in ("--set", setting)]
+
+# The same loss and gradient as one process, in float64, from the two halves of a batch.
+GRADIENTS = """
+import torch
+from torch.nn.functional import normalize
+from capivara_cli.contrastive import backward, clip_loss
+from capivara_cli.runtime import Runtime
+
+runtime = Runtime.pick("cpu", "fp32")
+torch.manual_seed(0)
+text, image = torch.nn.Linear(6, 5).double(), torch.nn.Linear(7, 5).double()
+scale = torch.nn.Parameter(torch.tensor(1.0, dtype=torch.float64))
+texts, pictures = torch.randn(12, 6).double(), torch.randn(12, 7).double()
+parameters = [*text.parameters(), *image.parameters(), scale]
+loss = clip_loss(normalize(image(pictures), dim=-1), normalize(text(texts), dim=-1), scale)
+expected = torch.autograd.grad(loss, parameters)
+own = slice(6 * runtime.rank, 6 * runtime.rank + 6)
+def pieces(tower, inputs):
+    return [lambda part=part: normalize(tower(part), dim=-1) for part in inputs[own].split(4)]
+got = backward(pieces(text, texts), pieces(image, pictures), scale, runtime, keep_graphs=False)
+runtime.sum_gradients(parameters)
+torch.testing.assert_close(got, loss.detach(), rtol=0, atol=1e-12)
+for parameter, gradient in zip(parameters, expected):
+    torch.testing.assert_close(parameter.grad, gradient, rtol=0, atol=1e-9)
+print("equal on rank", runtime.rank)
+torch.distributed.destroy_process_group()
+"""
+
+
+def torchrun(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *arguments]
+    return subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=200, check=False)
+
+
+def test_two_ranks_have_the_gradient_of_one(tmp_path: Path) -> None:
+    (tmp_path / "gradients.py").write_text(GRADIENTS)
+    result = torchrun("gradients.py", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert sorted(result.stdout.split("equal on rank")[1:]) == [" 0\n", " 1\n"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pixels", [False, True])
+def test_two_ranks_train_what_one_trains(pixels: bool, world: Path, base: Path, tmp_path: Path) -> None:
+    how = ["--full", "--unlock-image"] if pixels else ["--lora"]
+    line = ["train", "--lang", "hi", *how, "--data", str(world / "train.jsonl"), "--model", f"local-dir:{base}", *FLAGS]
+    one = [sys.executable, "-m", "capivara_cli", *line, "-o", "one"]
+    subprocess.run(one, cwd=tmp_path, check=True, capture_output=True)
+    result = torchrun("-m", "capivara_cli", *line, "-o", "two", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "two\n"  # only the first rank speaks
+    [path] = (tmp_path / "one").glob("*/*model.safetensors")
+    ours, theirs = load_file(tmp_path / "two" / path.relative_to(tmp_path / "one")), load_file(path)
+    start = load_file(base / clips.WEIGHTS) if pixels else {name: 0 * tensor for name, tensor in theirs.items()}
+    assert distance(ours, theirs, start) < 0.02

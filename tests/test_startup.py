@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"torch", "transformers", "open_clip", "peft", "matplotlib", "torchvision"}
+
+SCRIPT = """
+import sys
+sys.argv = ["capivara", *sys.argv[1:]]
+from capivara_cli.commands import main
+try:
+    main()
+except SystemExit as end:
+    print("EXIT", end.code or 0)
+print("LOADED", *sorted({name.partition(".")[0] for name in sys.modules}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--help"], 0),
+        (["--version"], 0),
+        (["train", "--help"], 0),
+        (["merge-lora", "--help"], 0),
+        (["retrieve-eval", "--help"], 0),
+        (["demo", "--help"], 0),
+        (["train", "--lnag", "hi"], 2),
+        (["train", "--lang", "hi", "--lora", "--data", "missing.jsonl"], 1),
+        (["retrieve-eval", "--lang", "hi", "--data", "missing.jsonl"], 1),
+        (["merge-lora", "missing", "-o", "there"], 1),
+    ],
+)
+def test_what_needs_no_model_imports_no_torch(arguments: list[str], code: int) -> None:
+    result = subprocess.run([sys.executable, "-c", SCRIPT, *arguments], capture_output=True, text=True, check=True)
+    *_, end, loaded = result.stdout.splitlines()
+    assert end == f"EXIT {code}"
+    assert not HEAVY & set(loaded.split())
