@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-
 from capivara_cli import clip as clips
 from capivara_cli.clip import Clip, ModelName
 from capivara_cli.demo import BASE

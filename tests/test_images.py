@@ -144,10 +144,21 @@ def test_what_is_no_image_is_rejected(content: bytes, tmp_path: Path) -> None:
     assert refused(tmp_path / "a.png", content) == "not an image that can be read"
 
 
-# Pillow refuses the first by itself; of the second it would only warn.
 @pytest.mark.parametrize("side", [50_000, 15_000])
 def test_a_decompression_bomb_is_rejected(side: int, tmp_path: Path) -> None:
-    assert "too many" in refused(tmp_path / "a.png", empty_png(side, side))
+    assert "too many pixels" in refused(tmp_path / "a.png", empty_png(side, side))
+
+
+def test_a_decompression_bomb_is_rejected_where_pillows_limit_was_lifted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert refused(tmp_path / "a.png", empty_png(50_000, 50_000)).startswith("50000 x 50000 pixels: too many")
+
+
+def test_an_image_that_pillow_only_warns_of_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 64 - 1)
+    assert load(tmp_path / "a.png", encoded(Image.fromarray(LARGE))).size == (64, 64)
 
 
 def test_a_missing_file_is_rejected(tmp_path: Path) -> None:
