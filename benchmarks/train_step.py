@@ -109,7 +109,7 @@ def ours(data: Path, model: Path, batch_size: int, steps: int, output: Path) -> 
     return {"step": batch_size / float(np.median(rates[1:])), "images": encoding}
 
 
-class Augmented:
+class Augmented(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """The paper's data set: decode and augment one image, and pad its text to 77 tokens."""
 
     def __init__(self, data: Path, augment: Any, tokenizer: Any) -> None:
@@ -153,7 +153,7 @@ def papers(data: Path, model: Path, batch_size: int, steps: int) -> float:
     wrapped.to(device).train()
     optimizer = torch.optim.Adam([p for p in wrapped.parameters() if p.requires_grad], lr=1e-5, weight_decay=0.2)
     workers = min(len(os.sched_getaffinity(0)), 16)
-    loader = DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         Augmented(data, augment, tokenizer), batch_size, shuffle=True, num_workers=workers, drop_last=True
     )
 

@@ -52,7 +52,7 @@ def add(clip: Clip, lora: Lora, tokens: Sequence[int] = ()) -> None:
         trainable_token_indices={_word_embeddings(clip): list(tokens)} if tokens else None,
     )
     with _Quiet():
-        clip.model = get_peft_model(clip.model, config).eval()  # type: ignore[arg-type]
+        clip.model = get_peft_model(clip.model, config).eval()
     if tokens:
         _fast_token_rows(clip.model)
 
@@ -81,7 +81,8 @@ def _fast_token_rows(model: torch.nn.Module) -> None:
     from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
 
     layer = next(part for part in model.modules() if isinstance(part, TrainableTokensLayer))
-    base, adapter = layer.get_base_layer(), layer.active_adapters[0]
+    base: Any = layer.get_base_layer()
+    adapter = layer.active_adapters[0]
     slots = torch.full((base.num_embeddings,), -1, device=base.weight.device)
     ids = torch.tensor(layer.token_indices[adapter], device=slots.device)
     slots[ids] = torch.arange(len(ids), device=slots.device)
@@ -94,7 +95,7 @@ def _fast_token_rows(model: torch.nn.Module) -> None:
         rows = torch.nn.functional.embedding(slot[..., 0].clamp(min=0), self.trainable_tokens_delta[adapter])
         return torch.where(slot >= 0, rows, base(x))
 
-    layer.forward = MethodType(forward, layer)
+    setattr(layer, "forward", MethodType(forward, layer))  # noqa: B010 - mypy forbids to assign to a method
 
 
 def save(clip: Clip, folder: Path, notes: dict[str, Any]) -> None:
@@ -134,7 +135,7 @@ def load(clip: Clip, path: Path) -> None:
             config = LoraConfig.from_pretrained(str(folder))
             config.inference_mode = True
             wrong = _drop_unknown_tokens(clip, config)
-            wrapped = get_peft_model(clip.model, config)  # type: ignore[arg-type]
+            wrapped = get_peft_model(clip.model, config)
             wanted = _shapes(wrapped)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise CapivaraError(f"{folder} does not fit {clip.name}: {error}", _fit_hint(path)) from error

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ def writing(path: Path) -> Iterator[Path]:
     Works for a file and for a folder (an existing folder is replaced). A killed process leaves at most a
     `.tmp` name behind, never half of `path`. Raises CapivaraError when there is no room or no permission.
     """
+    given, path = path, path.resolve()  # of a link to a folder, the folder is replaced and the link stays
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +33,7 @@ def writing(path: Path) -> Iterator[Path]:
     except BaseException as error:
         _remove(temporary)
         if reason := _write_failure(error):
-            raise CapivaraError(f"cannot write {path}: {reason}", "free some space or choose another -o") from error
+            raise CapivaraError(f"cannot write {given}: {reason}", "free some space or choose another -o") from error
         raise
 
 
@@ -42,7 +43,11 @@ def _swap_in(temporary: Path, path: Path) -> None:
         return
     old = path.with_name(f".{path.name}.{os.getpid()}.old")  # a folder cannot be replaced in one step
     os.replace(path, old)
-    os.replace(temporary, path)
+    try:
+        os.replace(temporary, path)
+    except OSError:
+        os.replace(old, path)
+        raise
     shutil.rmtree(old)
 
 
@@ -56,7 +61,8 @@ def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong before is what the person must hear of
+            path.unlink(missing_ok=True)
 
 
 def _write_failure(error: BaseException) -> str | None:
@@ -72,8 +78,18 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
     """Write a safetensors file. Raises CapivaraError when it cannot be written."""
     from safetensors.torch import save_file
 
+    own: dict[str, Tensor] = {}
+    stored: set[int] = set()
+    for name, tensor in tensors.items():
+        value = tensor.detach().cpu().contiguous()
+        storage = value.untyped_storage()
+        # safetensors refuses tied weights and views: what shares its memory gets its own.
+        if storage.data_ptr() in stored or storage.nbytes() > value.numel() * value.element_size():
+            value = value.clone()
+        stored.add(value.untyped_storage().data_ptr())
+        own[name] = value
     with writing(path) as temporary:
-        save_file({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, temporary, metadata=metadata)
+        save_file(own, temporary, metadata=metadata)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -111,7 +127,7 @@ def read_json(path: Path) -> Any:
 def fingerprint(*parts: object) -> str:
     """32 hex digits that change whenever one of the parts does. Parts are compared as sorted JSON."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def fingerprint_tensors(tensors: dict[str, Tensor]) -> str:
@@ -122,7 +138,7 @@ def fingerprint_tensors(tensors: dict[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

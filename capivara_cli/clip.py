@@ -15,7 +15,6 @@ from capivara_cli.errors import CapivaraError, nearest
 from capivara_cli.runtime import Runtime
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from capivara_cli.tokens import Tokens
@@ -65,15 +64,16 @@ class Clip:
     """A loaded model with all that is needed to use it.
 
     Attributes:
-        model: open_clip's own module, in eval mode. It stays there in training too: without dropout a step
-            does not depend on how it is cut into micro-batches, and LoRA's own dropout is 0 in the recipe.
+        model: open_clip's own module (Any, because torch gives the parts of a module no types), in eval mode. It
+            stays there in training too: without dropout a step does not depend on how it is cut into
+            micro-batches, and LoRA's own dropout is 0 in the recipe.
         tokenizer: open_clip's tokenizer: list of texts -> (N, context length) int64.
         preprocess: PIL image -> (3, H, W) float32, as open_clip evaluates.
         runtime: where it is, with the precision settled.
     """
 
     name: ModelName
-    model: torch.nn.Module
+    model: Any
     tokenizer: Any
     preprocess: Any
     model_cfg: dict[str, Any]
@@ -263,7 +263,7 @@ def _load_failure(name: ModelName, error: Exception) -> CapivaraError:
     return CapivaraError(f"{name} cannot be loaded: {first}")
 
 
-def _text_size(model: torch.nn.Module) -> tuple[int, int]:
+def _text_size(model: Any) -> tuple[int, int]:
     """Layers and width of the text tower, as Hugging Face's and open_clip's own towers name them."""
     tower = getattr(model, "text", model)
     config = getattr(tower, "config", None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from capivara_cli import images
 from capivara_cli.clip import Clip
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
     from torch import Tensor
+    from torch.utils.data import Dataset
 
 MIN_IMAGES_FOR_WORKERS = 512  # below, starting worker processes costs more than it saves
 
@@ -47,7 +48,8 @@ def load_pixels(
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(cores, 16) if len(refs) * views >= MIN_IMAGES_FOR_WORKERS else 0
-    dataset = _Decoded(refs, Views(clip, views))
+    # It has what DataLoader asks of a data set; deriving from Dataset would import torch for `--help`.
+    dataset = cast("Dataset[Any]", _Decoded(refs, Views(clip, views)))
     yield from DataLoader(dataset, batch_size, num_workers=workers, collate_fn=_collate)
 
 

@@ -19,9 +19,9 @@ class CapivaraError(Exception):
         self.hint = hint
 
 
-def nearest(word: str, known: list[str], count: int = 3) -> str:
-    """`, did you mean A, B?`, or nothing when no known word is like it."""
+def nearest(word: str, known: list[str], *, prefix: str = "") -> str:
+    """`, did you mean A, B?`, or nothing when no known word is like it. The prefix is put before each."""
     import difflib
 
-    close = difflib.get_close_matches(word, known, n=count, cutoff=0.6)
-    return f", did you mean {', '.join(close)}?" if close else ""
+    close = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
+    return f", did you mean {', '.join(prefix + name for name in close)}?" if close else ""

@@ -12,6 +12,7 @@ from capivara_cli.captions import Captions, usable
 from capivara_cli.console import say
 from capivara_cli.embeddings import ImageTable, Rejected, embed
 from capivara_cli.errors import CapivaraError
+from capivara_cli.images import ImageRef
 from capivara_cli.pixels import Decoder, PixelTable, check
 from capivara_cli.recipe import Recipe
 from capivara_cli.records import Record
@@ -130,14 +131,12 @@ def _hold_out(total: int, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _embeddings(
-    clip: Clip, refs: list[records.ImageRef], views: int, label: str
+    clip: Clip, refs: list[ImageRef], views: int, label: str
 ) -> tuple[ImageTable, list[int], list[Rejected]]:
     return embed(clip, refs, views=views, label=label)
 
 
-def _pixels(
-    clip: Clip, refs: list[records.ImageRef], views: int, label: str
-) -> tuple[PixelTable, list[int], list[Rejected]]:
+def _pixels(clip: Clip, refs: list[ImageRef], views: int, label: str) -> tuple[PixelTable, list[int], list[Rejected]]:
     decoder = Decoder(clip, views)
     good, rejected = check(refs, decoder, label)
     return PixelTable([refs[i] for i in good], decoder), good, rejected

@@ -13,9 +13,8 @@ def why_unreachable(repo: str) -> str | None:
     Args:
         repo: `org/name`.
     """
-    from huggingface_hub import constants
+    from huggingface_hub import constants, get_session
     from huggingface_hub.file_download import repo_folder_name
-    from huggingface_hub.utils import get_session
 
     folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo.strip("/"), repo_type="model")
     if any(folder.glob("snapshots/*")):

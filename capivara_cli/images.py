@@ -16,7 +16,7 @@ from capivara_cli.errors import CapivaraError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# Pillow's own limit for a decompression bomb, in pixels; Pillow only warns up to twice as many, we refuse.
+# Pillow refuses more pixels than this by itself, unless another library has lifted its limit.
 MAX_PIXELS = 178_956_970
 
 EXTENSIONS = frozenset(
@@ -48,7 +48,7 @@ class ImageRef(NamedTuple):
 
 def find(folder: Path) -> list[Path]:
     """All images below a folder, in the order of their names."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
 
 
 def identity(ref: ImageRef) -> bytes:
@@ -61,7 +61,7 @@ def identity(ref: ImageRef) -> bytes:
     except (OSError, ValueError) as error:
         raise ImageRejected(_reason(error)) from error
     text = f"{ref.path}\0{ref.member or ''}\0{status.st_size}\0{status.st_mtime_ns}"
-    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).digest()
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def load(ref: ImageRef) -> Image:
@@ -113,7 +113,7 @@ def _reason(error: BaseException) -> str:
 def _read(ref: ImageRef) -> bytes:
     if ref.member is None:
         return Path(ref.path).read_bytes()
-    place = members(ref.path).get(ref.member)
+    place = members(ref.path, os.stat(ref.path).st_mtime_ns).get(ref.member)
     if place is None:
         raise ImageRejected("no such member in the shard")
     with open(ref.path, "rb") as shard:
@@ -122,8 +122,11 @@ def _read(ref: ImageRef) -> bytes:
 
 
 @lru_cache(maxsize=64)
-def members(shard: str) -> dict[str, tuple[int, int]]:
-    """Offset and size of each regular file in a tar; nothing is unpacked. Of a tar cut short, the whole ones."""
+def members(shard: str, _time: int = 0) -> dict[str, tuple[int, int]]:
+    """Offset and size of each regular file in a tar; nothing is unpacked. Of a tar cut short, the whole ones.
+
+    `_time` is the shard's: one that was written anew is read anew.
+    """
     places: dict[str, tuple[int, int]] = {}
     size = os.path.getsize(shard)
     try:

@@ -91,7 +91,7 @@ def _trained(run: Path, base: Clip) -> dict[str, Tensor]:
         return artifacts.load_tensors(run / "model" / clips.WEIGHTS)
     adapters.load(base, run)
     with torch.no_grad():
-        base.model = base.model.merge_and_unload(safe_merge=True)  # type: ignore[operator]
+        base.model = base.model.merge_and_unload(safe_merge=True)
     return _copy(base)
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from capivara_cli.errors import CapivaraError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -83,6 +85,7 @@ def rank_queries(texts: Tensor, images: Tensor, text_rows: Tensor, *, block: int
 
     Raises:
         ValueError: shapes that do not fit, rows out of range, nothing to rank.
+        CapivaraError: an embedding is no number: every comparison with it would be false, and so its rank the first.
     """
     import torch
 
@@ -136,6 +139,11 @@ def _check(texts: Tensor, images: Tensor, text_rows: Tensor) -> None:
         raise ValueError("nothing to rank")
     if int(text_rows.min()) < 0 or int(text_rows.max()) >= len(images):
         raise ValueError(f"a text's image is outside 0 to {len(images) - 1}")
+    for name, side in (("text", texts), ("image", images)):
+        bad = int((~side.isfinite()).any(dim=1).sum())
+        if bad:
+            hint = "the model has diverged, or --precision fp32 is needed"
+            raise CapivaraError(f"{bad:,} of {len(side):,} {name} embeddings are not numbers", hint)
 
 
 def summarise(ranks: Ranks, ks: Sequence[int] = (1, 5, 10)) -> dict[str, float]:

@@ -6,12 +6,13 @@ Layers, the later over the earlier: the built-in recipe of `configs/`, ./capivar
 from __future__ import annotations
 
 import importlib.resources
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from capivara_cli.errors import CapivaraError, nearest
 
@@ -70,7 +71,7 @@ class Optimizer(Section):
 
     name: Literal["adam", "adamw"] = "adamw"
     """`adam` couples the weight decay to the gradient (the paper's), `adamw` does not and spares biases and norms."""
-    lr: float = Field(1e-5, gt=0)
+    lr: float = Field(1e-5, gt=0, allow_inf_nan=False)
     """Highest learning rate."""
     min_lr: float = Field(1e-6, ge=0)
     """Where the warm-up starts and the cosine ends."""
@@ -113,6 +114,11 @@ class Recipe(Section):
     precision: str = "auto"
     seed: int = 0
 
+    @field_validator("lang")
+    @classmethod
+    def _each_once(cls, lang: list[str]) -> list[str]:
+        return list(dict.fromkeys(lang))
+
 
 def resolve(method: str | None, recipe: str | None, sets: list[str], flags: Mapping[str, Any]) -> Recipe:
     """Put the layers together and check them.
@@ -134,13 +140,14 @@ def resolve(method: str | None, recipe: str | None, sets: list[str], flags: Mapp
     layers += [("--set", _parse_set(text)) for text in sets]
     layers.append(("flags", _nest(flags)))
     chosen = method or next((layer["method"] for _, layer in reversed(layers) if "method" in layer), None)
-    if chosen not in BUILT_IN:
+    if not isinstance(chosen, str) or chosen not in BUILT_IN:
         raise CapivaraError("neither --lora nor --full", "capivara train --lang hi --lora")
     layers.append(("flags", {"method": chosen}))
     layers.insert(0, _named(BUILT_IN[chosen]))
     problems = [problem for name, layer in layers for problem in _unknown_keys(name, layer, Recipe)]
+    files = len(layers) - len(sets) - 2
     merged: dict[str, Any] = {}
-    for _, layer in layers:
+    for _, layer in [*layers[:files], ("typed", _typed(layers[files:]))]:
         _merge(merged, layer)
     if problems:
         raise CapivaraError("\n       ".join(problems), "see docs/recipes.md")
@@ -154,9 +161,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file that holds a mapping. Raises CapivaraError with the place when it does not."""
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise CapivaraError(f"cannot read {path}: {error}") from error
-    except yaml.YAMLError as error:
+    except OSError as error:
+        raise CapivaraError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise CapivaraError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(value, dict | None):
         raise CapivaraError(f"{path} holds a {type(value).__name__}, not keys and values", "see docs/recipes.md")
@@ -189,12 +196,12 @@ def _parse_set(text: str) -> dict[str, Any]:
 
 
 def _scalar(value: str) -> Any:
+    if re.fullmatch(r"[+-]?[\d.]+[eE][+-]?\d+", value.strip()):
+        return float(value)  # YAML 1.1 reads 1e-5 as text
     try:
-        return float(value) if "e" in value.lower() else yaml.safe_load(value)  # YAML 1.1 reads 1e-5 as text
-    except ValueError:
         return yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise CapivaraError(f"--set: {value} is not a YAML value") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: the 45th of a month
+        raise CapivaraError(f"--set: {value} is not a YAML value: {' '.join(str(error).split())}") from error
 
 
 def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -209,12 +216,20 @@ def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
-    if "name" in layer:
+def _typed(layers: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    """What was typed, in whatever order: a tag then belongs to the name beside it."""
+    together: dict[str, Any] = {}
+    for _, layer in layers:
+        _merge(together, layer, drop_tag=False)
+    return together
+
+
+def _merge(into: dict[str, Any], layer: Mapping[str, Any], *, drop_tag: bool = True) -> None:
+    if drop_tag and "name" in layer:
         into.pop("pretrained", None)  # the tag of another model's weights
     for key, value in layer.items():
         if key != "keep" and isinstance(value, dict) and isinstance(into.get(key), dict):
-            _merge(into[key], value)
+            _merge(into[key], value, drop_tag=drop_tag)
         else:  # `keep` is a value: naming other languages replaces those of the layer below
             into[key] = dict(value) if isinstance(value, dict) else value
 
@@ -223,8 +238,8 @@ def _unknown_keys(source: str, layer: Mapping[str, Any], section: type[BaseModel
     for key, value in layer.items():
         field = section.model_fields.get(str(key))
         if field is None:
-            known = [f"{path}{name}" for name in section.model_fields]
-            yield f"{source}: unknown key {path}{key}{nearest(f'{path}{key}', known)}"
+            hint = nearest(str(key), list(section.model_fields), prefix=path)
+            yield f"{source}: unknown key {path}{key}{hint}"
         elif isinstance(field.annotation, type) and issubclass(field.annotation, Section) and isinstance(value, dict):
             yield from _unknown_keys(source, value, field.annotation, f"{path}{key}.")
 

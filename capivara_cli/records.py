@@ -21,6 +21,8 @@ from capivara_cli import images
 from capivara_cli.errors import CapivaraError
 from capivara_cli.images import ImageRef
 
+UTF_8 = "iconv -t UTF-8 converts it"
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -39,7 +41,8 @@ class Record:
     @property
     def id(self) -> str:
         """The record's id; its image's name when it has none."""
-        return str(self.data.get("id") or self.data.get("image") or self.data["file_name"])
+        given = (self.data.get(key) for key in ("id", "image", "file_name"))
+        return str(next(value for value in given if value not in (None, "")))
 
     @property
     def captions(self) -> list[dict[str, Any]]:
@@ -60,7 +63,10 @@ def read(source: str | Path) -> Iterator[Record]:
     """
     name = str(source)
     if name == "-":
-        yield from parse(sys.stdin, "standard input", Path.cwd())
+        try:
+            yield from parse(sys.stdin, "standard input", Path.cwd())
+        except UnicodeDecodeError as error:
+            raise CapivaraError(f"standard input is not UTF-8 text: {error.reason}", UTF_8) from error
         return
     for path in expand(name):
         if path.is_dir():
@@ -94,12 +100,12 @@ def expand(pattern: str) -> list[Path]:
 
 def _read_jsonl(path: Path) -> Iterator[Record]:
     try:
-        with path.open(encoding="utf-8-sig") as file:  # a BOM, as some editors leave it, is not part of the data
+        with path.open(encoding="utf-8") as file:
             yield from parse(file, str(path), path.parent)
     except FileNotFoundError as error:
         raise CapivaraError(f"{path}: no such file") from error
     except UnicodeDecodeError as error:
-        raise CapivaraError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+        raise CapivaraError(f"{path} is not UTF-8 text: {error.reason}", UTF_8) from error
     except OSError as error:
         raise CapivaraError(f"cannot read {path}: {error.strerror}") from error
 
@@ -107,18 +113,19 @@ def _read_jsonl(path: Path) -> Iterator[Record]:
 def parse(lines: TextIO, name: str, folder: Path) -> Iterator[Record]:
     """Records from lines of JSON. `folder` is what their image paths are relative to. Blank lines are passed over."""
     for number, line in enumerate(lines, start=1):
-        if line.strip():
-            yield _record(line, f"{name}:{number}", folder)
+        text = line.removeprefix("\ufeff") if number == 1 else line  # a BOM, as some editors leave it
+        if text.strip():
+            yield _record(text, f"{name}:{number}", folder)
 
 
 def _record(line: str, where: str, folder: Path) -> Record:
     try:
         data = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CapivaraError(f"{where}: not JSON: {error}", "each line is one JSON object: see docs/data.md") from error
     if not isinstance(data, dict):
         raise CapivaraError(f"{where}: a {type(data).__name__}, not an object with `image` and `captions`")
-    image = data.get("image", data.get("file_name"))
+    image = data.get("image") or data.get("file_name")
     if not isinstance(image, str) or not image or "\0" in image:
         keys = ", ".join(map(str, data)) or "none"
         raise CapivaraError(f"{where}: no `image` (keys there are: {keys})", "see docs/data.md")
@@ -165,7 +172,7 @@ def _read_shard(path: Path) -> Iterator[Record]:
 def _sidecar(content: bytes, where: str) -> dict[str, Any]:
     try:
         data = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CapivaraError(f"{where}: not JSON: {error}") from error
     return data if isinstance(data, dict) else {}
 

@@ -103,7 +103,7 @@ class RunFolder:
         from safetensors import SafetensorError, safe_open
 
         try:
-            with safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
+            with safe_open(path, "pt") as file:
                 return Position(**json.loads(file.metadata()["position"]))
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise CapivaraError(f"{path} cannot be read: {error}", "--overwrite starts the run anew") from error

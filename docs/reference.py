@@ -1,6 +1,6 @@
 """Write docs/commands.md from the commands themselves; with --check, say whether it is stale.
 
-    python docs/reference.py [--check]
+python docs/reference.py [--check]
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import typer
-
 from capivara_cli.commands import app
 
 PAGE = Path(__file__).parent / "commands.md"
@@ -66,7 +65,7 @@ def _help(parameter: Any) -> str:
 
 
 def _default(parameter: Any) -> str:
-    text, _, default = (parameter.help or "").partition(" [")
+    default = (parameter.help or "").partition(" [")[2]
     if default.endswith("]"):
         return default[:-1].replace("|", "\\|")
     if parameter.required:

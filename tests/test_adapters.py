@@ -60,7 +60,7 @@ def test_a_loaded_adapter_is_w_plus_alpha_over_r_times_b_a(clip: Clip, run: Path
 
     adapters.load(clip, run)
     adapted = clip.encode_texts(TEXTS)
-    clip.model = clip.model.unload()  # type: ignore[operator]
+    clip.model = clip.model.unload()
     clip.model.load_state_dict(state)
     torch.testing.assert_close(clip.encode_texts(TEXTS), adapted, rtol=0, atol=1e-5)
 
@@ -82,10 +82,10 @@ def test_looking_token_rows_up_has_the_gradient_of_pefts_own_way(clip: Clip) -> 
     weights = torch.randn(2, 5, 128)
     parameter = trainable(clip)[next(name for name in trainable(clip) if "trainable_tokens_delta" in name)]
     parameter.data.add_(torch.randn_like(parameter))
-    results = []
+    results: list[tuple[torch.Tensor, torch.Tensor]] = []
     for forward in (layer.forward, type(layer).forward.__get__(layer)):
         parameter.grad = None
-        output = forward(ids)  # type: ignore[operator]
+        output = forward(ids)
         (output * weights).sum().backward()
         assert parameter.grad is not None
         results.append((output.detach(), parameter.grad.clone()))

@@ -220,3 +220,43 @@ def test_a_written_json_ends_its_last_line(tmp_path: Path) -> None:
     text = (tmp_path / "a.json").read_text()
     assert text.endswith("]\n")
     assert json.loads(text) == [1]
+
+
+def test_an_old_folder_stays_when_nothing_was_written(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "old").touch()
+    with pytest.raises(CapivaraError, match="cannot write"), artifacts.writing(tmp_path / "d"):
+        pass
+    assert names(tmp_path) == ["d"]
+    assert names(tmp_path / "d") == ["old"]
+
+
+def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    with artifacts.writing(tmp_path / "link") as temporary:
+        temporary.mkdir()
+        (temporary / "new").touch()
+    assert (tmp_path / "link").is_symlink()
+    assert names(tmp_path) == ["link", "real"]
+    assert names(tmp_path / "real") == ["new"]
+
+
+def test_a_file_where_a_folder_should_be_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CapivaraError, match=r"cannot write .*file/a.txt"):
+        artifacts.write_text(tmp_path / "file" / "a.txt", "x")
+
+
+def test_tied_weights_are_written_once_each(tmp_path: Path) -> None:
+    tensor = torch.arange(6.0).reshape(2, 3)
+    artifacts.save_tensors(tmp_path / "tied.safetensors", {"a": tensor, "b": tensor, "c": tensor[0], "d": tensor.T})
+    read = artifacts.load_tensors(tmp_path / "tied.safetensors")
+    assert read["a"].equal(tensor)
+    assert read["b"].equal(tensor)
+    assert read["c"].equal(tensor[0])
+    assert read["d"].equal(tensor.T)
+
+
+def test_a_name_that_is_not_unicode_has_a_fingerprint() -> None:
+    assert artifacts.fingerprint("\udcff") != artifacts.fingerprint("\udcfe")

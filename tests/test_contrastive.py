@@ -14,7 +14,7 @@ from capivara_cli.runtime import Runtime
 CPU = Runtime("cpu", "fp32")
 
 
-def towers() -> tuple[torch.nn.Module, torch.nn.Module, torch.nn.Parameter]:
+def towers() -> tuple[torch.nn.Sequential, torch.nn.Sequential, torch.nn.Parameter]:
     torch.manual_seed(0)
     make = lambda: torch.nn.Sequential(torch.nn.Linear(6, 9), torch.nn.Tanh(), torch.nn.Linear(9, 5)).double()  # noqa: E731
     return make(), make(), torch.nn.Parameter(torch.tensor(1.3, dtype=torch.float64))
@@ -55,8 +55,11 @@ def test_a_loss_scale_scales_the_gradient_and_not_the_loss_that_is_told() -> Non
     text, _, scale = towers()
     texts, images = torch.randn(8, 6, dtype=torch.float64), normalize(torch.randn(8, 5, dtype=torch.float64), dim=-1)
     plain = backward(pieces(text, texts, 4), images, scale, CPU, keep_graphs=False)
-    gradient = text[0].weight.grad.clone()  # type: ignore[union-attr, operator]
+    [weight, *_] = text.parameters()
+    assert weight.grad is not None
+    gradient = weight.grad.clone()
     text.zero_grad()
     scaled = backward(pieces(text, texts, 4), images, scale, CPU, keep_graphs=False, scale_loss=lambda loss: 8 * loss)
-    torch.testing.assert_close(text[0].weight.grad, 8 * gradient)
+    assert weight.grad is not None
+    torch.testing.assert_close(weight.grad, 8 * gradient)
     assert float(scaled) == float(plain)

@@ -254,3 +254,23 @@ def test_members_of_one_shard_differ_in_identity(tmp_path: Path) -> None:
 def test_a_missing_file_has_no_identity(tmp_path: Path) -> None:
     with pytest.raises(ImageRejected, match="no such file"):
         images.identity(ImageRef(str(tmp_path / "none.jpg")))
+
+
+def test_a_shard_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
+    for size in (3, 5):
+        content = io.BytesIO()
+        Image.new("RGB", (size, size)).save(content, "PNG")
+        with tarfile.open(tmp_path / "a.tar", "w") as archive:
+            filler = tarfile.TarInfo("filler")
+            filler.size = 2000 * size
+            archive.addfile(filler, io.BytesIO(bytes(filler.size)))
+            info = tarfile.TarInfo("a.png")
+            info.size = len(content.getvalue())
+            archive.addfile(info, io.BytesIO(content.getvalue()))
+        os.utime(tmp_path / "a.tar", (size, size))
+        assert images.load(ImageRef(str(tmp_path / "a.tar"), "a.png")).size == (size, size)
+
+
+def test_a_member_whose_name_is_not_unicode_has_an_identity(tmp_path: Path) -> None:
+    (tmp_path / "s.tar").touch()
+    assert len(images.identity(ImageRef.parse("s.tar#\ud800.jpg", tmp_path))) == 16

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
+from capivara_cli.errors import CapivaraError
 from capivara_cli.recall import Direction, Ranks, rank_queries, summarise
 
 DIMENSIONS = 3
@@ -228,3 +229,11 @@ def test_a_weaker_positive_does_not_tie_with_the_best_one() -> None:
     texts = np.array([[1, 0], [1 / sqrt(2), 1 / sqrt(2)], [0, 1]])
     direction = ranks_of(texts, np.eye(2), [0, 0, 1]).image_to_text
     assert direction.positives.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_embeddings_that_are_no_numbers_are_refused_and_not_ranked_first(side: int) -> None:
+    sides = [unit(4, 0), unit(4, 1)]
+    sides[side][2, 3] = torch.nan
+    with pytest.raises(CapivaraError, match=rf"1 of 4 {['text', 'image'][side]} embeddings are not numbers"):
+        rank_queries(sides[0], sides[1], torch.arange(4))

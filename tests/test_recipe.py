@@ -125,7 +125,7 @@ def test_a_set_that_is_no_key_and_value_is_refused(text: str) -> None:
 
 
 def test_a_set_whose_value_is_not_yaml_is_refused() -> None:
-    assert refused("data.train=[a, b") == "--set: [a, b is not a YAML value"
+    assert refused("data.train=[a, b").startswith("--set: [a, b is not a YAML value")
 
 
 def test_an_unknown_key_names_the_nearest() -> None:
@@ -223,7 +223,7 @@ def test_a_file_goes_before_a_built_in_recipe_of_its_name() -> None:
     [
         (b"seed: [1", "own.yaml is not YAML"),
         (b"- seed\n", "own.yaml holds a list, not keys and values"),
-        (b"\xff\xfe\xff", "cannot read own.yaml"),
+        (b"\xff\xfe\xff", "own.yaml is not YAML"),
         (b"a: !!python/object:os.system {}\n", "own.yaml is not YAML"),
     ],
 )
@@ -241,3 +241,30 @@ def test_the_resolved_recipe_reads_back_as_it_was() -> None:
     own(to_yaml(recipe))
     assert resolve(None, "own.yaml", [], {}) == recipe
     assert "modèle" in Path("own.yaml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("text", ["seed=2024-13-45", "lang=[e"])
+def test_a_set_value_that_yaml_cannot_build_is_refused(text: str) -> None:
+    assert refused(text).startswith(f"--set: {text.partition('=')[2]} is not a YAML value")
+
+
+def test_a_method_that_is_no_word_is_refused() -> None:
+    Path("own.yaml").write_text("method: [lora]\n")
+    with pytest.raises(CapivaraError, match="neither --lora nor --full"):
+        resolve(None, "own.yaml", [], {"lang": ["hi"]})
+
+
+def test_a_language_named_twice_is_learnt_once() -> None:
+    assert resolve("lora", None, [], {"lang": ["hi", "pt", "hi"]}).lang == ["hi", "pt"]
+
+
+def test_a_tag_belongs_to_the_name_beside_it_in_any_order() -> None:
+    sets = ["model.pretrained=openai", "model.name=ViT-B-32"]
+    for order in (sets, sets[::-1]):
+        model = resolve("lora", None, order, {"lang": ["hi"]}).model
+        assert (model.name, model.pretrained) == ("ViT-B-32", "openai")
+
+
+def test_a_name_drops_the_tag_of_the_layer_below() -> None:
+    Path("capivara.yaml").write_text("model: {name: ViT-B-32, pretrained: openai}\n")
+    assert resolve("lora", None, [], {"lang": ["hi"], "model.name": "ViT-B-16"}).model.pretrained is None

@@ -220,3 +220,30 @@ def test_an_image_that_was_found_in_a_shard_can_be_loaded(tmp_path: Path) -> Non
     Image.new("RGB", (3, 2), "red").save(buffer, "PNG")
     (record,) = records.read(shard(tmp_path / "0.tar", {"a/0.png": buffer.getvalue()}))
     assert images.load(record.image).getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_json_that_is_nested_too_deep_is_refused_like_other_bad_json(tmp_path: Path) -> None:
+    (tmp_path / "deep.jsonl").write_text("[" * 100_000)
+    with pytest.raises(CapivaraError, match=r"deep.jsonl:1: not JSON"):
+        list(records.read(tmp_path / "deep.jsonl"))
+
+
+def test_standard_input_with_a_bom_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO('\ufeff{"image": "a.jpg"}\n'))
+    assert [record.id for record in records.read("-")] == ["a.jpg"]
+
+
+def test_an_id_may_be_zero(tmp_path: Path) -> None:
+    [record] = records.read(write(tmp_path / "a.jsonl", {"id": 0, "image": "a.jpg"}))
+    assert record.id == "0"
+
+
+def test_an_empty_image_gives_way_to_the_file_name(tmp_path: Path) -> None:
+    [record] = records.read(write(tmp_path / "a.jsonl", {"image": None, "file_name": "b.jpg"}))
+    assert record.image.path == str(tmp_path / "b.jpg")
+
+
+def test_a_folder_that_is_named_like_an_image_is_not_one(tmp_path: Path) -> None:
+    (tmp_path / "dir.jpg").mkdir()
+    Image.new("RGB", (2, 2)).save(tmp_path / "dir.jpg" / "a.png")
+    assert [record.id for record in records.read(tmp_path)] == ["dir.jpg/a.png"]
