@@ -16,7 +16,7 @@ DEMO ?= capivara-demo
 
 model_flag = $(if $(MODEL),--model $(MODEL))
 
-.PHONY: help setup demo test check format bench bench-full docs base clean train merge retrieve-eval
+.PHONY: help setup demo test check format bench docs base clean train merge retrieve-eval
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}'
@@ -34,12 +34,11 @@ demo: setup ## The whole job in a small world: train, merge, evaluate, in two mi
 test: setup ## All tests
 	$(BIN)/python -m pytest
 
-check: setup ## What CI runs: format, lint, types, tests
+check: setup test ## What CI runs: tests, format, lint, types, stale docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python docs/reference.py --check
-	$(BIN)/python -m pytest
 
 format: setup ## Format and fix
 	$(BIN)/ruff format .

@@ -1,4 +1,4 @@
-"""Make the demo's base model again, from nothing: `python -m capivara_cli.demo.build` (some ten minutes on two cores).
+"""Make the demo's base model again, from nothing: `python -m capivara_cli.demo.build` (some twenty minutes on two cores).
 
 It is pretrained by the project's own engine, both towers from random weights, on English with so few captions in the
 other languages that it hardly knows them: the start that the recipe is for.
@@ -77,7 +77,7 @@ def main() -> None:
     """The command above."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--work", type=Path, default=Path("build/demo"), help="folder for the world and the run")
-    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     build(arguments.work, arguments.steps, arguments.seed)
