@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from capivara_cli.clip import Clip
 
 MAX_HELD_OUT = 1000  # images: enough for a steady recall, and a validation stays a matter of seconds
+WATCHED = "en"  # scored where there are captions in it, and shown: what a model forgets is what it knew best
 MIN_HELD_OUT = 10  # fewer say nothing
 
 
@@ -103,7 +104,6 @@ def prepare(recipe: Recipe, clip: Clip, found: Sequence[Record], keep: dict[str,
             f"{len(good)} images can be read, fewer than the batch of {recipe.batch_size}{first}",
             f"--batch-size {_smaller(len(good))}" if len(good) >= 4 else None,
         )
-    langs = [*recipe.lang, *keep]
     if recipe.data.val is not None:
         candidates = usable(records.read_all([recipe.data.val]), recipe.lang, list(keep))
         val_images, val_kept, val_rejected = load(clip, [record.image for record in candidates], 1, "validation images")
@@ -113,7 +113,7 @@ def prepare(recipe: Recipe, clip: Clip, found: Sequence[Record], keep: dict[str,
         out, rest = _hold_out(len(good), recipe)
         val, train = [good[i] for i in out], [good[i] for i in rest]
         val_images, images = images.subset(out), images.subset(rest)
-    queries = collect_queries(val, langs)
+    queries = collect_queries(val, list(dict.fromkeys([*recipe.lang, *keep, WATCHED])))
     if not queries:
         say("no validation: too few images to hold any out; --val FILE names some")
     scored = Validation(clip, _features(clip, val_images), queries) if queries else None

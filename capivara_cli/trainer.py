@@ -259,7 +259,8 @@ class Trainer:
         step = self.position.step
         self.run.log(step=step, **{f"val/{lang}": value for lang, value in scores.items()})
         say(f"step {step:>6}  mean recall  " + "  ".join(f"{lang} {100 * value:.1f}" for lang, value in scores.items()))
-        score = sum(scores.values()) / len(scores)
+        wanted = [scores[lang] for lang in (*self.sampler.langs, *self.sampler.keep) if lang in scores]
+        score = sum(wanted) / len(wanted) if wanted else 0.0
         if step > 0 and (self.position.best is None or score > self.position.best):
             self.position.best, self.position.best_step = score, step
             if self.clip.runtime.is_main:

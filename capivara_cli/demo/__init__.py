@@ -103,8 +103,9 @@ def _next(folder: Path, lang: str) -> None:
         f"""
 Next:
   cd {folder}
-  capivara train --lang {other} --lora                 another language; the images are not encoded again
-  capivara train --lang {lang} --lora --recipe capivara-opt --set optimizer.lr=5e-3 -o runs/{lang}-paper
-                                                    the paper's recipe to the letter: what does it do to English?
-  capivara train --help                             your own images and captions: --data FILE.jsonl"""
+  capivara train --lang {other} --lora             another language; the images are not encoded again
+  capivara train --lang {lang} --lora --set 'keep={{}}' -o runs/{lang}-alone
+                                            without English in the batches: what is forgotten?
+  capivara retrieve-eval --help             your own test set
+  capivara train --help                     your own images and captions: --data FILE.jsonl"""
     )
