@@ -92,13 +92,13 @@ class Clip:
 
     def encode_pixels(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) float32 -> (B, D) float32 on the device, normalised."""
-        with self.runtime.autocast():
+        with self.runtime.autocast(), self.runtime.attention():
             features = self.model.encode_image(pixels.to(self.runtime.device, non_blocking=True))
         return _normalise(features)
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
         """(B, L) int64 -> (B, D) float32 on the device, normalised."""
-        with self.runtime.autocast():
+        with self.runtime.autocast(), self.runtime.attention():
             features = self.model.encode_text(tokens.to(self.runtime.device, non_blocking=True))
         return _normalise(features)
 

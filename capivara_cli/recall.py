@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 # be ordered by that noise, and a positive could lose against its own twin.
 TIE = 1e-6
 
-BLOCK_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20, "mps": 64 << 20}  # scores at once: what a CPU's cache holds
+# Scores at once, texts x images: on a CPU what its cache holds, on a GPU what keeps it busy.
+BLOCK = {"cpu": (1024, 1024), "cuda": (8192, 8192), "mps": (4096, 4096)}
 
 
 @dataclass(frozen=True)
@@ -75,13 +76,13 @@ class Ranks:
 def rank_queries(texts: Tensor, images: Tensor, text_rows: Tensor, *, block: int | None = None) -> Ranks:
     """Rank every query of both directions in one pass over the T x I scores.
 
-    Memory is linear in T + I: scores are made and counted a block of texts at a time.
+    Memory is linear in T + I: scores are made and counted a block at a time.
 
     Args:
         texts: (T, D) floating, normalised.
         images: (I, D) floating, normalised. An image that no text describes is only a distractor.
         text_rows: (T,) int64, the row of the image that each text describes.
-        block: texts at once; by itself what fits the cache.
+        block: texts and images at once; by itself what suits the device.
 
     Raises:
         ValueError: shapes that do not fit, rows out of range, nothing to rank.
@@ -93,22 +94,28 @@ def rank_queries(texts: Tensor, images: Tensor, text_rows: Tensor, *, block: int
     texts, images = texts.float(), images.float()
     rows = text_rows.to(texts.device)
     total = len(images)
-    size = block or max(BLOCK_BYTES[texts.device.type] // (4 * total), 16)
+    height, width = (block, block) if block else BLOCK[texts.device.type]
     own = torch.cat(
         [(part * images[row]).sum(1) for part, row in zip(texts.split(4096), rows.split(4096), strict=True)]
     )
     best = torch.full((total,), -torch.inf, device=own.device).scatter_reduce(0, rows, own, "amax")  # (I,)
     above, near = _zeros(len(texts), own), _zeros(len(texts), own)  # per text: images above it, above or tied
     image_above, image_near = _zeros(total, own), _zeros(total, own)  # per image: texts above its best, or tied
-    columns = images.T.contiguous()  # (D, I)
-    for start in range(0, len(texts), size):
-        part = slice(start, start + size)
-        scores = texts[part] @ columns  # (b, I)
-        own_part = own[part, None]
-        above[part] = torch.count_nonzero(scores > own_part + TIE, dim=1)
-        near[part] = torch.count_nonzero(scores >= own_part - TIE, dim=1)
-        image_above += torch.count_nonzero(scores > best + TIE, dim=0)
-        image_near += torch.count_nonzero(scores >= best - TIE, dim=0)
+    # On a CPU, comparing into float32 and adding that up is four times as fast as bool; a block's sums are exact in it.
+    kind = torch.float32 if own.device.type == "cpu" else torch.bool
+    for left in range(0, total, width):
+        column = slice(left, left + width)
+        those = images[column].T.contiguous()  # (D, i)
+        mask = torch.empty((min(height, len(texts)), those.shape[1]), dtype=kind, device=own.device)
+        for top in range(0, len(texts), height):
+            row = slice(top, top + height)
+            scores = texts[row] @ those  # (t, i)
+            mask = mask[: len(scores)]
+            mine, theirs = own[row, None], best[column]
+            above[row] += torch.gt(scores, mine + TIE, out=mask).sum(dim=1).long()
+            near[row] += torch.ge(scores, mine - TIE, out=mask).sum(dim=1).long()
+            image_above[column] += torch.gt(scores, theirs + TIE, out=mask).sum(dim=0).long()
+            image_near[column] += torch.ge(scores, theirs - TIE, out=mask).sum(dim=0).long()
     first = _zeros(total, own).index_add_(0, rows, (own >= best[rows] - TIE).long())  # positives tied at the top
     asked = torch.bincount(rows, minlength=total) > 0
     return Ranks(
@@ -140,8 +147,8 @@ def _check(texts: Tensor, images: Tensor, text_rows: Tensor) -> None:
     if int(text_rows.min()) < 0 or int(text_rows.max()) >= len(images):
         raise ValueError(f"a text's image is outside 0 to {len(images) - 1}")
     for name, side in (("text", texts), ("image", images)):
-        bad = int((~side.isfinite()).any(dim=1).sum())
-        if bad:
+        if not bool(side.sum().isfinite()):  # one number is not: find out which
+            bad = int((~side.isfinite()).any(dim=1).sum())
             hint = "the model has diverged, or --precision fp32 is needed"
             raise CapivaraError(f"{bad:,} of {len(side):,} {name} embeddings are not numbers", hint)
 

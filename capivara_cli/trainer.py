@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 LOG_EVERY = 10  # steps; the loss is looked at, and so a GPU waited for, only then
 LENGTH_CHUNKS = 8  # a batch sorted by length and padded in this many pieces has hardly any padding left
-MIN_CHUNK = 64
+MIN_CHUNK = 32
 
 
 class Interrupted(CapivaraError):

@@ -1,6 +1,6 @@
 """Turn what a terminal shows into an SVG.
 
-    tmux capture-pane -ep | python docs/capture.py > docs/demo.svg
+tmux capture-pane -ep | python docs/capture.py > docs/demo.svg
 """
 
 from __future__ import annotations
