@@ -19,20 +19,24 @@ COLUMNS = {
 
 
 def show(results: Sequence[dict[str, Any]]) -> None:
-    """A table of recalls in percent; with a baseline, a row for it and one for the difference."""
+    """A table of recalls in percent; with a baseline, a row for it and one for the gain."""
+    from rich import box
     from rich.table import Table
 
     first = results[0]
+    compared = any("baseline" in result for result in results)
     table = Table(
         title=f"{first['dataset']}: {first['n_texts']:,} texts, {first['n_images']:,} images; recall in %",
-        caption="R@k: text to image, then image to text. mean: of all six.",
+        caption="R@k: text to image, then image to text. mean: of all six"
+        + (", with half of its 95 % interval." if compared else "."),
         title_justify="left",
         caption_justify="left",
+        box=box.SIMPLE_HEAD,  # narrow enough for 80 columns
     )
     table.add_column("lang")
     table.add_column("")
     for name in COLUMNS.values():
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for result in results:
         if result["role"] == "model":
             _rows(table, result)
@@ -45,8 +49,10 @@ def _rows(table: Any, result: dict[str, Any]) -> None:
         table.add_row(result["language"], "baseline", *_percent(baseline["metrics"]))
     table.add_row("" if baseline else result["language"], "model", *_percent(result["metrics"]))
     if baseline:
-        gains = [result["metrics"][key] - baseline["metrics"][key] for key in COLUMNS]
-        table.add_row("", "difference", *(f"{100 * gain:+.1f}" for gain in gains), end_section=True)
+        gains = [f"{100 * (result['metrics'][key] - baseline['metrics'][key]):+.1f}" for key in COLUMNS]
+        sure = baseline["difference"]
+        gains[-1] += f" ±{50 * (sure['high'] - sure['low']):.1f}"
+        table.add_row("", "gain", *gains, style="bold", end_section=True)
 
 
 def _percent(metrics: dict[str, float]) -> list[str]:

@@ -258,9 +258,8 @@ def _finish(
     curves.plot(metrics, run.path / "curves.png")
     artifacts.write_text(run.path / "README.md", run_card(recipe, summary, run.path))
     run.complete(summary)
-    console.say(
-        f"wrote {run.path}: {trainer.position.step} steps, {seconds:.0f} s in all; the best is of step {summary['best_step']}"
-    )
+    best = f"the best weights are those of step {summary['best_step']}"
+    console.say(f"wrote {run.path}: {trainer.position.step} steps, {seconds:.0f} s in all; {best}")
 
 
 def _scores(metrics: list[dict[str, Any]], step: int | None) -> dict[str, float]:

@@ -22,6 +22,10 @@ from capivara_cli.training import train
 if TYPE_CHECKING:
     from torch import Tensor
 
+# With two workers on two cores, threads that wait for each other would take three times as long.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 Process = subprocess.CompletedProcess[str]
 
 # Settings of a run of a few seconds; the flags of `settings` and of SETTINGS say the same.

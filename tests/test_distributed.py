@@ -52,7 +52,7 @@ def test_two_ranks_have_the_gradient_of_one(tmp_path: Path) -> None:
     (tmp_path / "gradients.py").write_text(GRADIENTS)
     result = torchrun("gradients.py", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert sorted(result.stdout.split("equal on rank")[1:]) == [" 0\n", " 1\n"]
+    assert result.stdout.count("equal on rank") == 2
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Make the demo's base model again, from nothing: `python -m capivara_cli.demo.build` (some twenty minutes on two cores).
+"""Make the demo's base model again, from nothing: `python -m capivara_cli.demo.build` (twenty minutes on two cores).
 
 It is pretrained by the project's own engine, both towers from random weights, on English with so few captions in the
 other languages that it hardly knows them: the start that the recipe is for.
