@@ -46,7 +46,7 @@ format: setup ## Format and fix
 
 bench: setup ## Measure the claims of speed, a few minutes
 	$(BIN)/python benchmarks/startup.py
-	$(BIN)/python benchmarks/retrieval.py
+	$(BIN)/python benchmarks/retrieval.py --large
 	$(BIN)/python benchmarks/train_step.py
 
 docs: setup ## Write docs/commands.md from the commands' help

@@ -13,12 +13,15 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+_live: list[Console] = []  # the console of a progress bar that is on the screen: lines go above it
+
+
 def console() -> Console:
     """The console on standard error; silent on every rank but the first."""
     from rich.console import Console
 
     # Made anew at each call: sys.stderr may have been replaced since the last one, and it costs nothing.
-    return Console(stderr=True, highlight=False, soft_wrap=True, quiet=not _is_main())
+    return _live[-1] if _live else Console(stderr=True, highlight=False, quiet=not _is_main())
 
 
 def answer(text: str) -> None:
@@ -33,7 +36,7 @@ def _is_main() -> bool:
 
 def say(text: str, style: str | None = None) -> None:
     """One line for the person. The text is printed as it is: captions and paths are not markup."""
-    console().print(clean(text), style=style, markup=False)
+    console().print(clean(text), style=style, markup=False, soft_wrap=True)
 
 
 def clean(text: str) -> str:
@@ -67,8 +70,7 @@ def progress(*columns: str) -> Iterator[Progress]:
     )
 
     screen = console()
-    screen.soft_wrap = False
-    with Progress(
+    bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
@@ -79,5 +81,10 @@ def progress(*columns: str) -> Iterator[Progress]:
         console=screen,
         disable=not screen.is_terminal,
         refresh_per_second=4,
-    ) as bar:
-        yield bar
+    )
+    _live.append(screen)
+    try:
+        with bar:
+            yield bar
+    finally:
+        _live.remove(screen)

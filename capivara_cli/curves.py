@@ -25,7 +25,7 @@ def plot(metrics: list[dict[str, Any]], path: Path) -> None:
     for key in langs:
         points = [(line["step"], 100 * line[key]) for line in metrics if key in line]
         right.plot(*zip(*points, strict=True), marker=".", label=key.removeprefix("val/"))
-    right.set(title="mean recall on held-out images, %", xlabel="step", ylim=(0, 100))
+    right.set(title="mean recall on held-out images, %", xlabel="step", ylim=(0, 103))
     if langs:
         right.legend(frameon=False)
     for axes in (left, right):

@@ -27,8 +27,8 @@ def show(results: Sequence[dict[str, Any]]) -> None:
     compared = any("baseline" in result for result in results)
     table = Table(
         title=f"{first['dataset']}: {first['n_texts']:,} texts, {first['n_images']:,} images; recall in %",
-        caption="R@k: text to image, then image to text. mean: of all six"
-        + (", with half of its 95 % interval." if compared else "."),
+        caption="R@k: text to image, image to text. mean: of all six"
+        + (", ± half its 95 % interval." if compared else "."),
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,  # narrow enough for 80 columns

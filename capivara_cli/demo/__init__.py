@@ -103,7 +103,7 @@ def _next(folder: Path, lang: str) -> None:
         f"""
 Next:
   cd {folder}
-  capivara train --lang {other} --lora             another language; the images are not encoded again
+  capivara train --lang {other} --lora           another language; the images are not encoded again
   capivara train --lang {lang} --lora --set 'keep={{}}' -o runs/{lang}-alone
                                             without English in the batches: what is forgotten?
   capivara retrieve-eval --help             your own test set
