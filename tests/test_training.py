@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -238,3 +239,45 @@ def test_the_card_says_what_the_run_was(run: Path) -> None:
     assert yaml.safe_load(head)["language"] == ["hi", "en"]
     assert "| hi |" in card
     assert "capivara merge-lora" in card
+
+
+def test_records_for_validation_are_scored_and_never_trained_on(world: Path, base: Path, tmp_path: Path) -> None:
+    run = train(
+        ["xh"],
+        lora=True,
+        data=[str(world / "train.jsonl")],
+        val=str(world / "test.jsonl"),
+        model=f"local-dir:{base}",
+        set=["batch_size=32", "max_steps=2", "optimizer.warmup_steps=0"],
+        output=tmp_path / "run",
+    )
+    summary = json.loads((run / "run.json").read_text())
+    assert (summary["images"], summary["held_out"]) == (400, 60)
+    assert set(summary["before"]) == {"xh", "en"}  # English is watched even where it is not kept
+
+
+def test_several_languages_from_tar_shards(world: Path, base: Path, tmp_path: Path) -> None:
+    lines = [json.loads(line) for line in (world / "train.jsonl").read_text().splitlines()]
+    for number in range(2):
+        with tarfile.open(tmp_path / f"{number:02d}.tar", "w") as shard:
+            for record in lines[number * 40 : number * 40 + 40]:
+                (tmp_path / "side.json").write_text(json.dumps({"captions": record["captions"]}))
+                shard.add(world / record["image"], f"{record['id']}.png")
+                shard.add(tmp_path / "side.json", f"{record['id']}.json")
+    run = train(
+        ["hi", "xh"],
+        lora=True,
+        data=[str(tmp_path / "{00..01}.tar")],
+        model=f"local-dir:{base}",
+        keep=["en:0.5"],
+        set=["batch_size=32", "max_steps=2", "optimizer.warmup_steps=0", "data.val_share=0.25"],
+        output=tmp_path / "run",
+    )
+    summary = json.loads((run / "run.json").read_text())
+    assert (summary["images"], summary["held_out"]) == (60, 20)
+    assert summary["captions"] == {"hi": 120, "xh": 120, "en": 120}
+
+
+def test_a_language_to_keep_that_is_not_there_is_an_error_when_it_was_asked_for(world: Path) -> None:
+    with pytest.raises(CapivaraError, match="no caption in fr"):
+        train(["hi"], lora=True, data=[str(world / "train.jsonl")], keep=["fr"])

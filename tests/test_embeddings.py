@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from capivara_cli import artifacts, images
+from capivara_cli.clip import Clip
+from capivara_cli.embeddings import ImageTable, embed
+from capivara_cli.images import ImageRef
+
+
+@pytest.fixture
+def folder(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Ten images, and a cache of their own."""
+    monkeypatch.setenv("CAPIVARA_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "images").mkdir()
+    for number in range(10):
+        shutil.copy(world / "images" / f"test-{number:05d}.png", tmp_path / "images")
+    return tmp_path / "images"
+
+
+def refs(folder: Path) -> list[ImageRef]:
+    return [ImageRef(str(path)) for path in images.find(folder)]
+
+
+def segments() -> int:
+    return len(list(artifacts.cache_folder().rglob("*.safetensors")))
+
+
+def rows(table: ImageTable) -> torch.Tensor:
+    return table.take(np.arange(len(table)))
+
+
+def test_an_embedding_is_the_towers_in_half_precision(clip: Clip, folder: Path) -> None:
+    table, kept, rejected = embed(clip, refs(folder))
+    with torch.inference_mode():
+        plain = clip.encode_pixels(torch.stack([clip.preprocess(images.load(ref)) for ref in refs(folder)]))
+    torch.testing.assert_close(rows(table), plain.cpu().half().float(), rtol=0, atol=1e-3)
+    assert kept == list(range(10))
+    assert not rejected
+
+
+def test_an_image_that_is_known_is_not_read_again(clip: Clip, folder: Path) -> None:
+    before = rows(embed(clip, refs(folder))[0])
+    for ref in refs(folder):
+        status = os.stat(ref.path)
+        Path(ref.path).write_bytes(bytes(status.st_size))  # no image any more, but of the same size and time
+        os.utime(ref.path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    table, _, rejected = embed(clip, refs(folder))
+    assert rows(table).equal(before)
+    assert not rejected
+    assert segments() == 1
+
+
+def test_new_images_are_added_and_changed_ones_done_again(clip: Clip, folder: Path, world: Path) -> None:
+    before = rows(embed(clip, refs(folder))[0])
+    shutil.copy(world / "images" / "test-00020.png", folder / "test-00020.png")
+    shutil.copy(world / "images" / "test-00021.png", folder / "test-00003.png")
+    table, kept, _ = embed(clip, refs(folder))
+    after = rows(table)
+    assert kept == list(range(11))
+    assert after[:3].equal(before[:3])
+    assert after[4:10].equal(before[4:])
+    assert not after[3].equal(before[3])
+    stored = [load_file(path)["embeddings"].shape[0] for path in artifacts.cache_folder().rglob("*.safetensors")]
+    assert sorted(stored) == [2, 10]
+
+
+def test_views_have_a_store_of_their_own_with_the_plain_one_first(clip: Clip, folder: Path) -> None:
+    plain = rows(embed(clip, refs(folder))[0])
+    table, _, _ = embed(clip, refs(folder), views=3)
+    assert table.views == 3
+    torch.testing.assert_close(table.take(np.arange(10), 0), plain, rtol=0, atol=1e-3)
+    assert not torch.allclose(table.take(np.arange(10), 1), table.take(np.arange(10), 2), atol=1e-3)
+
+
+def test_another_image_tower_has_a_store_of_its_own(clip: Clip, folder: Path) -> None:
+    before = rows(embed(clip, refs(folder))[0])
+    clip.model.visual.conv1.weight.data.mul_(1.5)
+    assert not torch.allclose(rows(embed(clip, refs(folder))[0]), before, atol=1e-3)
+
+
+def test_the_text_tower_does_not_matter_to_the_store(clip: Clip, folder: Path) -> None:
+    embed(clip, refs(folder))
+    clip.model.text.proj.weight.data.mul_(1.5)
+    embed(clip, refs(folder))
+    assert segments() == 1
+
+
+def test_what_cannot_be_read_is_named_in_the_order_of_the_images(clip: Clip, folder: Path) -> None:
+    (folder / "test-00004.png").write_text("text")
+    asked = [ImageRef(str(folder / "absent.png")), *refs(folder)]
+    _, kept, rejected = embed(clip, asked)
+    assert kept == [1, 2, 3, 4, 6, 7, 8, 9, 10]
+    assert [(Path(item.image).name, item.reason) for item in rejected] == [
+        ("absent.png", "no such file"),
+        ("test-00004.png", "not an image that can be read"),
+    ]
+
+
+def test_a_subset_keeps_its_rows(clip: Clip, folder: Path) -> None:
+    table, _, _ = embed(clip, refs(folder))
+    assert rows(table.subset(np.array([7, 2]))).equal(rows(table)[[7, 2]])

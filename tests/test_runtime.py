@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from capivara_cli.errors import CapivaraError
+from capivara_cli.runtime import Runtime
+
+CPU = Runtime("cpu", "fp32")
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "says"),
+    [
+        ("gpu", "auto", "one of auto, cpu, cuda"),
+        ("cuda:99", "auto", "torch sees"),
+        ("cuda:x", "auto", "is not known"),
+        ("cpu", "int8", "one of auto, fp32, bf16, fp16"),
+        ("cpu", "fp16", "needs a GPU"),
+    ],
+)
+def test_what_is_not_to_be_had_says_what_is(device: str, precision: str, says: str) -> None:
+    with pytest.raises(CapivaraError) as error:
+        Runtime.pick(device, precision)
+    assert says in f"{error.value.message} {error.value.hint}"
+
+
+def test_the_line_says_what_was_chosen_and_why() -> None:
+    assert Runtime.pick("cpu", "fp32").describe() == "cpu in fp32 (as asked)"
+
+
+def test_a_small_model_stays_in_fp32_on_a_cpu() -> None:
+    assert Runtime("cpu", "auto").for_width(128).precision == "fp32"
+    assert Runtime("cpu", "bf16").for_width(128).precision == "bf16"
+
+
+def test_the_seed_makes_what_is_drawn_the_same() -> None:
+    drawn = []
+    for seed in (1, 1, 2):
+        Runtime.pick("cpu", "fp32", seed)
+        drawn.append(torch.rand(3).tolist())
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_out_of_memory_halves_the_batch_and_loses_nothing() -> None:
+    sizes = []
+
+    def run(part: slice) -> list[int]:
+        size = part.stop - part.start
+        sizes.append(size)
+        if size > 6:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return list(range(part.start, part.stop))
+
+    results = [item for _, items in CPU.batches(run, 30, 25) for item in items]
+    assert results == list(range(30))
+    assert sizes[:3] == [25, 12, 6]
+    assert max(sizes[2:]) == 6
+
+
+def test_a_real_allocation_that_fails_on_a_cpu_is_out_of_memory() -> None:
+    def run(part: slice) -> int:
+        torch.empty((part.stop - part.start) << 60, dtype=torch.uint8) if part.stop - part.start > 1 else None
+        return part.start
+
+    with pytest.raises(RuntimeError) as error:
+        run(slice(0, 2))
+    assert CPU.smaller(error.value, 2) == 1
+    assert [start for _, start in CPU.batches(run, 3, 2)] == [0, 1, 2]
+
+
+def test_a_single_item_that_does_not_fit_is_an_error_with_a_hint() -> None:
+    def run(_part: slice) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(CapivaraError, match="single item"):
+        list(CPU.batches(run, 4, 4))
+
+
+def test_another_error_is_not_taken_for_memory() -> None:
+    def run(_part: slice) -> None:
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        list(CPU.batches(run, 4, 4))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_is_taken_when_there_is_one() -> None:
+    runtime = Runtime.pick()
+    assert runtime.device.startswith("cuda")
+    assert runtime.for_width(128).precision in ("bf16", "fp16")
