@@ -70,12 +70,13 @@ def progress(*columns: str) -> Iterator[Progress]:
     )
 
     screen = console()
+    wide = screen.width >= 110  # in 80 columns the figures matter more than the bar
     bar = Progress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=24 if wide else 4),
         MofNCompleteColumn(),
         *(TextColumn(f"{{task.fields[{column}]}}", style="cyan") for column in columns),
-        TimeElapsedColumn(),
+        *([TimeElapsedColumn()] if wide else []),
         TextColumn("eta"),
         TimeRemainingColumn(),
         console=screen,
