@@ -68,6 +68,7 @@ class Trainer:
         images: of the training records: embeddings of the frozen tower, or pixels for the one that trains.
         validate: scores of the weights as they are; None without validation data.
         save: writes the adapter or the model.
+        losses: of the steps since the last log line, on the device.
     """
 
     recipe: Recipe
@@ -81,7 +82,7 @@ class Trainer:
     parameters: dict[str, torch.nn.Parameter] = field(init=False)
     optimizer: torch.optim.Optimizer = field(init=False)
     scaler: torch.amp.GradScaler = field(init=False)
-    _losses: list[Tensor] = field(init=False, default_factory=list)
+    losses: list[Tensor] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         import torch
@@ -92,7 +93,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(runtime.device.split(":")[0], enabled=runtime.precision == "fp16")
         if self.position.step:
             self.run.load_state(self.parameters, self.optimizer)
-            self._losses = [torch.tensor(loss, device=runtime.device) for loss in self.position.losses]
+            self.losses = [torch.tensor(loss, device=runtime.device) for loss in self.position.losses]
             if self.position.scaler:
                 self.scaler.load_state_dict(self.position.scaler)
         if self.position.micro_batch is None:
@@ -123,7 +124,7 @@ class Trainer:
                     self._validate()
                     since = time.monotonic()
                 stopping = self.clip.runtime.any_rank(bool(stop))
-                if stopping or (not self._losses and self.run.state_is_due()):
+                if stopping or (not self.losses and self.run.state_is_due()):
                     self._save_state()
                 if stopping and not last:
                     raise Interrupted(
@@ -144,7 +145,7 @@ class Trainer:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self._losses.append(self._gradients())
+        self.losses.append(self._gradients())
         self.clip.runtime.sum_gradients(list(self.parameters.values()))
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -216,7 +217,7 @@ class Trainer:
         """The losses since the last log line. Raises CapivaraError when one is not a number."""
         import torch
 
-        losses = torch.stack(self._losses).float().cpu()
+        losses = torch.stack(self.losses).float().cpu()
         if not bool(losses.isfinite().all()):
             bad = self.position.step - len(losses) + 1 + int((~losses.isfinite()).nonzero()[0])
             raise CapivaraError(
@@ -229,7 +230,7 @@ class Trainer:
     def _log(self, bar: Progress, rate: float) -> None:
         """Look at the losses since the last time, and tell."""
         losses = self._look_at_losses()
-        self._losses.clear()
+        self.losses.clear()
         step = self.position.step
         lr = self.optimizer.param_groups[0]["lr"]
         memory = self.clip.runtime.memory()[1] / 2**30
@@ -267,7 +268,7 @@ class Trainer:
                 self.save()
 
     def _save_state(self) -> None:
-        self.position.losses = self._look_at_losses() if self._losses else []
+        self.position.losses = self._look_at_losses() if self.losses else []
         self.position.scaler = self.scaler.state_dict() or None
         self.run.save_state(self.position, self.parameters, self.optimizer)
 
