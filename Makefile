@@ -30,6 +30,7 @@ $(VENV)/.installed: pyproject.toml
 
 demo: setup ## The whole job in a small world: train, merge, evaluate, in two minutes
 	$(BIN)/capivara demo $(DEMO) --lang $(LANGUAGE) --overwrite
+	@echo; echo "capivara is in $(BIN): source $(BIN)/activate"
 
 test: setup ## All tests
 	$(BIN)/python -m pytest

@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 
 NOTES = "capivara.json"  # beside PEFT's files: what PEFT has no place for
 
+# What of an adapter's configuration is read: its shape.
+SHAPE = (
+    *("r", "lora_alpha", "target_modules", "exclude_modules", "modules_to_save", "trainable_token_indices", "bias"),
+    *("fan_in_fan_out", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "layers_to_transform"),
+    *("layers_pattern", "lora_bias"),
+)
+
 
 def add(clip: Clip, lora: Lora, tokens: Sequence[int] = ()) -> None:
     """Wrap the model in LoRA; only the text tower's adapter, its projection and these tokens' rows then train.
@@ -132,8 +139,7 @@ def load(clip: Clip, path: Path) -> None:
     tensors = artifacts.load_tensors(folder / "adapter_model.safetensors")
     try:
         with _Quiet():
-            config = LoraConfig.from_pretrained(str(folder))
-            config.inference_mode = True
+            config = LoraConfig(**_harmless(folder), inference_mode=True)
             wrong = _drop_unknown_tokens(clip, config)
             wrapped = get_peft_model(clip.model, config)
             wanted = _shapes(wrapped)
@@ -152,6 +158,18 @@ def load(clip: Clip, path: Path) -> None:
     notes = folder / NOTES
     if notes.is_file():
         clip.model.logit_scale.data.fill_(artifacts.read_json(notes)["logit_scale"])
+
+
+def _harmless(folder: Path) -> dict[str, Any]:
+    """What an adapter's configuration says of its shape, and nothing that would import or compute something else.
+
+    PEFT imports the module that `megatron_core` names, for one. Raises CapivaraError when it is no LoRA adapter.
+    """
+    settings = artifacts.read_json(folder / "adapter_config.json")
+    kind = settings.get("peft_type") if isinstance(settings, dict) else None
+    if kind != "LORA":
+        raise CapivaraError(f"{folder} is no LoRA adapter: its peft_type is {kind}")
+    return {key: settings[key] for key in SHAPE if settings.get(key) is not None}
 
 
 def _drop_unknown_tokens(clip: Clip, config: LoraConfig) -> list[str]:

@@ -16,6 +16,8 @@ from capivara_cli.errors import CapivaraError
 if TYPE_CHECKING:
     from torch import Tensor
 
+NO_ROOM = "free some space, or write elsewhere: -o, and $CAPIVARA_CACHE for the cache"
+
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
@@ -33,7 +35,9 @@ def writing(path: Path) -> Iterator[Path]:
     except BaseException as error:
         _remove(temporary)
         if reason := _write_failure(error):
-            raise CapivaraError(f"cannot write {given}: {reason}", "free some space or choose another -o") from error
+            raise CapivaraError(f"cannot write {given}: {reason}", NO_ROOM) from error
+        if isinstance(error, CapivaraError):  # of a file inside this folder: by the name that the person knows
+            error.message = error.message.replace(str(temporary), str(given))
         raise
 
 
@@ -107,6 +111,15 @@ def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file, whole or not at all."""
     with writing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a UTF-8 text file. Raises CapivaraError when it cannot be written."""
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise CapivaraError(f"cannot write {path}: {error.strerror}", NO_ROOM) from error
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -145,8 +145,7 @@ class RunFolder:
     def log(self, **values: Any) -> None:
         """Append a line to metrics.jsonl."""
         if self._writes:
-            with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(values, ensure_ascii=False) + "\n")
+            artifacts.append_line(self.path / "metrics.jsonl", json.dumps(values, ensure_ascii=False))
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; a torn last one is left out."""

@@ -65,6 +65,11 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except OSError as error:  # a disk that is full, a file that may not be read: the system says it best
+        if os.environ.get("CAPIVARA_DEBUG"):
+            raise
+        _print_error(CapivaraError(str(error), "--debug shows where"))
+        sys.exit(1)
     finally:
         leave()
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import open_clip
@@ -99,3 +100,23 @@ def test_an_adapter_of_another_model_names_the_layers_that_do_not_fit(clip: Clip
         adapters.load(other, run)
     assert "query" in error.value.message
     assert "trained on" in (error.value.hint or "")
+
+
+def test_an_adapters_configuration_cannot_import_a_module(clip: Clip, run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run / "adapter", tmp_path / "evil")
+    (tmp_path / "evil_module.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
+    config = json.loads((tmp_path / "evil" / "adapter_config.json").read_text())
+    config |= {"megatron_core": "evil_module", "megatron_config": {"tensor_model_parallel_size": 1}}
+    (tmp_path / "evil" / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        adapters.load(clip, tmp_path / "evil")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_another_kind_of_adapter_says_which(clip: Clip, run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run / "adapter", tmp_path / "ia3")
+    config = json.loads((tmp_path / "ia3" / "adapter_config.json").read_text())
+    (tmp_path / "ia3" / "adapter_config.json").write_text(json.dumps(config | {"peft_type": "IA3"}))
+    with pytest.raises(CapivaraError, match="no LoRA adapter: its peft_type is IA3"):
+        adapters.load(clip, tmp_path / "ia3")

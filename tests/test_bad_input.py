@@ -173,18 +173,35 @@ def test_a_loss_that_is_no_number(capivara: Capivara, world: Path, base: Path) -
     assert_one_clear_line(result, "the loss of step", "a smaller --lr", "last good state")
 
 
-def test_a_full_disk(run: Path, tmp_path: Path) -> None:
+def with_little_disk(limit: int, arguments: list[str], folder: Path) -> Process:
     """A limit on the size of a file stands for the disk's: the write fails half way in the same manner."""
 
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+    def set_limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    arguments = command("merge-lora", run, "-o", "merged")
-    result = subprocess.run(
-        arguments, cwd=tmp_path, env=os.environ, capture_output=True, text=True, preexec_fn=limit, check=False
+    return subprocess.run(
+        arguments, cwd=folder, env=os.environ, capture_output=True, text=True, preexec_fn=set_limit, check=False
     )
-    assert_one_clear_line(result, "cannot write", "free some space")
+
+
+def test_a_full_disk(run: Path, tmp_path: Path) -> None:
+    result = with_little_disk(1 << 20, command("merge-lora", run, "-o", "merged"), tmp_path)
+    assert_one_clear_line(result, "cannot write merged", "free some space")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("limit", "what"), [(2_500, "metrics.jsonl"), (150_000, "state.safetensors")])
+def test_a_disk_that_is_full_in_the_middle_of_a_run_keeps_what_there_is(
+    limit: int, what: str, world: Path, base: Path, tmp_path: Path
+) -> None:
+    data = ["--data", str(world / "train.jsonl"), "--model", f"local-dir:{base}", *FLAGS]
+    how = ["--max-steps", "200", "--set", "eval_every=200", "--set", f"save_seconds={0 if 'state' in what else 30}"]
+    line = command("train", "--lang", "hi", "--lora", *data, *how, "-o", "out")
+    result = with_little_disk(limit, line, tmp_path)
+    assert_one_clear_line(result, f"cannot write out/{what}", "free some space")
+    done = (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(done[0])["step"] == 0
+    assert not list((tmp_path / "out").glob("*.tmp"))
 
 
 def test_debug_shows_the_traceback(capivara: Capivara) -> None:
