@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.progress import Progress
     from rich.table import Table
 
@@ -58,7 +59,8 @@ def show(table: Table) -> None:
 def progress(*columns: str) -> Iterator[Progress]:
     """A live progress bar with the standard columns and, after them, these fields of the task.
 
-    In a pipe or a log file it prints nothing: a bar there is noise.
+    A field `note` of a task is shown on a line of its own below the bar. In a pipe or a log file nothing is
+    printed: a bar there is noise.
     """
     from rich.progress import (
         BarColumn,
@@ -68,20 +70,29 @@ def progress(*columns: str) -> Iterator[Progress]:
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.text import Text
+
+    class WithNote(Progress):
+        def get_renderables(self) -> Iterator[RenderableType]:
+            yield self.make_tasks_table(self.tasks)
+            for task in self.tasks:
+                if text := task.fields.get("note"):
+                    yield Text(f"  {clean(text)}", style="dim", overflow="ellipsis", no_wrap=True)
 
     screen = console()
     wide = screen.width >= 110  # in 80 columns the figures matter more than the bar
-    bar = Progress(
+    bar = WithNote(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24 if wide else 4),
         MofNCompleteColumn(),
-        *(TextColumn(f"{{task.fields[{column}]}}", style="cyan") for column in columns),
+        *(TextColumn(f"{{task.fields[{column}]}}", style="cyan", markup=False) for column in columns),
         *([TimeElapsedColumn()] if wide else []),
         TextColumn("eta"),
         TimeRemainingColumn(),
         console=screen,
         disable=not screen.is_terminal,
         refresh_per_second=4,
+        redirect_stdout=sys.stdout.isatty(),  # rich would put what is meant for a pipe on the screen
     )
     _live.append(screen)
     try:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from capivara_cli import images
 from capivara_cli.clip import Clip
-from capivara_cli.images import ImageRef, ImageRejected
+from capivara_cli.images import ImageRef
+from capivara_cli.loading import load_images
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
     from torch import Tensor
-    from torch.utils.data import Dataset
-
-MIN_IMAGES_FOR_WORKERS = 512  # below, starting worker processes costs more than it saves
 
 
 def encode_images(
@@ -30,7 +27,11 @@ def encode_images(
     import torch
 
     size = max(clip.image_batch_size() // views, 1)
-    for indices, pixels, errors in load_pixels(clip, refs, batch_size=size, views=views):
+    start = 0
+    batches = (list(refs[i : i + size]) for i in range(0, len(refs), size))
+    for good, pixels, reasons in load_images(batches, Views(clip, views), len(refs) * views):
+        indices, errors = [start + i for i in good], [(start + i, reason) for i, reason in reasons.items()]
+        start += len(good) + len(reasons)
         if not indices:
             yield [], torch.empty(0), errors
             continue
@@ -38,44 +39,6 @@ def encode_images(
         run = torch.inference_mode()(lambda part, flat=flat: clip.encode_pixels(flat[part]).cpu())
         features = torch.cat([part for _, part in clip.runtime.batches(run, len(flat), len(flat))])
         yield indices, features.unflatten(0, (len(indices), views)), errors
-
-
-def load_pixels(
-    clip: Clip, refs: Sequence[ImageRef], *, batch_size: int, views: int = 1
-) -> Iterator[tuple[list[int], Tensor, list[tuple[int, str]]]]:
-    """Batches of decoded and preprocessed images, (b, views, 3, H, W) float32, in order, with bounded prefetch."""
-    from torch.utils.data import DataLoader
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(cores, 16) if len(refs) * views >= MIN_IMAGES_FOR_WORKERS else 0
-    # It has what DataLoader asks of a data set; deriving from Dataset would import torch for `--help`.
-    dataset = cast("Dataset[Any]", _Decoded(refs, Views(clip, views)))
-    yield from DataLoader(dataset, batch_size, num_workers=workers, collate_fn=_collate)
-
-
-class _Decoded:
-    """A map-style data set: index -> (index, (views, 3, H, W) or the reason why not)."""
-
-    def __init__(self, refs: Sequence[ImageRef], transform: Views) -> None:
-        self.refs = refs
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.refs)
-
-    def __getitem__(self, index: int) -> tuple[int, Tensor | str]:
-        try:
-            return index, self.transform(self.refs[index])
-        except ImageRejected as error:
-            return index, error.message
-
-
-def _collate(items: list[tuple[int, Tensor | str]]) -> tuple[list[int], Tensor, list[tuple[int, str]]]:
-    import torch
-
-    good = [(i, value) for i, value in items if not isinstance(value, str)]
-    bad = [(i, value) for i, value in items if isinstance(value, str)]
-    return [i for i, _ in good], torch.stack([v for _, v in good]) if good else torch.empty(0), bad
 
 
 class Views:

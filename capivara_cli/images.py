@@ -7,6 +7,7 @@ import io
 import os
 import tarfile
 import warnings
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -46,9 +47,30 @@ class ImageRef(NamedTuple):
         return cls(os.path.abspath(folder / (path + ".tar" if tar else path)), member if tar else None)
 
 
-def find(folder: Path) -> list[Path]:
-    """All images below a folder, in the order of their names."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+def is_image_name(name: str) -> bool:
+    """Whether a file's name ends as an image's."""
+    return os.path.splitext(name)[1].lower() in EXTENSIONS
+
+
+def find(folder: Path) -> Iterator[Path]:
+    """All images below a folder, in the order of their names; links to folders are not followed.
+
+    Memory is that of the largest single folder's names. Raises CapivaraError for a folder that cannot be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            inside = sorted(
+                (entry.name, entry.is_dir(follow_symlinks=False))
+                for entry in entries
+                if entry.is_dir(follow_symlinks=False) or (is_image_name(entry.name) and entry.is_file())
+            )
+    except OSError as error:
+        raise CapivaraError(f"cannot read the folder {folder}: {error.strerror}") from error
+    for name, is_folder in inside:
+        if is_folder:
+            yield from find(folder / name)
+        else:
+            yield folder / name
 
 
 def identity(ref: ImageRef) -> bytes:

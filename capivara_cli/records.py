@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -50,13 +52,23 @@ class Record:
         captions: list[dict[str, Any]] = self.data.get("captions", [])
         return captions
 
+    def for_folder(self, folder: Path) -> dict[str, Any]:
+        """The object, with its id, for a JSONL file in this folder: a path that was relative is so to it."""
+        data = {"id": self.id, **self.data}
+        if data["id"] in (None, ""):
+            data["id"] = self.id
+        key = "image" if self.data.get("image") else "file_name"
+        if not os.path.isabs(self.data[key]):
+            data[key] = str(self.image._replace(path=Path(os.path.relpath(self.image.path, folder)).as_posix()))
+        return data
+
     def texts(self, lang: str) -> list[str]:
         """The texts of the captions in a language."""
         return [caption["text"] for caption in self.captions if caption["lang"] == lang]
 
 
 def read(source: str | Path) -> Iterator[Record]:
-    """Records of a JSONL file, `-`, a folder of images, a tar shard or a brace pattern of shards.
+    """Records of a JSONL file, `-`, an image, a folder of images, a tar shard or a brace pattern of shards.
 
     A folder with a `metadata.jsonl` (Hugging Face's ImageFolder) is read by that file. Raises CapivaraError
     with file and line for what is not a record.
@@ -73,6 +85,8 @@ def read(source: str | Path) -> Iterator[Record]:
             yield from _read_folder(path)
         elif path.suffix == ".tar":
             yield from _read_shard(path)
+        elif images.is_image_name(path.name):
+            yield _image_file(path)
         else:
             yield from _read_jsonl(path)
 
@@ -86,6 +100,45 @@ def read_all(sources: Iterable[str | Path]) -> list[Record]:
             f"{' '.join(map(str, sources))}: no records in it", "each line is one image: see docs/data.md"
         )
     return found
+
+
+def stream(sources: Iterable[str | Path]) -> Iterator[Record]:
+    """Records of several sources, one after the other, in constant memory.
+
+    Raises CapivaraError when an id comes twice: what is made from the records could not be told apart.
+    """
+    import sqlite3  # a temporary database, on disk as soon as it is large
+
+    with closing(sqlite3.connect("")) as seen:
+        seen.execute("CREATE TABLE seen (id TEXT PRIMARY KEY, place TEXT) WITHOUT ROWID")
+        for record in itertools.chain.from_iterable(map(read, sources)):
+            id_ = record.id.encode("utf-8", "surrogatepass")
+            try:
+                seen.execute("INSERT INTO seen VALUES (?, ?)", (id_, record.where.encode("utf-8", "surrogatepass")))
+            except sqlite3.IntegrityError as error:
+                ((first,),) = seen.execute("SELECT place FROM seen WHERE id = ?", (id_,))
+                raise CapivaraError(
+                    f"{record.where}: the id {record.id} is that of {first.decode('utf-8', 'replace')} too",
+                    "each record needs an id of its own",
+                ) from error
+            yield record
+
+
+def count(sources: Sequence[str | Path]) -> int | None:
+    """How many records there are, all of them checked; None when they come from standard input.
+
+    Raises CapivaraError for what is wrong in any of them, and when there is none.
+    """
+    if "-" in map(str, sources):
+        return None
+    total = sum(1 for _ in stream(sources))
+    if not total:
+        folders = all(Path(source).is_dir() for source in sources)
+        hint = (
+            f"images end in {' '.join(sorted(images.EXTENSIONS))}" if folders else "one line is one image: docs/data.md"
+        )
+        raise CapivaraError(f"{' '.join(map(str, sources))}: no {'images' if folders else 'records'} in it", hint)
+    return total
 
 
 def expand(pattern: str) -> list[Path]:
@@ -145,8 +198,15 @@ def _read_folder(folder: Path) -> Iterator[Record]:
         yield from _read_jsonl(metadata)
         return
     for path in images.find(folder):
-        name = path.relative_to(folder).as_posix()
-        yield Record({"id": name, "image": str(path)}, str(path), ImageRef(str(path.absolute())))
+        yield _image_file(path)
+
+
+def _image_file(path: Path) -> Record:
+    """An image by itself. Its id is its path as it was typed: unique, whatever else was typed with it."""
+    name = path.as_posix()
+    if not path.exists():
+        raise CapivaraError(f"{name}: no such file")
+    return Record({"id": name, "image": name}, name, ImageRef.parse(name, Path.cwd()))
 
 
 def _read_shard(path: Path) -> Iterator[Record]:
@@ -165,8 +225,8 @@ def _read_shard(path: Path) -> Iterator[Record]:
                 offset, size = places[f"{stem}.json"]
                 shard.seek(offset)
                 data = _sidecar(shard.read(size), f"{path}#{stem}.json")
-            image = f"{path.absolute()}#{member}"
-            yield _record(json.dumps({"id": stem, **data, "image": image}), f"{path}#{member}", Path())
+            image = f"{path.as_posix()}#{member}"
+            yield _record(json.dumps({"id": stem, **data, "image": image}), f"{path}#{member}", Path.cwd())
 
 
 def _sidecar(content: bytes, where: str) -> dict[str, Any]:

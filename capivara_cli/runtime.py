@@ -172,6 +172,16 @@ class Runtime:
         torch.distributed.all_reduce(flags)
         return bool(flags)
 
+    def least(self, number: int) -> int:
+        """The smallest of all ranks' numbers."""
+        import torch
+
+        if self.world_size == 1:
+            return number
+        numbers = torch.tensor(number, device=self.device)
+        torch.distributed.all_reduce(numbers, torch.distributed.ReduceOp.MIN)
+        return int(numbers)
+
     def memory(self) -> tuple[int, int]:
         """Bytes of memory that are free now, and the most that this process has used, on the device."""
         import torch

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from capivara_cli.errors import CapivaraError
+
 Lang = Annotated[
     list[str] | None, typer.Option("--lang", help="Language of the captions, BCP-47: hi, pt-BR. Repeatable.")
 ]
@@ -22,3 +24,19 @@ Precision = Annotated[str, typer.Option("--precision", help="auto, fp32, bf16 or
 Seed = Annotated[int, typer.Option("--seed", help="Of everything random.")]
 
 Adapter = Annotated[Path | None, typer.Option("--adapter", help="Run folder whose adapter is put on the model.")]
+
+BatchSize = Annotated[str, typer.Option("--batch-size", metavar="auto|N", help="Images at once.")]
+Workers = Annotated[int | None, typer.Option("--workers", help="Processes that decode images. [one a core]")]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first record that cannot be used.")]
+OverwriteOrResume = Annotated[
+    bool, typer.Option("--overwrite/--resume", help="Begin anew, or go on from where the run stopped.")
+]
+
+
+def auto_or_number(flag: str, text: str) -> int | None:
+    """`auto` -> None. Raises CapivaraError for what is no number of at least 1."""
+    if text == "auto":
+        return None
+    if text.isdecimal() and int(text):
+        return int(text)
+    raise CapivaraError(f"{flag} {text}: neither auto nor a number of at least 1")

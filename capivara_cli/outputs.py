@@ -1,0 +1,301 @@
+"""Where a command that works through records writes them: a file that survives being killed, or standard output.
+
+FILE.partial grows by whole batches while the work goes on. It has one line a record, in the order of the input: the
+record, or what was rejected, with the reason. Beside it FILE.partial.json says with which settings it was begun. At the
+end the lines become FILE and FILE.rejected.jsonl, byte for byte the same however often the work was interrupted. With
+several ranks each has a partial file of its own, and the first one puts their batches together.
+"""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import json
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from capivara_cli import artifacts, console
+from capivara_cli.errors import CapivaraError
+from capivara_cli.records import Record
+from capivara_cli.runtime import Runtime
+
+REJECTED = "rejected"  # key of the reason, the first one of its line
+_MARK = f'{{"{REJECTED}": '.encode()
+SHOWN = 5  # rejected records that are named on the screen; the file has all
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a record: its data, or the reason why it was rejected with the data as they came."""
+
+    data: dict[str, Any]
+    reason: str | None = None
+
+    def line(self) -> bytes:
+        """One line of JSON, with its end."""
+        data = {key: value for key, value in self.data.items() if key != REJECTED}
+        whole = data if self.reason is None else {REJECTED: self.reason, **data}
+        return json.dumps(whole, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
+@dataclass
+class Tally:
+    """How many records were kept and rejected, and the first names and reasons."""
+
+    kept: int = 0
+    rejected: int = 0
+    first: list[str] = field(default_factory=list)
+
+    def add(self, line: bytes) -> None:
+        """Count a line of a partial file."""
+        if not line.startswith(_MARK):
+            self.kept += 1
+            return
+        self.rejected += 1
+        if len(self.first) < SHOWN:
+            data = json.loads(line)
+            self.first.append(f"{data['id']}: {data[REJECTED]}")
+
+
+class Output(ABC):
+    """Takes outcomes batch by batch, in the order of the input.
+
+    Attributes:
+        folder: what relative image paths in it are relative to.
+        settings: what the work was begun with, `auto` settled as it was then.
+    """
+
+    folder: Path
+    settings: dict[str, Any]
+
+    @abstractmethod
+    def begin(self, **settled: Any) -> None:
+        """Start to write, with what was left open in the settings chosen for this run and those that go on with it."""
+
+    @abstractmethod
+    def pass_over(self, records: Iterator[Record]) -> int:
+        """Skip the records of this rank that are there already, and give their number.
+
+        Raises CapivaraError when they are others than before.
+        """
+
+    @abstractmethod
+    def write(self, outcomes: Sequence[Outcome]) -> None:
+        """Add a batch. Raises CapivaraError when there is no room."""
+
+    @abstractmethod
+    def finish(self) -> Tally | None:
+        """Put the result in its place; None on every rank but the first."""
+
+
+def open_output(path: Path | None, settings: dict[str, Any], runtime: Runtime, *, overwrite: bool) -> Output:
+    """The output for `-o FILE`, or standard output without it.
+
+    Args:
+        path: FILE.
+        settings: all that the result depends on; `batch_size` is one of them, and the lines of a batch go together.
+            A value of None is taken from what an interrupted run had.
+        runtime: whose rank this is.
+        overwrite: begin anew.
+
+    Raises:
+        CapivaraError: FILE is there, or was begun with other settings, which are named.
+    """
+    if path is None or str(path) == "-":
+        if runtime.world_size > 1:
+            raise CapivaraError("several ranks cannot share standard output", "give -o FILE")
+        return _Stream(settings)
+    return _File(path, settings, runtime, overwrite=overwrite)
+
+
+class _Stream(Output):
+    """Standard output: nothing is kept of it, so nothing is gone on with."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.folder = Path.cwd()
+        self.settings = settings
+        self._stream: IO[bytes] = sys.stdout.buffer  # a progress bar may take sys.stdout away
+        self._tally = Tally()
+
+    def begin(self, **settled: Any) -> None:
+        self.settings |= settled
+
+    def pass_over(self, records: Iterator[Record]) -> int:  # noqa: ARG002
+        return 0
+
+    def write(self, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            self._tally.add(outcome.line())
+            if outcome.reason is None:
+                self._stream.write(outcome.line())
+        self._stream.flush()
+
+    def finish(self) -> Tally:
+        return self._tally
+
+
+class _File(Output):
+    """FILE, by way of its partial files."""
+
+    def __init__(self, path: Path, settings: dict[str, Any], runtime: Runtime, *, overwrite: bool) -> None:
+        self.path = path
+        self.folder = path.absolute().parent
+        self.runtime = runtime
+        self.settings = settings | {"ranks": runtime.world_size}
+        self._begun = path.with_name(f"{path.name}.partial.json")
+        if runtime.is_main:
+            self._check(overwrite=overwrite)
+        runtime.barrier()
+        if self._begun.is_file():
+            self.settings = artifacts.read_json(self._begun)
+        self.partial = self._partial(runtime.rank)
+
+    def begin(self, **settled: Any) -> None:
+        self.settings |= settled
+        if self.runtime.is_main and not self._begun.is_file():
+            self._remove_partials()
+            artifacts.write_json(self._begun, self.settings)
+        self.runtime.barrier()
+        self._file = self._open()
+        _drop_torn_batch(self.partial, self.settings["batch_size"])
+
+    def _open(self) -> IO[bytes]:
+        """The partial file, to append to, and for this process alone."""
+        file = self.partial.open("ab")
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # Windows
+            pass
+        except OSError as error:
+            raise CapivaraError(f"{self.path} is being written by another process", "-o another file") from error
+        return file
+
+    def _partial(self, rank: int) -> Path:
+        ranks = self.settings["ranks"]
+        return self.path.with_name(f"{self.path.name}.partial" + (f"-{rank}-of-{ranks}" if ranks > 1 else ""))
+
+    def _check(self, *, overwrite: bool) -> None:
+        if self.path.is_dir():
+            raise CapivaraError(f"{self.path} is a folder", "-o FILE.jsonl")
+        if overwrite:
+            self._remove_partials()
+        if self._begun.is_file():
+            self._compare()
+        elif self.path.exists() and not overwrite:
+            raise CapivaraError(f"{self.path} is there already", "--overwrite replaces it")
+
+    def _compare(self) -> None:
+        """Refuse to go on with what was begun with other settings; what is left open now may have been chosen then."""
+        begun = artifacts.read_json(self._begun)
+        asked = {key: begun.get(key) if value is None else value for key, value in self.settings.items()}
+        differ = [
+            f"--{key.replace('_', '-')} {_short(begun.get(key))}, now {_short(asked.get(key))}"
+            for key in sorted({*begun, *asked})
+            if begun.get(key) != json.loads(json.dumps(asked.get(key)))
+        ]
+        if differ:
+            raise CapivaraError(
+                f"{self.path} was begun with other settings: {'; '.join(differ)}",
+                "the same settings go on with it, --overwrite begins anew",
+            )
+
+    def _remove_partials(self) -> None:
+        name = glob.escape(self.path.name)
+        partials = self.path.parent.glob(f"{name}.partial*")
+        torn = self.path.parent.glob(f".{name}.*.tmp")  # what a run left that was killed at its very end
+        for path in [self._begun, *partials, *torn]:
+            path.unlink(missing_ok=True)
+
+    def pass_over(self, records: Iterator[Record]) -> int:
+        passed = 0
+        with self.partial.open("rb") as file:
+            for passed, line in enumerate(file, start=1):
+                before, record = str(json.loads(line)["id"]), next(records, None)
+                if record is None or record.id != before:
+                    now = f"now {record.id} ({record.where})" if record else "and is no more"
+                    raise CapivaraError(
+                        f"{self.path} was begun with other records: number {passed} was {before}, {now}",
+                        "--overwrite begins anew",
+                    )
+        return passed
+
+    def write(self, outcomes: Sequence[Outcome]) -> None:
+        try:
+            self._file.write(b"".join(outcome.line() for outcome in outcomes))
+            self._file.flush()
+        except OSError as error:
+            raise CapivaraError(f"cannot write {self.partial}: {error.strerror}", artifacts.NO_ROOM) from error
+
+    def finish(self) -> Tally | None:
+        self._file.close()
+        self.runtime.barrier()
+        tally = self._merge() if self.runtime.is_main else None
+        self.runtime.barrier()
+        return tally
+
+    def _merge(self) -> Tally:
+        tally = Tally()
+        rejected = self.path.with_name(f"{self.path.name}.rejected.jsonl")
+        with ExitStack() as stack:
+            kept_file = stack.enter_context(stack.enter_context(artifacts.writing(self.path)).open("wb"))
+            rejected_file = stack.enter_context(stack.enter_context(artifacts.writing(rejected)).open("wb"))
+            for line in self._lines():
+                tally.add(line)
+                (rejected_file if line.startswith(_MARK) else kept_file).write(line)
+        if not tally.rejected:
+            rejected.unlink()
+        if not tally.kept:
+            self.path.unlink()
+        self._remove_partials()
+        return tally
+
+    def _lines(self) -> Iterator[bytes]:
+        """The lines of all ranks in the order of the input: a batch of each rank in turn."""
+        size = self.settings["batch_size"]
+        with ExitStack() as stack:
+            paths = [self._partial(rank) for rank in range(self.settings["ranks"])]
+            files = [stack.enter_context(path.open("rb")) for path in paths if path.is_file()]
+            while files:
+                batches = [list(itertools.islice(file, size)) for file in files]
+                yield from itertools.chain.from_iterable(batches)
+                if not all(batches):
+                    return
+
+
+def _drop_torn_batch(partial: Path, size: int) -> None:
+    """Cut the file behind its last whole batch: what a killed process was writing is done again."""
+    end = here = 0
+    with partial.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            here += len(line)
+            if number % size == 0 and line.endswith(b"\n"):
+                end = here
+    with partial.open("rb+") as file:
+        file.truncate(end)
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def report(tally: Tally, path: Path | None) -> None:
+    """Name what was rejected. Raises CapivaraError when nothing was left."""
+    if not tally.kept and not tally.rejected:
+        raise CapivaraError("no records came in", "one line is one image: docs/data.md")
+    if not tally.rejected:
+        return
+    where = f"; all are in {path}.rejected.jsonl" if path is not None and str(path) != "-" else ""
+    total = tally.kept + tally.rejected
+    names = "".join(f"\n  {line}" for line in tally.first)
+    more = f"\n  and {tally.rejected - len(tally.first):,} more" if tally.rejected > len(tally.first) else ""
+    if not tally.kept:
+        raise CapivaraError(f"nothing was left: {tally.rejected:,} of {total:,} rejected{where}{names}{more}")
+    console.warn(f"{tally.rejected:,} of {total:,} rejected{where}{names}{more}")
