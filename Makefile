@@ -8,6 +8,9 @@ BIN := $(VENV)/bin
 
 LANGUAGE ?= hi
 DATA ?= data/train.jsonl
+IMAGES ?= images
+CAPTIONS ?= data/captions.jsonl
+CAPTIONER ?=
 TEST ?= data/test.jsonl
 MODEL ?=
 RUN ?= runs/$(LANGUAGE)-lora
@@ -16,7 +19,7 @@ DEMO ?= capivara-demo
 
 model_flag = $(if $(MODEL),--model $(MODEL))
 
-.PHONY: help setup demo test check format bench docs base clean train merge retrieve-eval
+.PHONY: help setup demo test check format bench docs models clean caption train merge retrieve-eval
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}'
@@ -53,8 +56,11 @@ bench: setup ## Measure the claims of speed, a few minutes
 docs: setup ## Write docs/commands.md from the commands' help
 	$(BIN)/python docs/reference.py
 
-base: setup ## Make the demo's base model again, from nothing
+models: setup ## Make the demo's models again, from nothing
 	$(BIN)/python -m capivara_cli.demo.build
+
+caption: setup ## Describe images in English: IMAGES, CAPTIONS, CAPTIONER
+	$(BIN)/capivara caption $(IMAGES) -o $(CAPTIONS) $(if $(CAPTIONER),--model $(CAPTIONER))
 
 train: setup ## Train an adapter: LANGUAGE, DATA, MODEL, RUN
 	$(BIN)/capivara train --lora --lang $(LANGUAGE) --data $(DATA) $(model_flag) -o $(RUN)

@@ -40,7 +40,9 @@ class Blip2(Captioner):
         super().__init__(model, asked, runtime)
         self.prepare = PreparePixels(processor.image_processor)
         self.tokenizer = processor.tokenizer
-        prompts = self.tokenizer(list(asked.prefixes), return_tensors="pt", padding=True, padding_side="left")
+        # T5 tells places by their distance: nothing may come between image and prefix.
+        side = "right" if model.language_model.config.is_encoder_decoder else "left"
+        prompts = self.tokenizer(list(asked.prefixes), return_tensors="pt", padding=True, padding_side=side)
         self.prompt_ids = prompts.input_ids.to(runtime.device)  # (K, P)
         self.prompt_mask = prompts.attention_mask.to(runtime.device)
         settings = model.language_model.generation_config
@@ -78,14 +80,17 @@ class Blip2(Captioner):
         images, prefixes = len(features), len(embeds)
         inputs = torch.cat([features.repeat_interleave(prefixes, 0), embeds.repeat(images, 1, 1)], dim=1)
         seen = self.prompt_mask.new_ones(len(inputs), features.shape[1])
+        ids = torch.cat([seen * self.model.config.image_token_index, self.prompt_ids.repeat(images, 1)], dim=1)
+        echoed = not self.model.language_model.config.is_encoder_decoder
         tokens = self.model.language_model.generate(
             inputs_embeds=inputs,
             attention_mask=torch.cat([seen, self.prompt_mask.repeat(images, 1)], dim=1),
+            **({"input_ids": ids} if echoed else {}),  # what must not be repeated is counted in the prompt too
             max_new_tokens=self.asked.max_new_tokens,
             num_beams=self.asked.num_beams,
             do_sample=False,
         )
-        return tokens.tolist()
+        return tokens[:, ids.shape[1] if echoed else 0 :].tolist()
 
     def _text(self, prefix: int, tokens: list[int]) -> str:
         if self.model.language_model.config.is_encoder_decoder:

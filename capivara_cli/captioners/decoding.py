@@ -149,7 +149,7 @@ class Decoder:
         for step in range(1, self.max_new_tokens + 1):
             vocabulary = logits.shape[-1]
             summed = logits.log_softmax(-1).unflatten(0, scores.shape) + scores[:, :, None]
-            top, flat = summed.flatten(1).topk(kept)  # (items, kept)
+            top, flat = summed.flatten(1).topk(min(kept, summed[0].numel()))  # (items, kept)
             parents, chosen = flat // vocabulary, flat % vocabulary
             grown = torch.cat([running.gather(1, parents[:, :, None].expand(-1, -1, step - 1)), chosen[:, :, None]], 2)
             stops = torch.isin(chosen, self.eos) | (step == self.max_new_tokens)
@@ -158,7 +158,7 @@ class Decoder:
             open_scores, order = (top + stops * -1e9).topk(beams)
             running = grown.gather(1, order[:, :, None].expand(-1, -1, step))
             # What has ended: among the first `beams` candidates only; the others are there to go on from.
-            over = stops & (torch.arange(kept, device=device) < beams)
+            over = stops & (torch.arange(top.shape[1], device=device) < beams)
             full = ended.all(1, keepdim=True) & (self.early_stopping is True)
             final = top / step**self.length_penalty + (full | ~over) * -1e9
             padded = torch.nn.functional.pad(grown, (0, self.max_new_tokens - step), value=-1)

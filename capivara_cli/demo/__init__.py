@@ -9,12 +9,20 @@ from pathlib import Path
 from capivara_cli import artifacts, console
 from capivara_cli.errors import CapivaraError, nearest
 
-BASE = Path(__file__).parent / "base"
+MODELS = Path(__file__).parent / "models"
+BASE = MODELS / "base"
 """The base model that is shipped: a CLIP that knows the world in English and hardly in other languages."""
+CAPTIONER = MODELS / "captioner"
+"""The captioner that is shipped: a BLIP-2 that describes the world in English."""
 
 LANGUAGES = ("hi", "pt", "xh")
 TRAIN_IMAGES = 6000
 TEST_IMAGES = 500
+PREFIXES = """# What the captioner's sentences begin with: it was brought up on them.
+- a picture of
+- there is
+- the image shows
+"""
 
 MARK = "# The settings of a capivara demo"
 SETTINGS = f"""{MARK}: what `capivara train --lang hi --lora` finds in this folder.
@@ -37,11 +45,12 @@ def demo(
     """Make the folder, train an adapter in it, merge it and evaluate before and after. Returns the results.
 
     Everything runs inside the folder, as if typed there. What an earlier demo left is used: another language
-    needs neither the images nor their embeddings again.
+    needs neither the captions nor the images' embeddings again.
 
     Raises:
         CapivaraError: another language, or a folder that holds something else.
     """
+    from capivara_cli.captioning import caption
     from capivara_cli.merging import merge_lora
     from capivara_cli.retrieval import retrieve_eval
     from capivara_cli.training import train
@@ -52,6 +61,18 @@ def demo(
     run, merged, result = Path(f"runs/{lang}-lora"), Path(f"clip-{lang}"), Path(f"results/{lang}.json")
     with contextlib.chdir(folder):
         _typed(f"cd {folder}")
+        scenes, train_data = Path("data/scenes.jsonl"), Path("data/train.jsonl")
+        if overwrite or not train_data.is_file():
+            _typed(f"capivara caption {scenes} --model models/captioner --prefixes prefixes.yaml -o {train_data}")
+            caption(
+                [scenes],
+                train_data,
+                model="models/captioner",
+                prefixes="prefixes.yaml",
+                overwrite=overwrite,
+                device=device,
+                seed=seed,
+            )
         _typed(f"capivara train --lang {lang} --lora")
         train([lang], lora=True, device=device, seed=seed, overwrite=overwrite)
         _typed(f"capivara merge-lora {run} -o {merged}")
@@ -74,23 +95,24 @@ def demo(
 
 
 def _prepare(folder: Path, *, overwrite: bool, seed: int) -> None:
-    """Write settings, images, captions and the base model, unless they are there."""
+    """Write settings, images, captions in the other languages and the models, unless they are there."""
     from capivara_cli.clip import relocate
     from capivara_cli.demo.world import write_world
 
-    settings, data, base = folder / "capivara.yaml", folder / "data", folder / "models" / "base"
+    settings, data, models = folder / "capivara.yaml", folder / "data", folder / "models"
     if not (settings.is_file() and settings.read_text(encoding="utf-8").startswith(MARK)):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise CapivaraError(f"{folder} holds something else than a demo", "capivara demo FOLDER makes it elsewhere")
         artifacts.write_text(settings, SETTINGS)  # first, so that an interrupted demo is known as one
     if overwrite or not data.is_dir():
-        console.say(f"drawing {TRAIN_IMAGES + TEST_IMAGES:,} scenes, with captions in en, {', '.join(LANGUAGES)}")
+        console.say(f"drawing {TRAIN_IMAGES + TEST_IMAGES:,} scenes, with captions in {', '.join(LANGUAGES)}")
         with artifacts.writing(data) as temporary:
-            write_world(temporary, train=TRAIN_IMAGES, test=TEST_IMAGES, seed=seed)
-    if overwrite or not base.is_dir():
-        with artifacts.writing(base) as temporary:
-            shutil.copytree(BASE, temporary)
-    relocate(base)  # for plain open_clip's sake, wherever the folder was moved to
+            write_world(temporary, train=TRAIN_IMAGES, test=TEST_IMAGES, seed=seed, english=False)
+    artifacts.write_text(folder / "prefixes.yaml", PREFIXES)
+    if overwrite or not models.is_dir():
+        with artifacts.writing(models) as temporary:
+            shutil.copytree(MODELS, temporary)
+    relocate(models / "base")  # for plain open_clip's sake, wherever the folder was moved to
 
 
 def _typed(line: str) -> None:

@@ -212,7 +212,9 @@ def _star() -> list[tuple[float, float]]:
     return [(length * math.sin(angle), -length * math.cos(angle)) for angle, length in corners]
 
 
-def write_world(folder: Path, *, train: int = 6000, test: int = 500, seed: int = 0, captions: int = 2) -> None:
+def write_world(
+    folder: Path, *, train: int = 6000, test: int = 500, seed: int = 0, captions: int = 2, english: bool = True
+) -> None:
     """Write `train.jsonl`, `test.jsonl` and their pictures under `images/`.
 
     A training record has `captions` captions in each language, from different templates; a test
@@ -225,6 +227,8 @@ def write_world(folder: Path, *, train: int = 6000, test: int = 500, seed: int =
         test: test pictures, see `held_out_scenes`.
         seed: of all that is drawn by lot: the same seed writes the same files.
         captions: 1 to 4.
+        english: without, the training records are in `scenes.jsonl` and have no English captions: those are for
+            a captioner to make.
 
     Raises:
         ValueError: more test pictures than held-out meanings, or more captions than templates.
@@ -232,29 +236,32 @@ def write_world(folder: Path, *, train: int = 6000, test: int = 500, seed: int =
     rng = random.Random(seed)
     scenes = list(itertools.islice(training_scenes(rng), train))
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    _write_part(folder, "test", held_out_scenes(test, rng), 1, rng)
-    _write_part(folder, "train", scenes, captions, rng)
+    _write_part(folder / "test.jsonl", "test", held_out_scenes(test, rng), 1, rng)
+    _write_part(folder / ("train.jsonl" if english else "scenes.jsonl"), "train", scenes, captions, rng, english)
 
 
-def _write_part(folder: Path, name: str, scenes: Sequence[Scene], captions: int, rng: random.Random) -> None:
-    with (folder / f"{name}.jsonl").open("w", encoding="utf-8", newline="\n") as file:
+def _write_part(
+    path: Path, name: str, scenes: Sequence[Scene], captions: int, rng: random.Random, english: bool = True
+) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
         for number, scene in enumerate(scenes):
             key = f"{name}-{number:05d}"
-            draw(scene, rng).save(folder / "images" / f"{key}.png", compress_level=1)
+            draw(scene, rng).save(path.parent / "images" / f"{key}.png", compress_level=1)
             record = {
                 "id": key,
                 "image": f"images/{key}.png",
-                "captions": _captions(scene, rng.sample(range(language.TEMPLATES), captions)),
+                "captions": _captions(scene, rng.sample(range(language.TEMPLATES), captions), english),
                 "label": scene.things[0].shape,
             }
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
-def _captions(scene: Scene, templates: Sequence[int]) -> list[dict[str, Any]]:
+def _captions(scene: Scene, templates: Sequence[int], english: bool) -> list[dict[str, Any]]:
     """Captions of one scene: the English ones, then each other language's in the same order."""
     return [
         {"text": caption(scene, lang, template), "lang": lang, "source": "template"}
-        | ({} if lang == "en" else {"parent": parent})
+        | ({"parent": parent} if lang != "en" and english else {})
         for lang in LANGS
+        if lang != "en" or english
         for parent, template in enumerate(templates)
     ]
