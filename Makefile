@@ -52,6 +52,7 @@ bench: setup ## Measure the claims of speed, a few minutes
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/retrieval.py --large
 	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/captioning.py --memory
 
 docs: setup ## Write docs/commands.md from the commands' help
 	$(BIN)/python docs/reference.py

@@ -42,7 +42,7 @@ def train_captioner(
     *,
     clip: Path = BASE,
     images: int = 16_000,
-    steps: int = 3000,
+    steps: int = 2500,
     batch_size: int = 192,
     lr: float = 2e-3,
     seed: int = 0,
