@@ -75,14 +75,14 @@ def caption(
         "precision": precision,
     }
     total = records.count(sources)
-    out = outputs.open_output(output, settings, runtime, overwrite=overwrite)
-    captioner = captioners.load(model, asked, runtime)
-    size = out.settings["batch_size"] or runtime.least(captioner.batch_size())
-    out.begin(batch_size=size)
-    each = f"{len(asked.prefixes)} prefixes" if len(asked.prefixes) > 1 else "1 caption each"
-    console.say(f"{model} on {captioner.runtime.describe()}, {size} images x {each} at once")
-    job = _Job(captioner, source=model, strict=strict, size=size)
-    tally = job.run(sources, out, total, workers)
+    with outputs.open_output(output, settings, runtime, overwrite=overwrite) as out:
+        captioner = captioners.load(model, asked, runtime)
+        size = out.settings["batch_size"] or runtime.least(captioner.batch_size())
+        out.begin(batch_size=size)
+        each = f"{len(asked.prefixes)} prefixes" if len(asked.prefixes) > 1 else "1 caption each"
+        console.say(f"{model} on {captioner.runtime.describe()}, {size} images x {each} at once")
+        job = _Job(captioner, source=model, strict=strict, size=size)
+        tally = job.run(sources, out, total, workers)
     if tally is not None:
         job.summary(tally, output)
 

@@ -1,7 +1,7 @@
 """Languages: their BCP-47 codes, their scripts, and what each translation backend calls them.
 
-The table is configs/languages.tsv. Its codes for googletrans, NLLB (FLORES-200) and M2M100 are those in the libraries; MADLAD
-and Marian models carry theirs in their tokenizers, where they are looked for once more.
+The table is configs/languages.tsv. Its codes for googletrans, NLLB (FLORES-200) and M2M100 are those in the libraries;
+MADLAD and Marian models carry theirs in their tokenizers, where they are looked for once more.
 """
 
 from __future__ import annotations
@@ -22,8 +22,18 @@ _PARTS = {
     "Hant": ("Hani",),
 }
 _ALIASES = {
-    **{"zh-tw": "zh-hant", "zh-hk": "zh-hant", "zh-mo": "zh-hant", "zh-cn": "zh", "zh-hans": "zh"},
-    **{"no": "nb", "iw": "he", "jw": "jv", "fil": "tl", "in": "id", "ji": "yi", "mo": "ro"},
+    "zh-tw": "zh-hant",
+    "zh-hk": "zh-hant",
+    "zh-mo": "zh-hant",
+    "zh-cn": "zh",
+    "zh-hans": "zh",
+    "no": "nb",
+    "iw": "he",
+    "jw": "jv",
+    "fil": "tl",
+    "in": "id",
+    "ji": "yi",
+    "mo": "ro",
 }
 
 

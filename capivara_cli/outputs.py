@@ -1,9 +1,10 @@
 """Where a command that works through records writes them: a file that survives being killed, or standard output.
 
-FILE.partial grows by whole batches while the work goes on. It has one line a record, in the order of the input: the
-record, or what was rejected, with the reason. Beside it FILE.partial.json says with which settings it was begun. At the
-end the lines become FILE and FILE.rejected.jsonl, byte for byte the same however often the work was interrupted. With
-several ranks each has a partial file of its own, and the first one puts their batches together.
+FILE.partial grows by whole batches while the work goes on, in the order of the input. Its lines are JSON behind a
+mark: `+` a record, `-` a record that was rejected, with the reason, `~` a part of the next record that was. Beside it
+FILE.partial.json says with which settings it was begun. At the end the lines become FILE and FILE.rejected.jsonl, byte
+for byte the same however often the work was interrupted. With several ranks each has a partial file of its own, and
+the first one puts their batches together.
 """
 
 from __future__ import annotations
@@ -13,52 +14,64 @@ import itertools
 import json
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from capivara_cli import artifacts, console
 from capivara_cli.errors import CapivaraError
 from capivara_cli.records import Record
 from capivara_cli.runtime import Runtime
 
-REJECTED = "rejected"  # key of the reason, the first one of its line
-_MARK = f'{{"{REJECTED}": '.encode()
-SHOWN = 5  # rejected records that are named on the screen; the file has all
+REJECTED = "rejected"  # key of the reason
+_KEPT, _REJECTED, _PART = b"+", b"-", b"~"
+SHOWN = 5  # of what was rejected, named on the screen; the file has all
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a record: its data, or the reason why it was rejected with the data as they came."""
+    """What became of a record.
+
+    Attributes:
+        data: the record; as it came when it was rejected.
+        reason: why it was rejected.
+        parts: what of it was rejected though it was kept: objects with `id` and the reason under `rejected`.
+    """
 
     data: dict[str, Any]
     reason: str | None = None
+    parts: tuple[dict[str, Any], ...] = ()
 
-    def line(self) -> bytes:
-        """One line of JSON, with its end."""
+    def lines(self) -> bytes:
+        """Lines of a partial file, that of the record itself last: when it is there, all are."""
         data = {key: value for key, value in self.data.items() if key != REJECTED}
-        whole = data if self.reason is None else {REJECTED: self.reason, **data}
-        return json.dumps(whole, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+        last = _KEPT + _json(data) if self.reason is None else _REJECTED + _json({REJECTED: self.reason, **data})
+        return b"".join(_PART + _json(part) for part in self.parts) + last
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
 @dataclass
 class Tally:
-    """How many records were kept and rejected, and the first names and reasons."""
+    """How many records were kept and rejected, how many parts of them, and the first names and reasons."""
 
     kept: int = 0
     rejected: int = 0
+    parts: int = 0
     first: list[str] = field(default_factory=list)
 
     def add(self, line: bytes) -> None:
         """Count a line of a partial file."""
-        if not line.startswith(_MARK):
-            self.kept += 1
-            return
-        self.rejected += 1
-        if len(self.first) < SHOWN:
-            data = json.loads(line)
+        mark = line[:1]
+        self.kept += mark == _KEPT
+        self.rejected += mark == _REJECTED
+        self.parts += mark == _PART
+        if mark != _KEPT and len(self.first) < SHOWN:
+            data = json.loads(line[1:])
             self.first.append(f"{data['id']}: {data[REJECTED]}")
 
 
@@ -91,6 +104,15 @@ class Output(ABC):
     @abstractmethod
     def finish(self) -> Tally | None:
         """Put the result in its place; None on every rank but the first."""
+
+    def close(self) -> None:  # noqa: B027
+        """Let go of the files; what is there can be gone on with."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def open_output(path: Path | None, settings: dict[str, Any], runtime: Runtime, *, overwrite: bool) -> Output:
@@ -129,10 +151,10 @@ class _Stream(Output):
         return 0
 
     def write(self, outcomes: Sequence[Outcome]) -> None:
-        for outcome in outcomes:
-            self._tally.add(outcome.line())
-            if outcome.reason is None:
-                self._stream.write(outcome.line())
+        for line in itertools.chain.from_iterable(outcome.lines().splitlines(True) for outcome in outcomes):
+            self._tally.add(line)
+            if line.startswith(_KEPT):
+                self._stream.write(line[1:])
         self._stream.flush()
 
     def finish(self) -> Tally:
@@ -154,6 +176,7 @@ class _File(Output):
         if self._begun.is_file():
             self.settings = artifacts.read_json(self._begun)
         self.partial = self._partial(runtime.rank)
+        self._file: IO[bytes] | None = None
 
     def begin(self, **settled: Any) -> None:
         self.settings |= settled
@@ -174,6 +197,7 @@ class _File(Output):
         except ImportError:  # Windows
             pass
         except OSError as error:
+            file.close()
             raise CapivaraError(f"{self.path} is being written by another process", "-o another file") from error
         return file
 
@@ -216,8 +240,8 @@ class _File(Output):
     def pass_over(self, records: Iterator[Record]) -> int:
         passed = 0
         with self.partial.open("rb") as file:
-            for passed, line in enumerate(file, start=1):
-                before, record = str(json.loads(line)["id"]), next(records, None)
+            for passed, line in enumerate(_whole(file), start=1):
+                before, record = str(json.loads(line[1:])["id"]), next(records, None)
                 if record is None or record.id != before:
                     now = f"now {record.id} ({record.where})" if record else "and is no more"
                     raise CapivaraError(
@@ -227,14 +251,19 @@ class _File(Output):
         return passed
 
     def write(self, outcomes: Sequence[Outcome]) -> None:
+        assert self._file is not None, "begin() comes first"
         try:
-            self._file.write(b"".join(outcome.line() for outcome in outcomes))
+            self._file.write(b"".join(outcome.lines() for outcome in outcomes))
             self._file.flush()
         except OSError as error:
             raise CapivaraError(f"cannot write {self.partial}: {error.strerror}", artifacts.NO_ROOM) from error
 
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
     def finish(self) -> Tally | None:
-        self._file.close()
+        self.close()
         self.runtime.barrier()
         tally = self._merge() if self.runtime.is_main else None
         self.runtime.barrier()
@@ -248,8 +277,8 @@ class _File(Output):
             rejected_file = stack.enter_context(stack.enter_context(artifacts.writing(rejected)).open("wb"))
             for line in self._lines():
                 tally.add(line)
-                (rejected_file if line.startswith(_MARK) else kept_file).write(line)
-        if not tally.rejected:
+                (kept_file if line.startswith(_KEPT) else rejected_file).write(line[1:])
+        if not tally.rejected and not tally.parts:
             rejected.unlink()
         if not tally.kept:
             self.path.unlink()
@@ -263,19 +292,35 @@ class _File(Output):
             paths = [self._partial(rank) for rank in range(self.settings["ranks"])]
             files = [stack.enter_context(path.open("rb")) for path in paths if path.is_file()]
             while files:
-                batches = [list(itertools.islice(file, size)) for file in files]
+                batches = [list(_batch(file, size)) for file in files]
                 yield from itertools.chain.from_iterable(batches)
                 if not all(batches):
                     return
 
 
+def _whole(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines of records, without those of rejected parts."""
+    return (line for line in lines if not line.startswith(_PART))
+
+
+def _batch(lines: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """The lines of the next so many records, and of their parts."""
+    records = 0
+    for line in lines:
+        yield line
+        records += not line.startswith(_PART)
+        if records == size:
+            return
+
+
 def _drop_torn_batch(partial: Path, size: int) -> None:
     """Cut the file behind its last whole batch: what a killed process was writing is done again."""
-    end = here = 0
+    end = here = records = 0
     with partial.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+        for line in file:
             here += len(line)
-            if number % size == 0 and line.endswith(b"\n"):
+            records += not line.startswith(_PART)
+            if records % size == 0 and not line.startswith(_PART) and line.endswith(b"\n"):
                 end = here
     with partial.open("rb+") as file:
         file.truncate(end)
@@ -286,16 +331,19 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def report(tally: Tally, path: Path | None) -> None:
-    """Name what was rejected. Raises CapivaraError when nothing was left."""
+def report(tally: Tally, path: Path | None, *, parts: str = "captions") -> None:
+    """Name what was rejected, and call its parts by this name. Raises CapivaraError when nothing was left."""
     if not tally.kept and not tally.rejected:
         raise CapivaraError("no records came in", "one line is one image: docs/data.md")
-    if not tally.rejected:
+    if not tally.rejected and not tally.parts:
         return
     where = f"; all are in {path}.rejected.jsonl" if path is not None and str(path) != "-" else ""
     total = tally.kept + tally.rejected
     names = "".join(f"\n  {line}" for line in tally.first)
-    more = f"\n  and {tally.rejected - len(tally.first):,} more" if tally.rejected > len(tally.first) else ""
+    left = tally.rejected + tally.parts - len(tally.first)
+    names += f"\n  and {left:,} more" if left else ""
     if not tally.kept:
-        raise CapivaraError(f"nothing was left: {tally.rejected:,} of {total:,} rejected{where}{names}{more}")
-    console.warn(f"{tally.rejected:,} of {total:,} rejected{where}{names}{more}")
+        raise CapivaraError(f"nothing was left: {tally.rejected:,} of {total:,} rejected{where}{names}")
+    what = [f"{tally.rejected:,} of {total:,} records rejected"] if tally.rejected else []
+    what += [f"{tally.parts:,} {parts} rejected"] if tally.parts else []
+    console.warn(f"{', '.join(what)}{where}{names}")

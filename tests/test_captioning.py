@@ -12,12 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from capivara_cli.commands import main
 from PIL import Image
 
 from capivara_cli.captioning import caption
 from capivara_cli.console import clean
+from capivara_cli.errors import CapivaraError
 from tests import small_models
 from tests.conftest import Process, command
+from tests.test_distributed import torchrun
 
 Capivara = Callable[..., Process]
 
@@ -142,43 +145,52 @@ def mixed(folder: Path) -> None:
     (folder / "text.jpg").write_text("no image at all")
 
 
-def test_every_kind_of_image_is_described_or_rejected_by_name(capivara: Capivara, talker: Path, tmp_path: Path) -> None:
+def test_every_kind_of_image_is_described_or_rejected_by_name(
+    talker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     mixed(tmp_path / "mixed")
-    flags = ["--model", talker, "--max-new-tokens", 4, "-o", "out.jsonl"]
-    result = capivara("caption", "mixed", *flags)
-    assert result.returncode == 0, result.stderr
+    monkeypatch.chdir(tmp_path)
+    flags: dict[str, Any] = {"model": str(talker), "max_new_tokens": 4}
+    caption(["mixed"], Path("out.jsonl"), **flags)
     rejected = lines(tmp_path / "out.jsonl.rejected.jsonl")
     reasons = {record["id"]: record["rejected"] for record in rejected}
     assert set(reasons) == {"mixed/empty.png", "mixed/text.jpg", "mixed/torn.jpg"}
     assert "truncated" in reasons["mixed/torn.jpg"]
     assert len(lines(tmp_path / "out.jsonl")) == 10
-    assert "3 of 13 rejected" in result.stderr
-    assert "mixed/text.jpg: not an image" in result.stderr
+    said = capsys.readouterr().err
+    assert "3 of 13 records rejected" in said
+    assert "mixed/text.jpg: not an image" in said
     # What was rejected is a source again, once it has been put right.
     (tmp_path / "mixed" / "torn.jpg").write_bytes((tmp_path / "mixed" / "photo.jpg").read_bytes())
-    result = capivara("caption", "out.jsonl.rejected.jsonl", *flags[:-1], "more.jsonl")
+    caption(["out.jsonl.rejected.jsonl"], Path("more.jsonl"), **flags)
     assert [record["id"] for record in lines(tmp_path / "more.jsonl")] == ["mixed/torn.jpg"]
     assert "rejected" not in lines(tmp_path / "more.jsonl")[0]
 
 
+def listed(photos: Path, count: int) -> list[dict[str, str]]:
+    return [{"id": str(n), "image": str(path)} for n, path in enumerate(sorted(photos.rglob("*.png"))[:count])]
+
+
+def write(path: Path, found: list[dict[str, str]]) -> Path:
+    path.write_text("".join(json.dumps(record) + "\n" for record in found))
+    return path
+
+
 def test_strict_stops_at_the_first_and_what_was_done_is_gone_on_with(
-    capivara: Capivara, talker: Path, photos: Path, tmp_path: Path
+    talker: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    listed = [{"id": str(n), "image": str(photos / "b" / f"{n:02d}.png")} for n in range(0, 12, 2)]
-    listed.insert(4, {"id": "bad", "image": "missing.png"})
-    (tmp_path / "in.jsonl").write_text("".join(json.dumps(record) + "\n" for record in listed))
-    flags = ["--model", talker, "--max-new-tokens", 4, "--batch-size", 2, "-o", "out.jsonl"]
-    result = capivara("caption", "in.jsonl", "--strict", *flags)
-    assert result.returncode == 1
-    assert "in.jsonl:5" in result.stderr
-    assert "no such file" in result.stderr
-    assert not (tmp_path / "out.jsonl").exists()
+    found = listed(photos, 7)
+    found[4] = {"id": "bad", "image": "missing.png"}
+    flags: dict[str, Any] = {"model": str(talker), "max_new_tokens": 4, "batch_size": 2, "strict": True}
+    source, out = write(tmp_path / "in.jsonl", found), tmp_path / "out.jsonl"
+    with pytest.raises(CapivaraError, match=r"in\.jsonl:5: .*missing\.png: no such file"):
+        caption([source], out, **flags)
+    assert not out.exists()
     assert len((tmp_path / "out.jsonl.partial").read_text().splitlines()) == 4
-    (tmp_path / "missing.png").write_bytes((photos / "b" / "00.png").read_bytes())
-    result = capivara("caption", "in.jsonl", "--strict", *flags)
-    assert result.returncode == 0, result.stderr
-    assert "going on after 4 records" in result.stderr
-    assert len(lines(tmp_path / "out.jsonl")) == 7
+    (tmp_path / "missing.png").write_bytes(Path(found[0]["image"]).read_bytes())
+    caption([source], out, **flags)
+    assert "going on after 4 records" in capsys.readouterr().err
+    assert len(lines(out)) == 7
 
 
 KILLS = """
@@ -227,11 +239,10 @@ print("kills", kills, "finished", finished)
 def test_after_any_number_of_kills_the_bytes_are_those_of_an_undisturbed_run(
     talker: Path, photos: Path, tmp_path: Path
 ) -> None:
-    images = sorted(photos.rglob("*.png")) * 4
-    listed = [{"id": str(number), "image": str(path)} for number, path in enumerate(images)]
+    found = [record | {"id": f"{turn}-{record['id']}"} for turn in range(4) for record in listed(photos, 24)]
     for number in (5, 40, 41, 90):
-        listed[number]["image"] = "missing.png"
-    (tmp_path / "in.jsonl").write_text("".join(json.dumps(record) + "\n" for record in listed))
+        found[number]["image"] = "missing.png"
+    write(tmp_path / "in.jsonl", found)
     script = tmp_path / "kills.py"
     script.write_text(KILLS)
     (tmp_path / "out").mkdir()
@@ -244,37 +255,27 @@ def test_after_any_number_of_kills_the_bytes_are_those_of_an_undisturbed_run(
     assert len(lines(tmp_path / "out" / "whole.jsonl.rejected.jsonl")) == 4
 
 
-def test_other_settings_and_other_records_are_refused_by_name(
-    capivara: Capivara, talker: Path, photos: Path, tmp_path: Path
-) -> None:
-    listed = [{"id": str(n), "image": str(photos / "b" / f"{n:02d}.png")} for n in range(0, 8, 2)]
-    listed.append({"id": "bad", "image": "missing.png"})
-    (tmp_path / "in.jsonl").write_text("".join(json.dumps(record) + "\n" for record in listed))
-    flags = ["caption", "in.jsonl", "--model", talker, "--batch-size", 2, "-o", "out.jsonl", "--strict"]
-    assert capivara(*flags, "--max-new-tokens", 4).returncode == 1
-    other = capivara(*flags, "--max-new-tokens", 5, "--num-beams", 2)
-    assert other.returncode == 1
-    assert "--max-new-tokens 4, now 5" in other.stderr
-    assert "--num-beams 1, now 2" in other.stderr
-    assert "--overwrite" in other.stderr
-    (tmp_path / "in.jsonl").write_text("".join(json.dumps(record) + "\n" for record in listed[1:]))
-    changed = capivara(*flags, "--max-new-tokens", 4)
-    assert changed.returncode == 1
-    assert "number 1 was 0, now 2" in changed.stderr
+def test_other_settings_and_other_records_are_refused_by_name(talker: Path, photos: Path, tmp_path: Path) -> None:
+    found = [*listed(photos, 4), {"id": "bad", "image": "missing.png"}]
+    flags: dict[str, Any] = {"model": str(talker), "batch_size": 2, "strict": True}
+    source, out = write(tmp_path / "in.jsonl", found), tmp_path / "out.jsonl"
+    with pytest.raises(CapivaraError, match="no such file"):
+        caption([source], out, max_new_tokens=4, **flags)
+    with pytest.raises(CapivaraError, match="--max-new-tokens 4, now 5; --num-beams 1, now 2"):
+        caption([source], out, max_new_tokens=5, num_beams=2, **flags)
+    write(source, found[1:])
+    with pytest.raises(CapivaraError, match="number 1 was 0, now 1"):
+        caption([source], out, max_new_tokens=4, **flags)
 
 
 def test_two_ranks_write_what_one_writes(talker: Path, photos: Path, tmp_path: Path) -> None:
-    listed = [{"id": str(n), "image": str(path)} for n, path in enumerate(sorted(photos.rglob("*.png")))]
-    listed[7]["image"] = "missing.png"
-    (tmp_path / "in.jsonl").write_text("".join(json.dumps(record) + "\n" for record in listed[:23]))
+    found = listed(photos, 23)
+    found[7]["image"] = "missing.png"
+    write(tmp_path / "in.jsonl", found)
     flags = ["caption", "in.jsonl", "--model", str(talker), "--max-new-tokens", "4", "--batch-size", "3"]
-    for ranks, name in ((1, "one"), (2, "two")):
-        line = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m"]
-        result = subprocess.run(
-            [*line, "capivara_cli", *flags, "-o", f"{name}.jsonl"],
-            cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False,
-        )  # fmt: skip
-        assert result.returncode == 0, result.stderr
+    result = torchrun("-m", "capivara_cli", *flags, "-o", "two.jsonl", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    caption([tmp_path / "in.jsonl"], tmp_path / "one.jsonl", model=str(talker), max_new_tokens=4, batch_size=3)
     for end in ("", ".rejected.jsonl"):
         assert (tmp_path / f"two.jsonl{end}").read_bytes() == (tmp_path / f"one.jsonl{end}").read_bytes()
     assert not list(tmp_path.glob("*partial*"))
@@ -342,29 +343,35 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(
-    arguments: list[str], message: str, hint: str, capivara: Capivara, tmp_path: Path
+    arguments: list[str],
+    message: str,
+    hint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "there.jsonl").write_text('{"image": "a.png"}\n')
     (tmp_path / "bad.jsonl").write_text('{"image": "a.png"}\n{"id": 7}\n')
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     before = sorted(tmp_path.iterdir())
-    result = capivara("caption", *arguments)
-    assert result.returncode == 1
-    assert message in result.stderr
-    assert hint in result.stderr
-    assert result.stderr.startswith("error: ")
-    assert len(result.stderr.splitlines()) <= 2
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["capivara", "caption", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert message in said
+    assert hint in said
+    assert said.startswith("error: ")
+    assert len(said.splitlines()) <= 2
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_nothing_that_can_be_used_is_an_error_and_leaves_no_file(
-    capivara: Capivara, talker: Path, tmp_path: Path
-) -> None:
+def test_nothing_that_can_be_used_is_an_error_and_leaves_no_file(talker: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_text("no image")
-    result = capivara("caption", "bad.jpg", "--model", talker, "-o", "out.jsonl")
-    assert result.returncode == 1
-    assert "nothing was left: 1 of 1 rejected" in result.stderr
+    with pytest.raises(CapivaraError, match="nothing was left: 1 of 1 rejected"):
+        caption([tmp_path / "bad.jpg"], tmp_path / "out.jsonl", model=str(talker))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jpg", "out.jsonl.rejected.jsonl"]
 
 

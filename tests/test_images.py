@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from capivara_cli import images
+from capivara_cli.errors import CapivaraError
 from capivara_cli.images import ImageRef, ImageRejected
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -274,3 +275,28 @@ def test_a_shard_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
 def test_a_member_whose_name_is_not_unicode_has_an_identity(tmp_path: Path) -> None:
     (tmp_path / "s.tar").touch()
     assert len(images.identity(ImageRef.parse("s.tar#\ud800.jpg", tmp_path))) == 16
+
+
+def test_images_come_in_the_order_of_their_paths(tmp_path: Path) -> None:
+    for name in ("b.jpg", "a/z.jpg", "a.jpg", "a/b/c.png", "a-b/1.gif", "B/2.webp", "a/b.png", "ä/1.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert list(images.find(tmp_path)) == sorted(path for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_links_to_images_are_followed_and_links_to_folders_are_not(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "1.jpg").write_bytes(b"")
+    (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "2.jpg").symlink_to(tmp_path / "in" / "1.jpg")
+    (tmp_path / "in" / "3.jpg").symlink_to(tmp_path / "nowhere")
+    assert [path.name for path in images.find(tmp_path)] == ["1.jpg", "2.jpg"]
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(folder: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(CapivaraError, match=f"cannot read the folder {tmp_path}: Permission denied"):
+        list(images.find(tmp_path))

@@ -143,7 +143,7 @@ def test_a_folder_gives_its_images_without_captions(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     found = list(records.read(tmp_path))
-    assert [record.id for record in found] == ["a/1.jpg", "b/2.PNG"]
+    assert [record.id for record in found] == [str(tmp_path / "a" / "1.jpg"), str(tmp_path / "b" / "2.PNG")]
     assert found[0].image == ImageRef(str(tmp_path / "a" / "1.jpg"))
 
 
@@ -246,4 +246,59 @@ def test_an_empty_image_gives_way_to_the_file_name(tmp_path: Path) -> None:
 def test_a_folder_that_is_named_like_an_image_is_not_one(tmp_path: Path) -> None:
     (tmp_path / "dir.jpg").mkdir()
     Image.new("RGB", (2, 2)).save(tmp_path / "dir.jpg" / "a.png")
-    assert [record.id for record in records.read(tmp_path)] == ["dir.jpg/a.png"]
+    assert [record.id for record in records.read(tmp_path)] == [str(tmp_path / "dir.jpg" / "a.png")]
+
+
+def test_an_images_id_is_its_path_as_it_was_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    Image.new("RGB", (2, 2)).save(tmp_path / "a" / "1.png")
+    for source in ("a", "./a", "a/1.png"):
+        (record,) = records.read(source)
+        assert (record.id, record.data["image"]) == ("a/1.png", "a/1.png")
+        assert record.image == ImageRef(str(tmp_path / "a" / "1.png"))
+    with pytest.raises(CapivaraError, match=r"a/2\.png: no such file"):
+        list(records.read("a/2.png"))
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        ("images/1.jpg", "../in/images/1.jpg"),
+        ("../1.jpg", "../1.jpg"),
+        ("x.tar#1.jpg", "../in/x.tar#1.jpg"),
+        ("/data/1.jpg", "/data/1.jpg"),
+    ],
+)
+@pytest.mark.parametrize("key", ["image", "file_name"])
+def test_a_record_in_another_folder_names_the_same_image(image: str, expected: str, key: str, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (record,) = records.read(write(tmp_path / "in" / "a.jsonl", {key: image, "votes": 3}))
+    moved = record.for_folder(tmp_path / "out")
+    assert moved == {"id": image, key: expected, "votes": 3}
+    assert ImageRef.parse(moved[key], tmp_path / "out") == record.image
+    assert record.for_folder(tmp_path / "in")[key] == image
+
+
+def test_a_record_keeps_an_id_of_zero(tmp_path: Path) -> None:
+    (record,) = records.read(write(tmp_path / "a.jsonl", {"id": 0, "image": "1.jpg"}))
+    assert record.for_folder(tmp_path)["id"] == 0
+
+
+def test_an_id_that_comes_twice_is_named_with_both_places(tmp_path: Path) -> None:
+    one = write(tmp_path / "a.jsonl", {"id": "x", "image": "1.jpg"}, {"id": "y", "image": "1.jpg"})
+    two = write(tmp_path / "b.jsonl", {"id": "y", "image": "2.jpg"})
+    assert [record.id for record in records.stream([one])] == ["x", "y"]
+    with pytest.raises(CapivaraError, match=r"b\.jsonl:1: the id y is that of .*a\.jsonl:2 too"):
+        list(records.stream([one, two]))
+
+
+def test_records_are_counted_and_checked_before_the_work(tmp_path: Path) -> None:
+    assert records.count([write(tmp_path / "a.jsonl", DOG, {**DOG, "id": "other"})]) == 2
+    assert records.count(["-"]) is None
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CapivaraError, match="empty: no images in it") as error:
+        records.count([tmp_path / "empty"])
+    assert ".jpg" in (error.value.hint or "")
+    with pytest.raises(CapivaraError, match=r"none\.jsonl: no records in it"):
+        records.count([write(tmp_path / "none.jsonl")])

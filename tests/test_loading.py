@@ -1,0 +1,68 @@
+"""Images are decoded ahead, in order, and no further ahead than needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from capivara_cli import images
+from capivara_cli.images import ImageRef
+from capivara_cli.loading import load_images
+
+
+def prepare(ref: ImageRef) -> Tensor:
+    image = images.load(ref)
+    if image.width == 3:
+        raise ValueError("three is too few")
+    return torch.tensor(image.getpixel((0, 0)))
+
+
+@pytest.fixture
+def refs(tmp_path: Path) -> list[ImageRef]:
+    """Ten images; of each, its number is the red of its pixels."""
+    for number in range(10):
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    Image.new("RGB", (3, 4)).save(tmp_path / "6.png")
+    (tmp_path / "3.png").unlink()
+    return [ImageRef(str(tmp_path / f"{number}.png")) for number in range(10)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_images_come_in_order_with_reasons_for_those_that_do_not(workers: int, refs: list[ImageRef]) -> None:
+    found = list(load_images(iter([refs[:4], refs[4:8], refs[8:]]), prepare, workers=workers))
+    assert [good for good, _, _ in found] == [[0, 1, 2], [0, 1, 3], [0, 1]]
+    assert [values[:, 0].tolist() for _, values, _ in found] == [[0, 1, 2], [4, 5, 7], [8, 9]]
+    assert [reasons for _, _, reasons in found] == [
+        {3: "no such file"},
+        {2: "cannot be prepared for the model: three is too few"},
+        {},
+    ]
+
+
+def test_batches_are_asked_for_as_they_are_needed(refs: list[ImageRef]) -> None:
+    asked = 0
+
+    def batches() -> Iterator[list[ImageRef]]:
+        nonlocal asked
+        for _ in range(1000):
+            asked += 1
+            yield refs[:1]
+
+    loaded = load_images(batches(), prepare, workers=2)
+    next(loaded)
+    assert asked <= 6
+
+
+def test_tensors_of_several_shapes_come_in_a_list(refs: list[ImageRef]) -> None:
+    def shaped(ref: ImageRef) -> Tensor:
+        return torch.zeros(int(Path(ref.path).stem) + 1)
+
+    ((_, values, _),) = load_images(iter([refs[:3]]), shaped, workers=0)
+    assert [len(value) for value in values] == [1, 2, 3]
+    ((good, nothing, reasons),) = load_images(iter([refs[3:4]]), prepare, workers=0)
+    assert (good, len(nothing), len(reasons)) == ([], 0, 1)
