@@ -79,8 +79,7 @@ def caption(
         captioner = captioners.load(model, asked, runtime)
         size = out.settings["batch_size"] or runtime.least(captioner.batch_size())
         out.begin(batch_size=size)
-        each = f"{len(asked.prefixes)} prefixes" if len(asked.prefixes) > 1 else "1 caption each"
-        console.say(f"{model} on {captioner.runtime.describe()}, {size} images x {each} at once")
+        console.say(f"{model} on {captioner.runtime.describe()}, {size} images at once")
         job = _Job(captioner, source=model, strict=strict, size=size)
         tally = job.run(sources, out, total, workers)
     if tally is not None:

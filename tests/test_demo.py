@@ -43,6 +43,13 @@ def test_the_language_is_learnt_and_english_is_not_forgotten(folder: Path) -> No
     assert after["en"] > before["en"] - 3
 
 
+def test_the_english_captions_are_the_captioners_own(folder: Path) -> None:
+    found = [json.loads(line) for line in (folder / "data" / "train.jsonl").read_text().splitlines()]
+    english = [caption for record in found for caption in record["captions"] if caption["lang"] == "en"]
+    assert {caption["source"] for caption in english} == {"models/captioner"}
+    assert len(english) > 2.9 * len(found)
+
+
 def test_another_language_uses_what_is_there(folder: Path, capivara: Capivara) -> None:
     drawn = (folder / "data" / "train.jsonl").stat().st_mtime_ns
     result = capivara("demo", folder, "--lang", "xh")

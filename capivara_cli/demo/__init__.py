@@ -16,7 +16,7 @@ CAPTIONER = MODELS / "captioner"
 """The captioner that is shipped: a BLIP-2 that describes the world in English."""
 
 LANGUAGES = ("hi", "pt", "xh")
-TRAIN_IMAGES = 6000
+TRAIN_IMAGES = 4000
 TEST_IMAGES = 500
 PREFIXES = """# What the captioner's sentences begin with: it was brought up on them.
 - a picture of
