@@ -113,6 +113,14 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it. Raises CapivaraError when that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CapivaraError(f"cannot make the folder {folder}: {error.strerror}", NO_ROOM) from error
+
+
 def append_line(path: Path, line: str) -> None:
     """Add a line to a UTF-8 text file. Raises CapivaraError when it cannot be written."""
     try:

@@ -122,10 +122,7 @@ def _check(sources: Sequence[str | Path], output: Path | None, **numbers: int | 
     for name, number in numbers.items():
         if number is not None and number < 1:
             raise CapivaraError(f"--{name.replace('_', '-')} {number}: at least 1")
-    if output is not None and output.exists():
-        for source in sources:
-            if Path(source).exists() and Path(source).samefile(output):
-                raise CapivaraError(f"{output} is read and cannot be written too", "-o another file")
+    outputs.check_not_read(sources, output)
 
 
 @dataclass
@@ -150,7 +147,7 @@ class _Job:
         """Describe what is not described yet. Gives the tally on the first rank."""
         runtime, batch = self.captioner.runtime, out.settings["batch_size"]
         found = records.stream(sources) if total is None else itertools.chain.from_iterable(map(records.read, sources))
-        own = _share(found, batch, runtime)
+        own = outputs.share(found, batch, runtime)
         begun = out.pass_over(own)
         if begun:
             console.say(f"going on after {begun * runtime.world_size:,} records")
@@ -237,13 +234,6 @@ class _Job:
                 table.add_row(Text(console.clean(name), overflow="ellipsis", no_wrap=True), console.clean(text))
             console.show(table)
         outputs.report(tally, output)
-
-
-def _share(found: Iterator[Record], size: int, runtime: Runtime) -> Iterator[Record]:
-    """This rank's records: whole batches in turn, as the outputs put them together again."""
-    for number, record in enumerate(found):
-        if number // size % runtime.world_size == runtime.rank:
-            yield record
 
 
 def _refs(own: Iterator[Record], size: int, waiting: deque[list[Record]]) -> Iterator[list[Any]]:

@@ -81,8 +81,10 @@ class Output(ABC):
     Attributes:
         folder: what relative image paths in it are relative to.
         settings: what the work was begun with, `auto` settled as it was then.
+        streams: whether what is written is read at once: batches may be of any size.
     """
 
+    streams = False
     folder: Path
     settings: dict[str, Any]
 
@@ -135,8 +137,25 @@ def open_output(path: Path | None, settings: dict[str, Any], runtime: Runtime, *
     return _File(path, settings, runtime, overwrite=overwrite)
 
 
+def share(found: Iterator[Record], size: int, runtime: Runtime) -> Iterator[Record]:
+    """This rank's records: whole batches in turn, as the first rank puts them together again."""
+    for number, record in enumerate(found):
+        if number // size % runtime.world_size == runtime.rank:
+            yield record
+
+
+def check_not_read(sources: Iterable[str | Path], path: Path | None) -> None:
+    """Raise CapivaraError when FILE is one of the sources."""
+    if path is not None and path.exists():
+        for source in sources:
+            if Path(source).exists() and Path(source).samefile(path):
+                raise CapivaraError(f"{path} is read and cannot be written too", "-o another file")
+
+
 class _Stream(Output):
     """Standard output: nothing is kept of it, so nothing is gone on with."""
+
+    streams = True
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.folder = Path.cwd()

@@ -13,7 +13,7 @@ from capivara_cli.console import clean
 from capivara_cli.errors import CapivaraError
 from capivara_cli.runtime import leave
 
-from . import caption, demo, merge_lora, retrieve_eval, train
+from . import caption, demo, merge_lora, retrieve_eval, train, translate
 
 app = typer.Typer(
     name="capivara",
@@ -23,7 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for module in (caption, train, merge_lora, retrieve_eval, demo):
+for module in (caption, translate, train, merge_lora, retrieve_eval, demo):
     app.command(module.__name__.rpartition(".")[2].replace("_", "-"))(module.command)
 
 

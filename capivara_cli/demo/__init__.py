@@ -6,7 +6,7 @@ import contextlib
 import shutil
 from pathlib import Path
 
-from capivara_cli import artifacts, console
+from capivara_cli import artifacts, console, records
 from capivara_cli.errors import CapivaraError, nearest
 
 MODELS = Path(__file__).parent / "models"
@@ -14,6 +14,9 @@ BASE = MODELS / "base"
 """The base model that is shipped: a CLIP that knows the world in English and hardly in other languages."""
 CAPTIONER = MODELS / "captioner"
 """The captioner that is shipped: a BLIP-2 that describes the world in English."""
+
+TRANSLATOR = MODELS / "translator"
+"""The translator that is shipped: an NLLB from English to the world's other languages."""
 
 LANGUAGES = ("hi", "pt", "xh")
 TRAIN_IMAGES = 4000
@@ -42,10 +45,10 @@ eval_every: 50
 def demo(
     folder: Path, *, lang: str = "hi", overwrite: bool = False, device: str = "auto", seed: int = 0
 ) -> list[dict[str, object]]:
-    """Make the folder, train an adapter in it, merge it and evaluate before and after. Returns the results.
+    """Make the folder, caption, translate, train, merge, and evaluate before and after. Returns the results.
 
     Everything runs inside the folder, as if typed there. What an earlier demo left is used: another language
-    needs neither the captions nor the images' embeddings again.
+    needs neither the captions nor the images' embeddings again, and the first language's translations are remembered.
 
     Raises:
         CapivaraError: another language, or a folder that holds something else.
@@ -54,6 +57,7 @@ def demo(
     from capivara_cli.merging import merge_lora
     from capivara_cli.retrieval import retrieve_eval
     from capivara_cli.training import train
+    from capivara_cli.translation import translate
 
     if lang not in LANGUAGES:
         raise CapivaraError(f"the demo's world has no {lang}{nearest(lang, list(LANGUAGES))}", "--lang hi, pt or xh")
@@ -61,15 +65,32 @@ def demo(
     run, merged, result = Path(f"runs/{lang}-lora"), Path(f"clip-{lang}"), Path(f"results/{lang}.json")
     with contextlib.chdir(folder):
         _typed(f"cd {folder}")
-        scenes, train_data = Path("data/scenes.jsonl"), Path("data/train.jsonl")
-        if overwrite or not train_data.is_file():
-            _typed(f"capivara caption {scenes} --model models/captioner --prefixes prefixes.yaml -o {train_data}")
+        scenes, captions, train_data = (Path(f"data/{name}.jsonl") for name in ("scenes", "captions", "train"))
+        if overwrite or not captions.is_file():
+            _typed(f"capivara caption {scenes} --model models/captioner --prefixes prefixes.yaml -o {captions}")
             caption(
                 [scenes],
-                train_data,
+                captions,
                 model="models/captioner",
                 prefixes="prefixes.yaml",
                 overwrite=overwrite,
+                device=device,
+                seed=seed,
+            )
+        there = [] if overwrite or not train_data.is_file() else _languages(train_data)
+        if lang not in there:
+            to, again = [*there, lang], train_data.is_file()
+            _typed(
+                f"capivara translate {captions} --to {','.join(to)} --backend nllb --model models/translator"
+                f" -o {train_data}{' --overwrite' if again else ''}"
+            )
+            translate(
+                [captions],
+                train_data,
+                to=to,
+                backend="nllb",
+                model="models/translator",
+                overwrite=again,
                 device=device,
                 seed=seed,
             )
@@ -94,8 +115,14 @@ def demo(
     return results
 
 
+def _languages(data: Path) -> list[str]:
+    """The languages beside English that its captions are in."""
+    found = records.languages(records.read(data))
+    return [lang for lang in LANGUAGES if found[lang]]
+
+
 def _prepare(folder: Path, *, overwrite: bool, seed: int) -> None:
-    """Write settings, images, captions in the other languages and the models, unless they are there."""
+    """Write settings, images without captions and the models, unless they are there."""
     from capivara_cli.clip import relocate
     from capivara_cli.demo.world import write_world
 
@@ -105,9 +132,9 @@ def _prepare(folder: Path, *, overwrite: bool, seed: int) -> None:
             raise CapivaraError(f"{folder} holds something else than a demo", "capivara demo FOLDER makes it elsewhere")
         artifacts.write_text(settings, SETTINGS)  # first, so that an interrupted demo is known as one
     if overwrite or not data.is_dir():
-        console.say(f"drawing {TRAIN_IMAGES + TEST_IMAGES:,} scenes, with captions in {', '.join(LANGUAGES)}")
+        console.say(f"drawing {TRAIN_IMAGES + TEST_IMAGES:,} scenes")
         with artifacts.writing(data) as temporary:
-            write_world(temporary, train=TRAIN_IMAGES, test=TEST_IMAGES, seed=seed, english=False)
+            write_world(temporary, train=TRAIN_IMAGES, test=TEST_IMAGES, seed=seed, captioned=False)
     artifacts.write_text(folder / "prefixes.yaml", PREFIXES)
     if overwrite or not models.is_dir():
         with artifacts.writing(models) as temporary:
@@ -124,8 +151,8 @@ def _next(folder: Path, lang: str) -> None:
     console.say(
         f"""
 Next:
+  capivara demo {folder} --lang {other}         another language; captions and images are not made again
   cd {folder}
-  capivara train --lang {other} --lora           another language; the images are not encoded again
   capivara train --lang {lang} --lora --set 'keep={{}}' -o runs/{lang}-alone
                                             without English in the batches: what is forgotten?
   capivara retrieve-eval --help             your own test set

@@ -213,7 +213,7 @@ def _star() -> list[tuple[float, float]]:
 
 
 def write_world(
-    folder: Path, *, train: int = 6000, test: int = 500, seed: int = 0, captions: int = 2, english: bool = True
+    folder: Path, *, train: int = 6000, test: int = 500, seed: int = 0, captions: int = 2, captioned: bool = True
 ) -> None:
     """Write `train.jsonl`, `test.jsonl` and their pictures under `images/`.
 
@@ -227,8 +227,8 @@ def write_world(
         test: test pictures, see `held_out_scenes`.
         seed: of all that is drawn by lot: the same seed writes the same files.
         captions: 1 to 4.
-        english: without, the training records are in `scenes.jsonl` and have no English captions: those are for
-            a captioner to make.
+        captioned: if not, the training records are in `scenes.jsonl` and have no captions: those are for a
+            captioner and a translator to make.
 
     Raises:
         ValueError: more test pictures than held-out meanings, or more captions than templates.
@@ -237,12 +237,13 @@ def write_world(
     scenes = list(itertools.islice(training_scenes(rng), train))
     (folder / "images").mkdir(parents=True, exist_ok=True)
     _write_part(folder / "test.jsonl", "test", held_out_scenes(test, rng), 1, rng)
-    _write_part(folder / ("train.jsonl" if english else "scenes.jsonl"), "train", scenes, captions, rng, english)
+    if captioned:
+        _write_part(folder / "train.jsonl", "train", scenes, captions, rng)
+    else:
+        _write_part(folder / "scenes.jsonl", "train", scenes, 0, rng)
 
 
-def _write_part(
-    path: Path, name: str, scenes: Sequence[Scene], captions: int, rng: random.Random, english: bool = True
-) -> None:
+def _write_part(path: Path, name: str, scenes: Sequence[Scene], captions: int, rng: random.Random) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for number, scene in enumerate(scenes):
             key = f"{name}-{number:05d}"
@@ -250,18 +251,17 @@ def _write_part(
             record = {
                 "id": key,
                 "image": f"images/{key}.png",
-                "captions": _captions(scene, rng.sample(range(language.TEMPLATES), captions), english),
+                "captions": _captions(scene, rng.sample(range(language.TEMPLATES), captions)),
                 "label": scene.things[0].shape,
             }
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
-def _captions(scene: Scene, templates: Sequence[int], english: bool) -> list[dict[str, Any]]:
+def _captions(scene: Scene, templates: Sequence[int]) -> list[dict[str, Any]]:
     """Captions of one scene: the English ones, then each other language's in the same order."""
     return [
         {"text": caption(scene, lang, template), "lang": lang, "source": "template"}
-        | ({"parent": parent} if lang != "en" and english else {})
+        | ({} if lang == "en" else {"parent": parent})
         for lang in LANGS
-        if lang != "en" or english
         for parent, template in enumerate(templates)
     ]

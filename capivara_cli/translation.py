@@ -1,0 +1,505 @@
+"""`translate`: captions into other languages; each distinct text once ever, and none that cannot be right."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import queue
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from capivara_cli import artifacts, console, outputs, records
+from capivara_cli.errors import CapivaraError
+from capivara_cli.languages import BACKENDS, Language, find
+from capivara_cli.outputs import Outcome, Output, Tally
+from capivara_cli.records import Record
+from capivara_cli.runtime import Runtime
+from capivara_cli.translators import Failure, Translator, checks
+from capivara_cli.translators.memory import Memory, default_path
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+WINDOW = 512  # records at once: enough texts to sort by length or to join, few enough to hold
+ATTEMPTS = 3  # at a text of which no translation came
+KEEP_SECONDS = 0.5  # what came is remembered at least so often: a killed process has not paid in vain
+SAMPLES = 3  # translations that are shown at the end
+ENGINES = ("transformers", "ctranslate2")
+
+_PLACEHOLDER = re.compile(r"\{[^{}\s]*\}")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Who is to translate, and how."""
+
+    to: tuple[str, ...]
+    origin: str = "en"
+    backend: str = "google"
+    model: str | None = None
+    engine: str = "transformers"
+    google_url: str | None = None
+    concurrency: int = 4
+    rate: float = 5.0
+    timeout: float = 30.0
+    retries: int = 6
+    batch_tokens: int | None = None
+
+
+def translate(
+    sources: Sequence[str | Path],
+    output: Path | None = None,
+    *,
+    to: Sequence[str],
+    origin: str = "en",
+    backend: str = "google",
+    model: str | None = None,
+    engine: str = "transformers",
+    memory: str | Path | None = None,
+    google_url: str | None = None,
+    concurrency: int = 4,
+    rate: float = 5.0,
+    timeout: float = 30.0,
+    retries: int = 6,
+    batch_tokens: int | None = None,
+    strict: bool = False,
+    overwrite: bool = False,
+    device: str = "auto",
+    precision: str = "auto",
+    seed: int = 0,
+) -> None:
+    """Translate the captions of records, or the names and templates of a class file.
+
+    Args:
+        sources: JSONL files, folders, shards, `-`; or one class file (.json, .yaml).
+        output: file to write; None is standard output. What an interrupted run left is gone on with.
+        to: BCP-47 codes of the targets.
+        origin: code of the captions to translate.
+        backend: google, nllb, m2m100, madlad or marian.
+        model: name on the hub or folder; None is the backend's default.
+        engine: transformers or ctranslate2.
+        memory: SQLite file of what was translated before, `none`, or None for the one in the cache folder.
+        google_url: `HOST[:PORT]` instead of Google's own.
+        concurrency: requests under way at once.
+        rate: requests a second, at most.
+        timeout: seconds to wait for a reply.
+        retries: how often a request that failed is made again.
+        batch_tokens: padded source tokens that a model takes at once.
+        strict: stop at the first caption that cannot be translated.
+        overwrite: begin anew.
+        device, precision, seed: see `Runtime`.
+
+    Raises:
+        CapivaraError: bad records, an unknown language or model, a service that gives no translations, other settings
+            than those the output was begun with, or with `strict` a caption without a translation.
+    """
+    asked = Asked(
+        tuple(dict.fromkeys(to)), origin, backend, model, engine, google_url, concurrency, rate, timeout, retries,
+        batch_tokens,
+    )  # fmt: skip
+    languages = _check(asked, sources, output)
+    runtime = _runtime(asked, device, precision, seed)
+    # One for all languages, unless it is a model of one pair.
+    apart = backend == "marian" and model is None
+    first = _translator(asked, asked.to[0], runtime)
+    translators = {target: _translator(asked, target, runtime) if apart else first for target in asked.to}
+    for target, translator in translators.items():
+        translator.check(target)
+    try:
+        if _is_class_file(sources):
+            with _open_memory(memory) as known:
+                job = _Job(translators, languages, known, asked, strict=True)
+                _translate_classes(Path(sources[0]), output, job, overwrite=overwrite)
+            return
+        settings = {
+            "sources": [str(source) for source in sources],
+            "to": list(asked.to),
+            "from": origin,
+            "backend": backend,
+            "model": translators[asked.to[0]].model,
+            "engine": engine,
+            "batch_size": WINDOW,
+        }
+        total = records.count(sources)
+        with outputs.open_output(output, settings, runtime, overwrite=overwrite) as out:
+            out.begin()
+            _note_licence(backend, model)
+            with _open_memory(memory) as known:
+                job = _Job(translators, languages, known, asked, strict=strict)
+                tally = job.run(sources, out, total, runtime)
+        if tally is not None:
+            job.summary(tally, output)
+    finally:
+        for translator in set(translators.values()):
+            translator.close()
+
+
+def _check(asked: Asked, sources: Sequence[str | Path], output: Path | None) -> dict[str, Language]:
+    """The languages by their codes. Raises CapivaraError for what can be known to be wrong at once."""
+    from capivara_cli.errors import nearest
+
+    if asked.backend not in BACKENDS:
+        raise CapivaraError(
+            f"--backend {asked.backend} is not known{nearest(asked.backend, list(BACKENDS))}",
+            f"one of {', '.join(BACKENDS)}",
+        )
+    if asked.engine not in ENGINES:
+        raise CapivaraError(f"--engine {asked.engine} is not known", f"one of {', '.join(ENGINES)}")
+    if not asked.to:
+        raise CapivaraError("no language to translate to", "--to hi, or --to hi,xh")
+    for name in ("concurrency", "rate", "timeout", "batch_tokens"):
+        value = getattr(asked, name)
+        if value is not None and not value > 0:
+            raise CapivaraError(f"--{name.replace('_', '-')} {value}: more than 0")
+    if asked.retries < 0:
+        raise CapivaraError(f"--retries {asked.retries}: 0 or more")
+    found = {code: find(code) for code in (asked.origin, *asked.to)}
+    for code, language in found.items():
+        if language is None:
+            raise CapivaraError(f"the language {code} is not known", "capivara translate --languages lists them")
+    if asked.origin in asked.to:
+        raise CapivaraError(f"--to {asked.origin} is the language of --from", "leave it out")
+    outputs.check_not_read(sources, output)
+    return {code: language for code, language in found.items() if language is not None}
+
+
+def _runtime(asked: Asked, device: str, precision: str, seed: int) -> Runtime:
+    """Torch is only asked for a device when a model runs here, or when there are other ranks."""
+    if asked.backend == "google" and int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        return Runtime("cpu", "fp32", seed)
+    return Runtime.pick(device, precision, seed)
+
+
+def _translator(asked: Asked, target: str, runtime: Runtime) -> Translator:
+    if asked.backend == "google":
+        from capivara_cli.translators.google import Google
+
+        return Google(
+            asked.origin,
+            url=asked.google_url,
+            concurrency=asked.concurrency,
+            rate=asked.rate,
+            retries=asked.retries,
+            timeout=asked.timeout,
+            seed=runtime.seed,
+        )
+    from capivara_cli.translators.local import CTranslate2, Local
+
+    kind = CTranslate2 if asked.engine == "ctranslate2" else Local
+    return kind(asked.backend, asked.model, asked.origin, target, runtime, batch_tokens=asked.batch_tokens)
+
+
+def _note_licence(backend: str, model: str | None) -> None:
+    from capivara_cli.translators.local import LICENCES
+
+    if backend in LICENCES and model is None:
+        console.say(f"note: {LICENCES[backend]}")
+
+
+def _open_memory(memory: str | Path | None) -> Memory:
+    if str(memory) == "none":
+        return Memory(None)
+    return Memory(default_path() if memory is None else Path(memory))
+
+
+@dataclass
+class _Job:
+    """One run over the records.
+
+    Attributes:
+        captions: captions that wanted a translation, and of them
+        asked_for: texts that were translated in this run, each once;
+        rejected: captions without one.
+    """
+
+    translators: dict[str, Translator]
+    languages: dict[str, Language]
+    memory: Memory
+    asked: Asked
+    strict: bool
+    captions: int = 0
+    asked_for: int = 0
+    rejected: int = 0
+    there: int = 0
+    seconds: float = 0.0
+    samples: dict[str, dict[str, str]] = field(default_factory=dict)
+    changed: Callable[[], None] = lambda: None
+
+    def run(self, sources: Sequence[str | Path], out: Output, total: int | None, runtime: Runtime) -> Tally | None:
+        """Translate what is not translated yet. Gives the tally on the first rank."""
+        found = records.stream(sources) if total is None else itertools.chain.from_iterable(map(records.read, sources))
+        own = outputs.share(found, WINDOW, runtime)
+        begun = out.pass_over(own) * runtime.world_size
+        if begun:
+            console.say(f"going on after {begun:,} records")
+        windows = _as_they_come(own) if total is None else _windows(own)
+        if total is None and not out.streams:
+            windows = _windows(_ahead(own))
+        started = time.monotonic()
+        with console.progress("texts", "rejected", "limit") as bar:
+            task = bar.add_task("translating", total=total, completed=begun, texts="", rejected="", limit="")
+
+            def changed() -> None:
+                self.seconds = time.monotonic() - started
+                self._show(bar, task)
+
+            self.changed = changed
+            for window in windows:
+                outcomes = self.window(window, out.folder)
+                out.write(outcomes)
+                bar.update(task, advance=len(outcomes) * runtime.world_size)
+                changed()
+        return out.finish()
+
+    def window(self, window: Sequence[Record], folder: Path) -> list[Outcome]:
+        """Records -> records with the captions that they lacked."""
+        wanted = [self._wanted(record) for record in window]
+        texts = {target: {_flat(record.captions[i]["text"]): None for record, own in zip(window, wanted, strict=True)
+                          for i, to in own if to == target} for target in self.asked.to}  # fmt: skip
+        done = {target: self.translate(list(own), target) for target, own in texts.items()}
+        return [self._outcome(record, own, done, folder) for record, own in zip(window, wanted, strict=True)]
+
+    def _wanted(self, record: Record) -> list[tuple[int, str]]:
+        """Which captions are to be translated, and to what."""
+        there = {(caption.get("parent"), caption["lang"]) for caption in record.captions}
+        wanted = [
+            (i, target)
+            for target in self.asked.to
+            for i, caption in enumerate(record.captions)
+            if caption["lang"] == self.asked.origin and caption["text"].strip() and (i, target) not in there
+        ]
+        self.there += sum(lang in self.asked.to for _, lang in there)
+        self.captions += len(wanted)
+        return wanted
+
+    def translate(self, texts: Sequence[str], target: str) -> dict[str, str | Failure]:
+        """Distinct texts -> their translations, from memory or made and remembered now; or why there is none."""
+        translator = self.translators[target]
+        maker = self.memory.maker(translator.backend, translator.identity(), self.asked.origin, target)
+        known: dict[str, str | Failure] = dict(self.memory.recall(maker, texts))
+        todo = [text for text in texts if text not in known]
+        self.asked_for += len(todo)
+        for attempt in range(ATTEMPTS):
+            if not todo:
+                break
+            failed: dict[str, Failure] = {}
+            for text, result in self._made(translator, maker, todo, target, attempt):
+                if isinstance(result, Failure):
+                    failed[text] = result
+                else:
+                    known[text] = result
+                self.changed()
+            todo = list(failed)
+        return known | (failed if todo else {})
+
+    def _made(
+        self, translator: Translator, maker: int, texts: Sequence[str], target: str, attempt: int
+    ) -> Iterator[tuple[str, str | Failure]]:
+        """Translations as they come, checked and remembered."""
+        fresh: list[tuple[str, str]] = []
+        kept = time.monotonic()
+        # What was mangled once is hidden: a placeholder as a number is left alone by most.
+        hidden = [_hide(text) if attempt else text for text in texts]
+        try:
+            for number, result in translator.translate(hidden, target, attempt):
+                text = texts[number]
+                found = result if isinstance(result, Failure) or not attempt else _unhide(text, result)
+                if not isinstance(found, Failure):
+                    found = _flat(found)
+                    reason = checks.problem(text, found, self.languages[self.asked.origin], self.languages[target])
+                    found = Failure(reason) if reason else found
+                if not isinstance(found, Failure):
+                    fresh.append((text, found))
+                if time.monotonic() - kept > KEEP_SECONDS:
+                    self.memory.add(maker, fresh)
+                    fresh.clear()
+                    kept = time.monotonic()
+                yield text, found
+        finally:
+            self.memory.add(maker, fresh)
+
+    def _outcome(
+        self, record: Record, wanted: list[tuple[int, str]], done: dict[str, dict[str, str | Failure]], folder: Path
+    ) -> Outcome:
+        data = record.for_folder(folder)
+        captions, rejected = list(record.captions), []
+        for i, target in wanted:
+            text = _flat(record.captions[i]["text"])
+            result = done[target][text]
+            if isinstance(result, Failure):
+                if self.strict:
+                    raise CapivaraError(
+                        f"{record.where}: {text}: {result} ({target})", "without --strict it is left out"
+                    )
+                rejected.append(
+                    {"id": data["id"], outputs.REJECTED: f"{result} ({target})", "text": text, "lang": target}
+                )
+                continue
+            captions.append({"text": result, "lang": target, "source": self.translators[target].model, "parent": i})
+            sample = self.samples.get(text)
+            if sample is not None or len(self.samples) < SAMPLES:
+                self.samples.setdefault(text, {})[target] = result
+        self.rejected += len(rejected)
+        whole = data | ({"captions": captions} if captions or "captions" in data else {})
+        return Outcome(whole, parts=tuple(rejected))
+
+    def _show(self, bar: Progress, task: TaskID) -> None:
+        rate = self.asked_for / max(self.seconds, 1e-9)
+        status = next(iter(self.translators.values())).status()
+        bar.update(
+            task,
+            texts=f"{self.asked_for:,} texts, {rate:.0f}/s",
+            rejected=f"{self.rejected:,} rejected" if self.rejected else "",
+            limit=status,
+        )
+
+    def summary(self, tally: Tally, output: Path | None) -> None:
+        """What was done and saved, a few samples side by side, and what was rejected."""
+        from rich.table import Table
+        from rich.text import Text
+
+        if tally.kept and not self.captions and not self.there:
+            raise CapivaraError(f"no captions in {self.asked.origin} were found", "--from LANG")
+        saved = 1 - self.asked_for / self.captions if self.captions else 1.0
+        console.say(
+            f"{tally.kept:,} records{f' in {output}' if output is not None else ''}: "
+            f"{self.captions:,} captions to {', '.join(self.asked.to)}, {self.asked_for:,} texts translated, "
+            f"{saved:.0%} from memory or repeated"
+        )
+        if self.samples:
+            table = Table(self.asked.origin, *self.asked.to, box=None, padding=(0, 2, 0, 0))
+            for text, results in self.samples.items():
+                table.add_row(*(Text(console.clean(t)) for t in (text, *(results.get(to, "") for to in self.asked.to))))
+            console.show(table)
+        outputs.report(tally, output, parts="translations")
+
+
+def _flat(text: str) -> str:
+    """The text on one line."""
+    return " ".join(text.split())
+
+
+def _hide(text: str) -> str:
+    """Placeholders as numbers that occur nowhere else: `{c}` -> `70001`."""
+    numbers = itertools.count(70001)
+    return _PLACEHOLDER.sub(lambda _: str(next(numbers)), text)
+
+
+def _unhide(text: str, result: str) -> str:
+    for number, placeholder in enumerate(_PLACEHOLDER.findall(text), start=70001):
+        result = result.replace(str(number), placeholder)
+    return result
+
+
+def _windows(own: Iterator[Record]) -> Iterator[list[Record]]:
+    """Whole windows, as a file's batches are."""
+    while window := list(itertools.islice(own, WINDOW)):
+        yield window
+
+
+def _ahead(own: Iterator[Record]) -> Iterator[Record]:
+    """Read ahead in a thread: whoever writes into our pipe need not wait while we translate."""
+    for window in _as_they_come(own):
+        yield from window
+
+
+def _as_they_come(own: Iterator[Record]) -> Iterator[list[Record]]:
+    """What has come in since the last time, at least a record and at most a window; so a pipe keeps flowing."""
+    ready: queue.Queue[Record | BaseException | None] = queue.Queue(4 * WINDOW)
+
+    def read() -> None:
+        try:
+            for record in own:
+                ready.put(record)
+            ready.put(None)
+        except BaseException as error:
+            ready.put(error)
+
+    threading.Thread(target=read, daemon=True).start()
+    ended = False
+    while not ended:
+        window: list[Record] = []
+        while len(window) < WINDOW and (not window or not ready.empty()):
+            item = ready.get()
+            if isinstance(item, BaseException):
+                raise item
+            if item is None:
+                ended = True
+                break
+            window.append(item)
+        if window:
+            yield window
+
+
+def _is_class_file(sources: Sequence[str | Path]) -> bool:
+    return len(sources) == 1 and Path(sources[0]).suffix.lower() in (".json", ".yaml", ".yml")
+
+
+def _translate_classes(path: Path, output: Path | None, job: _Job, *, overwrite: bool) -> None:
+    """Translate the texts of a class file: names and templates, whatever they are nested in; keys stay.
+
+    Raises CapivaraError when it is no such file, or when a text has no translation: a class list has no gaps.
+    """
+    import json
+
+    import yaml
+
+    if len(job.asked.to) > 1:
+        raise CapivaraError(f"{path} is a class file: one language at a time", f"--to {job.asked.to[0]}")
+    if output is not None and output.exists() and not overwrite:
+        raise CapivaraError(f"{output} is there already", "--overwrite replaces it")
+    (target,) = job.asked.to
+    try:
+        content = path.read_text(encoding="utf-8")
+        value = json.loads(content) if path.suffix.lower() == ".json" else yaml.safe_load(content)
+    except OSError as error:
+        raise CapivaraError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise CapivaraError(f"{path} is neither JSON nor YAML: {' '.join(str(error).split())}") from error
+    texts = list(dict.fromkeys(_flat(text) for text in _leaves(value) if text.strip()))
+    if not isinstance(value, dict | list) or not texts:
+        raise CapivaraError(f"{path}: no names or templates in it", 'a class file is {"set": ["name", …]}')
+    job.captions = len(texts)
+    done = job.translate(texts, target)
+    failed = {text: result for text, result in done.items() if isinstance(result, Failure)}
+    if failed:
+        first = "; ".join(f"{text}: {reason}" for text, reason in itertools.islice(failed.items(), 5))
+        raise CapivaraError(
+            f"{len(failed)} of {len(texts)} texts of {path} could not be translated: {first}",
+            "nothing was written; the others are remembered",
+        )
+    whole = _replaced(value, {text: str(result) for text, result in done.items()})
+    is_yaml = (output or path).suffix.lower() in (".yaml", ".yml")
+    shown = yaml.safe_dump(whole, allow_unicode=True, sort_keys=False) if is_yaml else _json(whole)
+    if output is None:
+        console.answer(shown.rstrip("\n"))
+    else:
+        artifacts.write_text(output, shown)
+        console.say(f"wrote {output}: {len(texts)} texts in {target}, {job.asked_for} of them translated now")
+
+
+def _json(value: Any) -> str:
+    import json
+
+    return json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _leaves(inner)
+
+
+def _replaced(value: Any, translations: dict[str, str]) -> Any:
+    if isinstance(value, str):
+        return translations.get(_flat(value), value)
+    if isinstance(value, dict):
+        return {key: _replaced(inner, translations) for key, inner in value.items()}
+    return [_replaced(inner, translations) for inner in value] if isinstance(value, list) else value
