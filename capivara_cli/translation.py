@@ -284,18 +284,19 @@ class _Job:
         known: dict[str, str | Failure] = dict(self.memory.recall(maker, texts))
         todo = [text for text in texts if text not in known]
         self.asked_for += len(todo)
+        failed: dict[str, Failure] = {}
         for attempt in range(ATTEMPTS):
             if not todo:
                 break
-            failed: dict[str, Failure] = {}
             for text, result in self._made(translator, maker, todo, target, attempt):
                 if isinstance(result, Failure):
                     failed[text] = result
                 else:
                     known[text] = result
+                    failed.pop(text, None)
                 self.changed()
-            todo = list(failed)
-        return known | (failed if todo else {})
+            todo = [text for text, reason in failed.items() if not reason.final]
+        return known | failed
 
     def _made(
         self, translator: Translator, maker: int, texts: Sequence[str], target: str, attempt: int
@@ -315,7 +316,7 @@ class _Job:
                     found = Failure(reason) if reason else found
                 if not isinstance(found, Failure):
                     fresh.append((text, found))
-                if time.monotonic() - kept > KEEP_SECONDS:
+                if translator.costly or time.monotonic() - kept > KEEP_SECONDS:
                     self.memory.add(maker, fresh)
                     fresh.clear()
                     kept = time.monotonic()

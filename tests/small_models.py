@@ -22,6 +22,15 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
+    M2M100Config,
+    M2M100ForConditionalGeneration,
+    M2M100Tokenizer,
+    MarianConfig,
+    MarianMTModel,
+    MarianTokenizer,
+    T5Config,
+    T5ForConditionalGeneration,
+    T5Tokenizer,
 )
 
 from capivara_cli.demo import small_blip2
@@ -140,3 +149,103 @@ def llava(folder: Path, *, template: str | None = TEMPLATE) -> Path:
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+def _pieces(texts: Iterable[str], extra: Iterable[str]) -> list[tuple[str, float]]:
+    """Unigram pieces with scores: characters, words, and what a family wants beside them."""
+    words = sorted({f"\u2581{word}" for text in texts for word in text.split()})
+    letters = sorted({letter for word in words for letter in word} | set("bcfijkmqvxz"))
+    return [(piece, -float(number % 7) - 1) for number, piece in enumerate([*extra, *words, *letters])]
+
+
+def m2m100(folder: Path) -> Path:
+    """M2M100 with its own tokenizer, whose pieces are a SentencePiece model's."""
+    import json
+
+    torch.manual_seed(0)
+    spm = sentencepiece(folder)
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", *_read_pieces(spm)]
+    (folder / "vocab.json").write_text(json.dumps({piece: number for number, piece in enumerate(pieces)}))
+    tokenizer = M2M100Tokenizer(
+        vocab_file=str(folder / "vocab.json"), spm_file=str(spm), src_lang="en", language_codes="m2m100"
+    )
+    size = max(tokenizer.lang_token_to_id.values()) + 1
+    config = M2M100Config(vocab_size=size, **_SEQ2SEQ, pad_token_id=1, bos_token_id=0, eos_token_id=2)
+    config.decoder_start_token_id = 2
+    return _saved(M2M100ForConditionalGeneration(config), tokenizer, folder)
+
+
+def madlad(folder: Path) -> Path:
+    """T5 whose tokenizer knows `<2hi>`."""
+    torch.manual_seed(0)
+    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -10.0), ("<2hi>", -1.0), ("<2pt>", -1.0)]
+    tokenizer = T5Tokenizer(vocab=[*special, *_pieces(TEXTS, [])], extra_ids=0)
+    sizes: dict[str, Any] = {
+        "d_model": 32,
+        "d_kv": 16,
+        "d_ff": 64,
+        "num_layers": 2,
+        "num_heads": 2,
+        "dropout_rate": 0.0,
+    }
+    special_ids: dict[str, Any] = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+    config = T5Config(vocab_size=len(tokenizer), **sizes, **special_ids)
+    return _saved(T5ForConditionalGeneration(config), tokenizer, folder)
+
+
+def marian(folder: Path, *, languages: tuple[str, ...] = ()) -> Path:
+    """Marian of one pair, or of several targets."""
+    import json
+
+    torch.manual_seed(0)
+    spm = sentencepiece(folder)
+    pieces = ["</s>", "<unk>", *(f">>{code}<<" for code in languages), *_read_pieces(spm), "<pad>"]
+    (folder / "vocab.json").write_text(json.dumps({piece: number for number, piece in enumerate(pieces)}))
+    tokenizer = MarianTokenizer(str(spm), str(spm), str(folder / "vocab.json"), source_lang="eng", target_lang="hin")
+    pad = pieces.index("<pad>")
+    config = MarianConfig(
+        vocab_size=len(pieces), **_SEQ2SEQ, pad_token_id=pad, eos_token_id=0, decoder_start_token_id=pad,
+        forced_eos_token_id=None,
+    )  # fmt: skip
+    return _saved(MarianMTModel(config), tokenizer, folder)
+
+
+def marian_many(folder: Path) -> Path:
+    """Marian of several targets."""
+    return marian(folder, languages=("hin", "por"))
+
+
+_SEQ2SEQ: dict[str, Any] = {
+    "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "dropout": 0.0, "init_std": 0.5, "max_position_embeddings": 64,
+}  # fmt: skip
+
+
+def _saved(model: Any, tokenizer: Any, folder: Path) -> Path:
+    model.eval()
+    talkative(model)
+    model.generation_config.max_length = 20
+    model.generation_config.num_beams = 1
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def sentencepiece(folder: Path) -> Path:
+    """A SentencePiece model of the texts."""
+    import sentencepiece as spm
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "texts.txt").write_text("\n".join(TEXTS * 20))
+    spm.SentencePieceTrainer.train(
+        input=str(folder / "texts.txt"), model_prefix=str(folder / "spm"), vocab_size=40, hard_vocab_limit=False,
+        minloglevel=2, bos_id=-1, eos_id=-1, pad_id=-1, unk_id=0,
+    )  # fmt: skip
+    return folder / "spm.model"
+
+
+def _read_pieces(path: Path) -> list[str]:
+    import sentencepiece as spm
+
+    processor = spm.SentencePieceProcessor(model_file=str(path))
+    return [processor.id_to_piece(i) for i in range(1, processor.get_piece_size())]

@@ -220,13 +220,18 @@ rng = random.Random(0)
 kills = finished = 0
 while kills < 25 or not finished:
     child = start(folder / "killed.jsonl")
-    time.sleep(rng.uniform(0.1, 0.7) * seconds if kills < 25 else 3 * seconds)
-    done, _ = os.waitpid(child, os.WNOHANG)
+    if kills < 25:
+        time.sleep(rng.uniform(0.1, 0.7) * seconds)
+        done, _ = os.waitpid(child, os.WNOHANG)
+    else:
+        done, _ = os.waitpid(child, 0)
     if not done:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         kills += 1
-        continue
+        # Killed after the last step, it has nothing left to do.
+        if not (folder / "killed.jsonl").exists() or list(folder.glob("killed.jsonl.partial*")):
+            continue
     finished += 1
     for name in ("", ".rejected.jsonl"):
         assert (folder / f"killed.jsonl{name}").read_bytes() == (folder / f"whole.jsonl{name}").read_bytes()

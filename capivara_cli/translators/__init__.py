@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from typing import Self
 
 
 class Failure(str):
-    """Why a text could not be translated."""
+    """Why a text could not be translated.
 
-    __slots__ = ()
+    Attributes:
+        final: whether it has been tried often enough.
+    """
+
+    final: bool
+
+    def __new__(cls, reason: str, *, final: bool = False) -> Self:
+        """The reason is the text."""
+        made = super().__new__(cls, reason)
+        made.final = final
+        return made
 
 
 class Translator(ABC):
@@ -19,7 +30,10 @@ class Translator(ABC):
         backend: as it is typed: `google`, `nllb`.
         model: what captions say that they come from: a model's name, or the backend's.
         origin: BCP-47 code of the language that texts come in.
+        costly: whether each reply is to be remembered at once, as asking again costs more than writing it down.
     """
+
+    costly = False
 
     backend: str
     model: str

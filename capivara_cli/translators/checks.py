@@ -66,7 +66,10 @@ def _echo(source: str, text: str, origin: Language, target: Language) -> str | N
 
 
 def _wrong_script(source: str, text: str, target: Language) -> str | None:
-    letters = _LETTER.findall(_PLACEHOLDER.sub("", text))
+    text = _PLACEHOLDER.sub("", text)
+    names = {word for word in _WORD.findall(source) if word.lower() != word}  # iPhone, BMW: they stay as they are
+    letters = _LETTER.findall(" ".join(word for word in _WORD.findall(text) if word not in names))
+    letters = letters or _LETTER.findall(text)
     if not letters:  # digits and signs alone, where the source has letters
         return "no letters" if _LETTER.search(_PLACEHOLDER.sub("", source)) else None
     share = len(_in_script(target.scripts).findall("".join(letters))) / len(letters)

@@ -58,7 +58,7 @@ class Limiter:
         """Pause all, for as long as the service says or twice as long as the last time, and go on at half the rate."""
         self.refusals += 1
         self.rate = max(self.rate / 2, SLOWEST)
-        pause = after if after is not None else 2.0 ** min(self.refusals - 1, 6) * self.random.uniform(0.5, 1.0)
+        pause = after if after is not None else 2.0 ** min(self.refusals - 1, 5) * self.random.uniform(0.5, 1.0)
         self._next = max(self._next, time.monotonic() + min(pause, LONGEST_WAIT))
 
     def served(self) -> None:
@@ -80,6 +80,7 @@ class Google(Translator):
     """googletrans with bounded concurrency and one rate for all."""
 
     backend = model = "google"
+    costly = True
 
     def __init__(
         self,
@@ -109,6 +110,7 @@ class Google(Translator):
         self.limiter = Limiter(rate, rate, random.Random(seed))
         self.requests = 0
         self._served = 0
+        self._failures = 0  # in a row, of all requests
         self._runner = asyncio.Runner()
         self._client: Any = None
 
@@ -217,6 +219,7 @@ class Google(Translator):
             else:
                 return [_Job([i]) for i in job.numbers]
         self._served += 1
+        self._failures = 0
         done.put_nowait([(i, part.strip()) for i, part in zip(job.numbers, parts, strict=True)])
         return []
 
@@ -226,17 +229,20 @@ class Google(Translator):
         `of_service`: it failed whatever the texts were (429, no connection), and not maybe for one of them.
         """
         job.failures += 1
-        if job.failures <= self.retries:
-            return [job]
+        self._failures += 1
         reason = f"{type(error).__name__}: {error}".rstrip(": ").removeprefix("Refused: ")
         others = self._served > job.served_before  # went through meanwhile
-        if len(job.numbers) > 1 and (others or not of_service):
-            return [_Job([i]) for i in job.numbers]
-        if others:
-            done.put_nowait([(job.numbers[0], Failure(f"the service fails on it: {reason}"))])
+        # Each request under way may fail at once, and so may, once more, the texts of a request by themselves.
+        service_is_out = self._failures > 2 * (self.retries + 1 + self.concurrency)
+        if job.failures <= self.retries and not service_is_out:
+            return [job]
+        if len(job.numbers) > 1 and (others or not of_service) and not service_is_out:
+            return [_Job([i], served_before=self._served) for i in job.numbers]
+        if others and not service_is_out:
+            done.put_nowait([(job.numbers[0], Failure(f"the service fails on it: {reason}", final=True))])
             return []
         raise CapivaraError(
-            f"the translation service gives no translations: {reason}, {job.failures} times",
+            f"the translation service gives no translations: {reason}, {self._failures} times in a row",
             "what is done is kept: the same line goes on, later or with a lower --rate; or --backend nllb",
         )
 

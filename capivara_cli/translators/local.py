@@ -6,6 +6,7 @@ All four are sequence-to-sequence models; they differ in how they are told the l
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,6 +108,11 @@ class Local(Translator):
                 self._parts = self._load_parts(source)
             except CapivaraError:
                 raise
+            except ImportError as error:
+                raise CapivaraError(
+                    f"{self.model}: its tokenizer needs another package: {' '.join(str(error).split())[:100]}",
+                    "pip install 'capivara-cli[sentencepiece]'",
+                ) from error
             except Exception as error:  # a broken folder makes torch, safetensors and tokenizers raise nearly anything
                 first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
                 raise CapivaraError(
@@ -130,7 +136,9 @@ class Local(Translator):
     def _tokenizer(self, source: str) -> Any:
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of packages that would do better, for a person who has chosen none
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         if self.backend in ("nllb", "m2m100"):
             tokenizer.src_lang = self._origin_code
         return tokenizer
@@ -139,10 +147,9 @@ class Local(Translator):
         """How the model is told the target: a prefix of the text, or the token that the translation begins with."""
         code = code_for(target, self.backend)
         token = {"nllb": code, "m2m100": f"__{code}__", "madlad": f"<2{code}>", "marian": f">>{code}<<"}[self.backend]
-        vocabulary = tokenizer.get_vocab()
-        if self.backend == "marian" and not any(piece.startswith(">>") for piece in vocabulary):
+        if self.backend == "marian" and not any(piece.startswith(">>") for piece in tokenizer.get_vocab()):
             return "", None  # a model of one pair
-        if token not in vocabulary:
+        if tokenizer.convert_tokens_to_ids(token) in (None, tokenizer.unk_token_id):
             raise CapivaraError(f"{self.model} has no {token}, so it does not know {target}", "another --model")
         if self.backend in ("nllb", "m2m100"):
             return "", token
