@@ -28,6 +28,7 @@ DEFAULT_MODELS = {
 }
 LICENCES = {"nllb": "NLLB-200's licence is CC-BY-NC 4.0: what it translates is for non-commercial use"}
 BATCH_TOKENS = {"cpu": 4096, "cuda": 32768, "mps": 8192}  # padded source tokens at once
+MOST_TOKENS = 200  # of a translation, where the model's own configuration says nothing; NLLB's says this
 OTHERWISE = {"num_beams": 4, "no_repeat_ngram_size": 3}  # how what came out wrong is tried once more
 
 
@@ -193,19 +194,25 @@ class CTranslate2(Local):
                 # quietly: the converter is no command
                 ctranslate2.converters.TransformersConverter(source).convert(str(temporary), quantization=kind)
         import torch
+        from transformers import GenerationConfig
 
+        try:
+            self._settings = GenerationConfig.from_pretrained(source)
+        except OSError:  # a folder without one
+            self._settings = GenerationConfig()
         threads = {} if cuda else {"intra_threads": torch.get_num_threads()}
         return ctranslate2.Translator(str(folder), device="cuda" if cuda else "cpu", **threads), self._tokenizer(source)
 
     def _generate(
         self, model: Any, tokenizer: Any, tokens: list[list[int]], start: str | None, attempt: int
     ) -> list[str]:
-        options: dict[str, Any] = dict(OTHERWISE) if attempt else {"num_beams": 1}
+        options: dict[str, Any] = dict(OTHERWISE) if attempt else {"num_beams": self._settings.num_beams or 1}
         found = model.translate_batch(
             [tokenizer.convert_ids_to_tokens(ids) for ids in tokens],
             target_prefix=[[start]] * len(tokens) if start is not None else None,
             beam_size=options["num_beams"],
             no_repeat_ngram_size=options.get("no_repeat_ngram_size", 0),
+            max_decoding_length=self._settings.max_length or MOST_TOKENS,
         )
         ids = [tokenizer.convert_tokens_to_ids(result.hypotheses[0]) for result in found]
         return tokenizer.batch_decode(ids, skip_special_tokens=True)
