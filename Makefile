@@ -19,7 +19,7 @@ DEMO ?= capivara-demo
 
 model_flag = $(if $(MODEL),--model $(MODEL))
 
-.PHONY: help setup demo test check format bench docs models clean caption train merge retrieve-eval
+.PHONY: help setup demo test check format bench docs models clean caption translate train merge retrieve-eval
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}'
@@ -53,6 +53,7 @@ bench: setup ## Measure the claims of speed, a few minutes
 	$(BIN)/python benchmarks/retrieval.py --large
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/captioning.py --memory
+	$(BIN)/python benchmarks/translation.py
 
 docs: setup ## Write docs/commands.md from the commands' help
 	$(BIN)/python docs/reference.py
@@ -62,6 +63,9 @@ models: setup ## Make the demo's models again, from nothing
 
 caption: setup ## Describe images in English: IMAGES, CAPTIONS, CAPTIONER
 	$(BIN)/capivara caption $(IMAGES) -o $(CAPTIONS) $(if $(CAPTIONER),--model $(CAPTIONER))
+
+translate: setup ## Translate captions: CAPTIONS, LANGUAGE, DATA
+	$(BIN)/capivara translate $(CAPTIONS) --to $(LANGUAGE) -o $(DATA)
 
 train: setup ## Train an adapter: LANGUAGE, DATA, MODEL, RUN
 	$(BIN)/capivara train --lora --lang $(LANGUAGE) --data $(DATA) $(model_flag) -o $(RUN)

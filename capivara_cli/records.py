@@ -107,9 +107,9 @@ def stream(sources: Iterable[str | Path]) -> Iterator[Record]:
 
     Raises CapivaraError when an id comes twice: what is made from the records could not be told apart.
     """
-    import sqlite3  # a temporary database, on disk as soon as it is large
+    import sqlite3  # a temporary database, on disk as soon as it is large; whoever reads ahead does so in a thread
 
-    with closing(sqlite3.connect("")) as seen:
+    with closing(sqlite3.connect("", check_same_thread=False)) as seen:
         seen.execute("CREATE TABLE seen (id TEXT PRIMARY KEY, place TEXT) WITHOUT ROWID")
         for record in itertools.chain.from_iterable(map(read, sources)):
             id_ = record.id.encode("utf-8", "surrogatepass")

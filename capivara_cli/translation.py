@@ -259,9 +259,11 @@ class _Job:
     def window(self, window: Sequence[Record], folder: Path) -> list[Outcome]:
         """Records -> records with the captions that they lacked."""
         wanted = [self._wanted(record) for record in window]
-        texts = {target: {_flat(record.captions[i]["text"]): None for record, own in zip(window, wanted, strict=True)
-                          for i, to in own if to == target} for target in self.asked.to}  # fmt: skip
-        done = {target: self.translate(list(own), target) for target, own in texts.items()}
+        texts: dict[str, dict[str, None]] = {target: {} for target in self.asked.to}
+        for record, own in zip(window, wanted, strict=True):
+            for i, target in own:
+                texts[target][_flat(record.captions[i]["text"])] = None
+        done = {target: self.translate(list(distinct), target) for target, distinct in texts.items()}
         return [self._outcome(record, own, done, folder) for record, own in zip(window, wanted, strict=True)]
 
     def _wanted(self, record: Record) -> list[tuple[int, str]]:

@@ -51,10 +51,12 @@ def test_the_english_captions_are_the_captioners_own(folder: Path) -> None:
 
 
 def test_another_language_uses_what_is_there(folder: Path, capivara: Capivara) -> None:
-    drawn = (folder / "data" / "train.jsonl").stat().st_mtime_ns
+    made = (folder / "data" / "captions.jsonl").stat().st_mtime_ns
     result = capivara("demo", folder, "--lang", "xh")
     assert result.returncode == 0, result.stderr
-    assert (folder / "data" / "train.jsonl").stat().st_mtime_ns == drawn
+    assert (folder / "data" / "captions.jsonl").stat().st_mtime_ns == made
+    first = json.loads((folder / "data" / "train.jsonl").read_text().splitlines()[0])
+    assert [caption["lang"] for caption in first["captions"]] == ["en"] * 3 + ["hi"] * 3 + ["xh"] * 3
     assert mean_recall(folder / "results" / "xh.xh.baseline.json") < 25
     assert mean_recall(folder / "results" / "xh.xh.json") > 85
     assert mean_recall(folder / "results" / "xh.en.json") > mean_recall(folder / "results" / "xh.en.baseline.json") - 3
@@ -73,7 +75,7 @@ def test_a_pipe_gets_lines_and_no_progress_bar(shown: tuple[Path, str]) -> None:
 
 
 def test_progress_is_shown_in_a_terminal(folder: Path) -> None:
-    line = command("train", "--lang", "pt", "--lora", "--max-steps", "20", "-o", "runs/short")
+    line = command("train", "--lang", "hi", "--lora", "--max-steps", "20", "-o", "runs/short")
     terminal, screen = pty.openpty()
     process = subprocess.Popen(line, cwd=folder, stdout=subprocess.PIPE, stderr=screen)
     os.close(screen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -168,6 +169,22 @@ def test_a_pipe_is_translated_record_by_record_as_it_comes(model: Path, tmp_path
         process.stdin.close()
         assert process.stdout.read() == b""
         assert process.wait(60) == 0
+
+
+def test_a_pipe_into_a_file_goes_on_where_it_stopped(
+    model: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("capivara_cli.translation.WINDOW", 7)
+    translate([source], tmp_path / "whole.jsonl", to=["hi"], **flags(model))
+    content = source.read_text().splitlines(True)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(content[:40]) + "{torn"))
+    with pytest.raises(CapivaraError, match="standard input:41: not JSON"):
+        translate(["-"], tmp_path / "out.jsonl", to=["hi"], **flags(model))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(content)))
+    translate(["-"], tmp_path / "out.jsonl", to=["hi"], **flags(model))
+    assert [each["captions"] for each in lines(tmp_path / "out.jsonl")] == [
+        each["captions"] for each in lines(tmp_path / "whole.jsonl")
+    ]
 
 
 def test_two_ranks_write_what_one_writes(model: Path, source: Path, tmp_path: Path) -> None:
