@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def progress(*columns: str) -> Iterator[Progress]:
     )
     _live.append(screen)
     try:
-        with bar:
+        with bar if screen.is_terminal else nullcontext():  # even a disabled one ends with an empty line
             yield bar
     finally:
         _live.remove(screen)

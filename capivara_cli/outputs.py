@@ -194,7 +194,7 @@ class _File(Output):
         runtime.barrier()
         if self._begun.is_file():
             self.settings = artifacts.read_json(self._begun)
-        self.partial = self._partial(runtime.rank)
+        self.partial = self._partial(runtime.rank, runtime.world_size)
         self._file: IO[bytes] | None = None
 
     def begin(self, **settled: Any) -> None:
@@ -220,8 +220,7 @@ class _File(Output):
             raise CapivaraError(f"{self.path} is being written by another process", "-o another file") from error
         return file
 
-    def _partial(self, rank: int) -> Path:
-        ranks = self.settings["ranks"]
+    def _partial(self, rank: int, ranks: int) -> Path:
         return self.path.with_name(f"{self.path.name}.partial" + (f"-{rank}-of-{ranks}" if ranks > 1 else ""))
 
     def _check(self, *, overwrite: bool) -> None:
@@ -229,6 +228,7 @@ class _File(Output):
             raise CapivaraError(f"{self.path} is a folder", "-o FILE.jsonl")
         if overwrite:
             self._remove_partials()
+        self._drop_empty()
         if self._begun.is_file():
             self._compare()
         elif self.path.exists() and not overwrite:
@@ -248,6 +248,13 @@ class _File(Output):
                 f"{self.path} was begun with other settings: {'; '.join(differ)}",
                 "the same settings go on with it, --overwrite begins anew",
             )
+
+    def _drop_empty(self) -> None:
+        """Forget settings with which nothing was done yet: a model that could not be loaded, say."""
+        ranks = artifacts.read_json(self._begun)["ranks"] if self._begun.is_file() else 0
+        partials = [self._partial(rank, ranks) for rank in range(ranks)]
+        if not any(path.is_file() and path.stat().st_size for path in partials):
+            self._remove_partials()
 
     def _remove_partials(self) -> None:
         name = glob.escape(self.path.name)
@@ -278,8 +285,12 @@ class _File(Output):
             raise CapivaraError(f"cannot write {self.partial}: {error.strerror}", artifacts.NO_ROOM) from error
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
+        if self._file is None:
+            return
+        self._file.close()
+        self._file = None
+        if self.runtime.world_size == 1 and self._begun.is_file():
+            self._drop_empty()
 
     def finish(self) -> Tally | None:
         self.close()
@@ -308,7 +319,8 @@ class _File(Output):
         """The lines of all ranks in the order of the input: a batch of each rank in turn."""
         size = self.settings["batch_size"]
         with ExitStack() as stack:
-            paths = [self._partial(rank) for rank in range(self.settings["ranks"])]
+            ranks = self.settings["ranks"]
+            paths = [self._partial(rank, ranks) for rank in range(ranks)]
             files = [stack.enter_context(path.open("rb")) for path in paths if path.is_file()]
             while files:
                 batches = [list(_batch(file, size)) for file in files]

@@ -229,3 +229,14 @@ def test_ranks_write_one_file_in_the_order_of_the_input(whole: tuple[bytes, byte
     assert (tmp_path / "out.jsonl").read_bytes() == whole[0]
     assert (tmp_path / "out.jsonl.rejected.jsonl").read_bytes() == whole[1]
     assert not list(tmp_path.glob("*partial*"))
+
+
+def test_settings_with_which_nothing_was_done_bind_nobody(tmp_path: Path) -> None:
+    begun(tmp_path / "out.jsonl").close()
+    assert list(tmp_path.iterdir()) == []
+    out = begun(tmp_path / "out.jsonl")
+    out._drop_empty = lambda: None  # type: ignore[attr-defined]  # as if killed
+    out.close()
+    assert len(list(tmp_path.iterdir())) == 2
+    run(tmp_path / "out.jsonl", model="other")
+    assert (tmp_path / "out.jsonl").is_file()

@@ -298,7 +298,7 @@ def test_the_demos_translator_is_right_and_small() -> None:
         (["--to", "hi", "--backend", "googel"], "--backend googel is not known, did you mean google", "one of"),
         (["--to", "hi", "--engine", "x"], "--engine x is not known", "ctranslate2"),
         (["--to", "hi", "--rate", "0"], "--rate 0.0: more than 0", ""),
-        (["--to", "hi", "--backend", "nllb", "--model", "gone"], "gone: no such folder", "--model"),
+        (["--to", "hi", "--backend", "nllb", "--model", "gone", "-o", "out.jsonl"], "gone: no such folder", "--model"),
         (["--to", "hi", "--backend", "nllb"], "facebook/nllb-200-distilled-600M is not on this machine", "--model"),
         (["--to", "hi", "-o", "in.jsonl", "--overwrite"], "in.jsonl is read", "-o"),
         (["--to", "hi", "--memory", "in.jsonl"], "in.jsonl cannot be used", "--memory"),
@@ -322,6 +322,7 @@ def test_what_is_wrong_is_said_in_one_line(
     assert said[0].startswith("error: ")
     assert message in said[0]
     assert hint in " ".join(said[1:])
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
 
 def test_languages_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
