@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from capivara_cli.errors import CapivaraError
+
 SECONDS = 10  # to wait for an answer; the hub's own client tries again and again for a minute
 
 
@@ -24,3 +26,30 @@ def why_unreachable(repo: str) -> str | None:
     except Exception as error:  # of the HTTP client that this version of the hub's library is built on
         return str(error) or type(error).__name__
     return None
+
+
+def source_of(name: str) -> str:
+    """The folder, or the hub's repository, that a model of transformers is loaded from, after a look if it can be had.
+
+    Args:
+        name: a folder as `save_pretrained` writes it, or `org/repo`; `local-dir:` and `hf-hub:` may stand before it.
+
+    Raises:
+        CapivaraError: no such folder, no weights in it, or no network for the hub.
+    """
+    name = name.removeprefix("local-dir:").removeprefix("hf-hub:")
+    folder = Path(name)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise CapivaraError(f"{name}: no config.json in that folder", "save_pretrained of transformers writes one")
+        if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
+            raise CapivaraError(f"{name}: no weights (model.safetensors) in that folder", "copy the whole folder")
+        return str(folder.absolute())
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise CapivaraError(f"{name}: no such folder, and no name on the hub", "--model FOLDER or ORG/REPO")
+    if reason := why_unreachable(name):
+        raise CapivaraError(
+            f"{name} is not on this machine, and the hub cannot be reached: {reason}",
+            "run once with network, or copy the model's folder here and use --model FOLDER",
+        )
+    return name

@@ -343,7 +343,7 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(
         (["a.png", "--num-beams", "0"], "--num-beams 0: at least 1", ""),
         (["a.png", "--prefixes", "gone.yaml"], "cannot read gone.yaml", "none"),
         (["a.png", "--lang", "hi"], "no prefixes for hi", "--prefixes FILE"),
-        (["a.png", "--model", "nowhere"], "nowhere: no such folder", "Salesforce"),
+        (["a.png", "--model", "nowhere"], "nowhere: no such folder", "--model FOLDER"),
         (["bad.jsonl"], "bad.jsonl:2: no `image`", "docs/data.md"),
     ],
 )

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import struct
 import tarfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -300,3 +302,62 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(CapivaraError, match=f"cannot read the folder {tmp_path}: Permission denied"):
         list(images.find(tmp_path))
+
+
+def grow(folder: Path, depth: int, lot: random.Random) -> None:
+    """Files and folders whose names differ in what sorts before and after a slash and a dot."""
+    for _ in range(lot.randrange(6)):
+        name = "".join(lot.choices("ab-. _0Zä", k=lot.randint(1, 3))) + lot.choice(["", ".jpg", ".PNG", ".txt"])
+        path = folder / name
+        if name.strip(".") and not path.exists():
+            if depth and lot.random() < 0.5:
+                path.mkdir()
+                grow(path, depth - 1, lot)
+            else:
+                path.touch()
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_images_come_in_the_order_of_their_paths_in_any_tree(seed: int, tmp_path: Path) -> None:
+    for number in range(3):  # so that no tree is empty
+        (tmp_path / f"a{number}" / "b").mkdir(parents=True)
+        (tmp_path / f"a{number}.jpg").touch()
+        grow(tmp_path / f"a{number}" / "b", 3, random.Random(10 * seed + number))
+    every = sorted(path for path in tmp_path.rglob("*") if path.is_file() and path.suffix in (".jpg", ".PNG"))
+    assert list(images.find(tmp_path)) == every
+
+
+def test_a_folder_below_that_cannot_be_read_is_named_when_its_turn_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a/1.jpg", "b/2.jpg", "c/3.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    scan, asked = os.scandir, list[str]()
+
+    def refuse(folder: Path) -> Iterator[os.DirEntry[str]]:
+        asked.append(folder.name)
+        if folder.name == "b":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    found = images.find(tmp_path)
+    assert not asked
+    assert next(found) == tmp_path / "a" / "1.jpg"
+    assert asked == [tmp_path.name, "a"]
+    with pytest.raises(CapivaraError, match=f"cannot read the folder {tmp_path}/b: Permission denied"):
+        next(found)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CapivaraError, match="cannot read the folder .*none: No such file"):
+        list(images.find(tmp_path / "none"))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("a.jpg", True), ("a.b.JPEG", True), ("ä/1.WebP", True), ("a.jpg.txt", False), (".jpg", False), ("jpg", False)],
+)
+def test_an_images_name_ends_in_a_known_way(name: str, expected: bool) -> None:
+    assert images.is_image_name(name) is expected

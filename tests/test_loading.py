@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from capivara_cli import images
 from capivara_cli.images import ImageRef
-from capivara_cli.loading import load_images
+from capivara_cli.loading import MIN_IMAGES_FOR_WORKERS, load_images
 
 
 def prepare(ref: ImageRef) -> Tensor:
@@ -44,7 +45,8 @@ def test_images_come_in_order_with_reasons_for_those_that_do_not(workers: int, r
     ]
 
 
-def test_batches_are_asked_for_as_they_are_needed(refs: list[ImageRef]) -> None:
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_batches_are_asked_for_as_they_are_needed(workers: int, refs: list[ImageRef]) -> None:
     asked = 0
 
     def batches() -> Iterator[list[ImageRef]]:
@@ -53,9 +55,14 @@ def test_batches_are_asked_for_as_they_are_needed(refs: list[ImageRef]) -> None:
             asked += 1
             yield refs[:1]
 
-    loaded = load_images(batches(), prepare, workers=2)
-    next(loaded)
-    assert asked <= 6
+    loaded = load_images(batches(), prepare, workers=workers)
+    assert asked == 0
+    for number in range(1, 20):
+        next(loaded)
+        assert asked <= number + 2 * workers
+    for _ in loaded:  # the workers end by themselves
+        pass
+    assert asked == 1000
 
 
 def test_tensors_of_several_shapes_come_in_a_list(refs: list[ImageRef]) -> None:
@@ -66,3 +73,40 @@ def test_tensors_of_several_shapes_come_in_a_list(refs: list[ImageRef]) -> None:
     assert [len(value) for value in values] == [1, 2, 3]
     ((good, nothing, reasons),) = load_images(iter([refs[3:4]]), prepare, workers=0)
     assert (good, len(nothing), len(reasons)) == ([], 0, 1)
+
+
+def name(ref: ImageRef) -> str:
+    return Path(ref.path).name
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_no_tensor_comes_in_a_list(workers: int, refs: list[ImageRef]) -> None:
+    found = list(load_images(iter([refs[:2], refs[2:3]]), name, workers=workers))
+    assert found == [([0, 1], ["0.png", "1.png"], {}), ([0], ["2.png"], {})]
+
+
+def test_no_batches_give_nothing() -> None:
+    assert list(load_images(iter([]), name, workers=0)) == []
+
+
+def unfit(ref: ImageRef) -> Tensor:
+    raise {"0.png": ValueError, "1.png": TypeError, "2.png": ZeroDivisionError}[name(ref)](f"odd {name(ref)}")
+
+
+def test_what_a_model_cannot_take_is_rejected_for_its_reason(refs: list[ImageRef]) -> None:
+    ((good, values, reasons),) = load_images(iter([refs[:3]]), unfit, workers=0)
+    assert (good, values) == ([], [])
+    assert reasons == {place: f"cannot be prepared for the model: odd {place}.png" for place in range(3)}
+
+
+def process(ref: ImageRef) -> int:  # noqa: ARG001
+    return os.getpid()
+
+
+def test_a_few_images_start_no_process(refs: list[ImageRef]) -> None:
+    def processes(expected: int | None) -> set[int]:
+        return {pid for _, pids, _ in load_images(iter([refs[:2]]), process, expected) for pid in pids}
+
+    assert processes(MIN_IMAGES_FOR_WORKERS - 1) == {os.getpid()}
+    assert processes(MIN_IMAGES_FOR_WORKERS).isdisjoint({os.getpid()})
+    assert processes(None).isdisjoint({os.getpid()})

@@ -46,6 +46,14 @@ def test_a_list_of_ones_own_without_doubles(name: str, content: str, tmp_path: P
         ("- [", "is not YAML"),
         ("[]", "no prefixes in it"),
         ("- ' '", "no prefixes in it"),
+        ("", "not a list of texts"),
+        ("en:\n- a photo of", "not a list of texts"),
+        ("- a photo of\n- [there is]", "not a list of texts"),
+        ("- a photo of\n- no", "not a list of texts"),
+        ("- !!python/name:os.system", "is not YAML"),
+        ("- a\0b", "is not YAML"),
+        ("- 2024-99-99", ""),  # looks like a date and is none
+        ("[" * 5000, ""),
     ],
 )
 def test_what_is_no_list_of_texts_is_refused_by_name(content: str, message: str, tmp_path: Path) -> None:
@@ -54,7 +62,9 @@ def test_what_is_no_list_of_texts_is_refused_by_name(content: str, message: str,
         read_prefixes(tmp_path / "p.yaml", "en")
 
 
-@pytest.mark.parametrize("lang", ["hi", "../prefixes/en", "en/../en"])
+@pytest.mark.parametrize(
+    "lang", ["hi", "../prefixes/en", "en/../en", "../capivara", "../x", "/etc/passwd", "..", "", "EN"]
+)
 def test_a_language_without_a_list_is_refused(lang: str) -> None:
     with pytest.raises(CapivaraError, match="no prefixes for"):
         read_prefixes(None, lang)
@@ -63,3 +73,25 @@ def test_a_language_without_a_list_is_refused(lang: str) -> None:
 def test_a_file_that_is_not_there_is_named() -> None:
     with pytest.raises(CapivaraError, match=r"cannot read gone\.yaml: No such file"):
         read_prefixes("gone.yaml", "en")
+
+
+def test_a_text_file_without_a_text_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text(" \n\n\t\n")
+    with pytest.raises(CapivaraError, match=r"p\.txt: no prefixes in it"):
+        read_prefixes(tmp_path / "p.txt", "en")
+
+
+@pytest.mark.parametrize("name", ["p.yaml", "p.txt"])
+def test_what_is_no_text_is_refused_by_name(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes("- uma foto de um cão".encode("latin-1"))
+    with pytest.raises(CapivaraError, match=rf"cannot read .*{name}: not UTF-8 text") as error:
+        read_prefixes(tmp_path / name, "pt")
+    assert error.value.hint == "--prefixes none goes without"
+    with pytest.raises(CapivaraError, match="cannot read .*: Is a directory"):
+        read_prefixes(tmp_path, "pt")
+
+
+@pytest.mark.parametrize(("name", "content"), [("p.yaml", "- a photo of\n- там\n"), ("p.txt", "a photo of\r\nтам\r\n")])
+def test_a_byte_order_mark_is_no_part_of_a_prefix(name: str, content: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8-sig", newline="")
+    assert read_prefixes(tmp_path / name, "ru") == ("a photo of", "там")

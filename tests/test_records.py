@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -302,3 +303,94 @@ def test_records_are_counted_and_checked_before_the_work(tmp_path: Path) -> None
     assert ".jpg" in (error.value.hint or "")
     with pytest.raises(CapivaraError, match=r"none\.jsonl: no records in it"):
         records.count([write(tmp_path / "none.jsonl")])
+
+
+def test_a_shards_images_are_named_by_its_path_as_it_was_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s").mkdir()
+    shard(tmp_path / "s" / "0.tar", {"a/1.jpg": b"x"})
+    (record,) = records.read("s/0.tar")
+    assert (record.id, record.data["image"]) == ("a/1", "s/0.tar#a/1.jpg")
+    assert record.image == ImageRef(str(tmp_path / "s" / "0.tar"), "a/1.jpg")
+    assert record.for_folder(tmp_path / "out" / "deep")["image"] == "../../s/0.tar#a/1.jpg"
+
+
+@pytest.mark.parametrize("given", [None, ""])
+def test_an_id_that_says_nothing_gives_way_to_the_images_name(given: object, tmp_path: Path) -> None:
+    line = {"licence": "CC0", "id": given, "image": "1.jpg"}
+    (record,) = records.read(write(tmp_path / "a.jsonl", line))
+    assert record.for_folder(tmp_path) == {"licence": "CC0", "id": "1.jpg", "image": "1.jpg"}
+    assert record.data == line
+
+
+def test_all_kinds_of_sources_come_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "b").mkdir()
+    for name in ("b/2.jpg", "b/1.jpg", "a.png"):
+        (tmp_path / name).touch()
+    sources = [write(tmp_path / "c.jsonl", DOG), "b", shard(tmp_path / "0.tar", {"x.jpg": b"x"}), "a.png"]
+    assert [record.id for record in records.stream(sources)] == ["dog.jpg", "b/1.jpg", "b/2.jpg", "x", "a.png"]
+    assert records.count(sources) == 5
+
+
+def test_a_stream_is_read_as_it_is_asked_for(tmp_path: Path) -> None:
+    found = records.stream([write(tmp_path / "a.jsonl", DOG), tmp_path / "none.jsonl"])
+    assert next(found).id == "dog.jpg"
+    with pytest.raises(CapivaraError, match=r"none\.jsonl: no such file"):
+        next(found)
+
+
+def test_a_stream_may_be_begun_in_one_thread_and_read_in_others(tmp_path: Path) -> None:
+    found = records.stream([write(tmp_path / "a.jsonl", *({"id": number, "image": "1.jpg"} for number in range(3)))])
+    assert next(found).id == "0"
+    with ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as second:
+        assert [thread.submit(next, found).result().id for thread in (first, second)] == ["1", "2"]
+        assert second.submit(list, found).result() == []
+
+
+def test_an_id_is_the_same_as_a_number_and_as_a_text(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", {"id": 7, "image": "1.jpg"}, {"id": "7", "image": "2.jpg"})
+    with pytest.raises(CapivaraError, match=r"a\.jsonl:2: the id 7 is that of .*a\.jsonl:1 too"):
+        list(records.stream([path]))
+
+
+def test_ids_that_are_no_unicode_are_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(f'{{"id": "{id_}", "image": "1.jpg"}}\n' for id_ in ("\\ud800", "\\ud801", "?")))
+    assert records.count([path]) == 3
+    with pytest.raises(CapivaraError, match=r"a\.jsonl:1: the id .* is that of .*a\.jsonl:1 too"):
+        records.count([path, path])
+
+
+def test_a_folder_that_is_given_twice_is_refused_in_any_spelling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.png").touch()
+    with pytest.raises(CapivaraError, match=r"the id a/1\.png is that of a/1\.png too"):
+        list(records.stream(["a", "./a/"]))
+
+
+def test_images_of_a_folder_are_counted(tmp_path: Path) -> None:
+    for name in ("1.jpg", "2.PNG", "notes.txt"):
+        (tmp_path / name).touch()
+    assert records.count([tmp_path]) == 2
+    assert records.count([tmp_path / "1.jpg"]) == 1
+    assert records.count([tmp_path, "-"]) is None
+
+
+def test_where_there_are_no_images_it_is_said_what_they_end_in(tmp_path: Path) -> None:
+    (tmp_path / "image.heic").touch()
+    with pytest.raises(CapivaraError) as error:
+        records.count([tmp_path])
+    assert error.value.hint == f"images end in {' '.join(sorted(images.EXTENSIONS))}"
+    with pytest.raises(CapivaraError, match=r"none\.jsonl: no records in it") as error:
+        records.count([tmp_path, write(tmp_path / "none.jsonl")])
+    assert "docs/data.md" in (error.value.hint or "")
+
+
+def test_what_is_wrong_in_the_last_source_is_found_when_they_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "b.jsonl").write_text('{"image": "1.jpg"}\n{"image": ')
+    with pytest.raises(CapivaraError, match=r"b\.jsonl:2: not JSON"):
+        records.count([write(tmp_path / "a.jsonl", DOG), tmp_path / "b.jsonl"])

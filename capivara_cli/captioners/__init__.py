@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capivara_cli import hub, images
@@ -101,7 +100,7 @@ def load(name: str, asked: Asked, runtime: Runtime) -> Captioner:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    source = _source(name)
+    source = hub.source_of(name)
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
@@ -128,26 +127,6 @@ def _family(config: Any) -> Any:
 
     families: dict[str, Any] = {"blip": Blip, "blip-2": Blip2}
     return families.get(config.model_type) or (Chat if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING else None)
-
-
-def _source(name: str) -> str:
-    """The folder, or the hub's repository, after a look whether it can be had."""
-    name = name.removeprefix("local-dir:").removeprefix("hf-hub:")
-    folder = Path(name)
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise CapivaraError(f"{name}: no config.json in that folder", "save_pretrained of transformers writes one")
-        if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
-            raise CapivaraError(f"{name}: no weights (model.safetensors) in that folder", "copy the whole folder")
-        return str(folder.absolute())
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise CapivaraError(f"{name}: no such folder, and no name on the hub (ORG/REPO)", f"--model {DEFAULT_MODEL}")
-    if reason := hub.why_unreachable(name):
-        raise CapivaraError(
-            f"{name} is not on this machine, and the hub cannot be reached: {reason}",
-            "run once with network, or copy the model's folder here and use --model FOLDER",
-        )
-    return name
 
 
 def _failure(name: str, error: Exception) -> CapivaraError:

@@ -63,24 +63,6 @@ class Local(Translator):
         folder = Path(self.model)
         return f"{self.model} {artifacts.fingerprint(_identity(folder))}" if folder.is_dir() else self.model
 
-    def source(self) -> str:
-        """The folder or the hub's name, after a look whether it can be had."""
-        folder = Path(self.model)
-        if folder.is_dir():
-            if not (folder / "config.json").is_file():
-                raise CapivaraError(f"{self.model}: no config.json in that folder", "--model takes a folder of a model")
-            if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
-                raise CapivaraError(f"{self.model}: no weights (model.safetensors) in it", "copy the whole folder")
-            return str(folder.absolute())
-        if self.model.count("/") != 1 or self.model.startswith((".", "/", "~")):
-            raise CapivaraError(f"{self.model}: no such folder, and no name on the hub", "--model FOLDER or ORG/REPO")
-        if reason := hub.why_unreachable(self.model):
-            raise CapivaraError(
-                f"{self.model} is not on this machine, and the hub cannot be reached: {reason}",
-                "run once with network, or copy the model's folder here and use --model FOLDER",
-            )
-        return self.model
-
     def translate(self, texts: Sequence[str], target: str, attempt: int = 0) -> Iterator[tuple[int, str | Failure]]:
         """See `Translator`; what failed before is tried with beams and without repetitions."""
         import numpy as np
@@ -104,7 +86,7 @@ class Local(Translator):
 
     def _load(self) -> tuple[Any, Any]:
         if self._parts is None:
-            source = self.source()
+            source = hub.source_of(self.model)
             try:
                 self._parts = self._load_parts(source)
             except CapivaraError:
