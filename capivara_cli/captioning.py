@@ -102,13 +102,13 @@ def read_prefixes(given: str | Path | None, lang: str) -> tuple[str, ...]:
         text, name = packaged.read_text(encoding="utf-8"), f"{lang}.yaml"
     else:
         try:
-            text, name = Path(given).read_text(encoding="utf-8"), str(given)
+            text, name = Path(given).read_text(encoding="utf-8-sig"), str(given)
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
             raise CapivaraError(f"cannot read {given}: {reason}", "--prefixes none goes without") from error
     try:
         found = text.splitlines() if name.endswith(".txt") else yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: of a date that is none
         raise CapivaraError(f"{name} is not YAML: {' '.join(str(error).split())}", "- a photo of") from error
     if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
         raise CapivaraError(f"{name}: not a list of texts", "one a line in a .txt, or a YAML list: - a photo of")
@@ -229,6 +229,7 @@ class _Job:
             where = f" in {output}" if output is not None else ""
             each = f"{self.captions / self.images:.1f} captions each"
             console.say(f"{tally.kept:,} images{where}, {each}, {rate}")
+        if self.samples:
             table = Table("image", "caption", box=None, padding=(0, 2, 0, 0))
             for name, text in self.samples:
                 table.add_row(Text(console.clean(name), overflow="ellipsis", no_wrap=True), console.clean(text))

@@ -12,10 +12,11 @@ from __future__ import annotations
 import glob
 import itertools
 import json
+import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Self
@@ -184,55 +185,71 @@ class _File(Output):
     """FILE, by way of its partial files."""
 
     def __init__(self, path: Path, settings: dict[str, Any], runtime: Runtime, *, overwrite: bool) -> None:
+        if path.is_dir():
+            raise CapivaraError(f"{path} is a folder", "-o FILE.jsonl")
         self.path = path
         self.folder = path.absolute().parent
         self.runtime = runtime
         self.settings = settings | {"ranks": runtime.world_size}
+        self.partial = self._partial(runtime.rank, runtime.world_size)
         self._begun = path.with_name(f"{path.name}.partial.json")
-        if runtime.is_main:
-            self._check(overwrite=overwrite)
-        runtime.barrier()
+        self._file: IO[bytes] | None = None
+        artifacts.make_folder(self.folder)
+        try:
+            if runtime.is_main:
+                self._file = self._hold()
+                self._check(overwrite=overwrite)
+            runtime.barrier()
+            if not runtime.is_main:
+                self._file = self._hold()
+        except BaseException:
+            self.close()
+            raise
         if self._begun.is_file():
             self.settings = artifacts.read_json(self._begun)
-        self.partial = self._partial(runtime.rank, runtime.world_size)
-        self._file: IO[bytes] | None = None
 
     def begin(self, **settled: Any) -> None:
         self.settings |= settled
         if self.runtime.is_main and not self._begun.is_file():
-            self._remove_partials()
             artifacts.write_json(self._begun, self.settings)
         self.runtime.barrier()
-        self._file = self._open()
         _drop_torn_batch(self.partial, self.settings["batch_size"])
 
-    def _open(self) -> IO[bytes]:
-        """The partial file, to append to, and for this process alone."""
-        file = self.partial.open("ab")
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # Windows
-            pass
-        except OSError as error:
-            file.close()
-            raise CapivaraError(f"{self.path} is being written by another process", "-o another file") from error
-        return file
+    def _hold(self) -> IO[bytes]:
+        """The partial file, to append to, and for this process alone: before anything is changed or removed."""
+        while True:
+            try:
+                file = self.partial.open("ab")
+            except OSError as error:
+                raise CapivaraError(f"cannot write {self.partial}: {error.strerror}", artifacts.NO_ROOM) from error
+            if not _lock(file):
+                file.close()
+                raise CapivaraError(f"{self.path} is being written by another process", "-o another file")
+            if self.partial.exists() and self.partial.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                return file
+            file.close()  # whoever held it has just finished and removed it
 
     def _partial(self, rank: int, ranks: int) -> Path:
         return self.path.with_name(f"{self.path.name}.partial" + (f"-{rank}-of-{ranks}" if ranks > 1 else ""))
 
+    def _partials(self) -> list[Path]:
+        """Partial files of any run, with any number of ranks."""
+        found = self.path.parent.glob(f"{glob.escape(self.path.name)}.partial*")
+        return [path for path in found if path != self._begun]
+
     def _check(self, *, overwrite: bool) -> None:
-        if self.path.is_dir():
-            raise CapivaraError(f"{self.path} is a folder", "-o FILE.jsonl")
-        if overwrite:
-            self._remove_partials()
-        self._drop_empty()
-        if self._begun.is_file():
+        for path in self._partials():
+            if path != self.partial and not _is_free(path):
+                raise CapivaraError(f"{self.path} is being written by another process", "-o another file")
+        # Settings with which nothing was done bind nobody: those of a model that could not be loaded, say.
+        begun = self._begun.is_file() and any(path.stat().st_size for path in self._partials())
+        if begun and not overwrite:
             self._compare()
-        elif self.path.exists() and not overwrite:
+            return
+        if self.path.exists() and not overwrite:
             raise CapivaraError(f"{self.path} is there already", "--overwrite replaces it")
+        self._remove(keep=self.partial)
+        os.truncate(self.partial, 0)
 
     def _compare(self) -> None:
         """Refuse to go on with what was begun with other settings; what is left open now may have been chosen then."""
@@ -249,19 +266,12 @@ class _File(Output):
                 "the same settings go on with it, --overwrite begins anew",
             )
 
-    def _drop_empty(self) -> None:
-        """Forget settings with which nothing was done yet: a model that could not be loaded, say."""
-        ranks = artifacts.read_json(self._begun)["ranks"] if self._begun.is_file() else 0
-        partials = [self._partial(rank, ranks) for rank in range(ranks)]
-        if not any(path.is_file() and path.stat().st_size for path in partials):
-            self._remove_partials()
-
-    def _remove_partials(self) -> None:
-        name = glob.escape(self.path.name)
-        partials = self.path.parent.glob(f"{name}.partial*")
-        torn = self.path.parent.glob(f".{name}.*.tmp")  # what a run left that was killed at its very end
-        for path in [self._begun, *partials, *torn]:
-            path.unlink(missing_ok=True)
+    def _remove(self, keep: Path | None = None) -> None:
+        """Remove settings, partial files, and what a run left that was killed at its very end."""
+        torn = self.path.parent.glob(f".{glob.escape(self.path.name)}.*.tmp")
+        for path in [self._begun, *self._partials(), *torn]:
+            if path != keep:
+                path.unlink(missing_ok=True)
 
     def pass_over(self, records: Iterator[Record]) -> int:
         passed = 0
@@ -287,16 +297,17 @@ class _File(Output):
     def close(self) -> None:
         if self._file is None:
             return
-        self._file.close()
+        if self.runtime.world_size == 1 and self.partial.is_file() and not self.partial.stat().st_size:
+            self._remove()  # nothing was done: nothing is left behind
+        with suppress(OSError):  # each batch was flushed: what fails here has failed, and been told, before
+            self._file.close()
         self._file = None
-        if self.runtime.world_size == 1 and self._begun.is_file():
-            self._drop_empty()
 
     def finish(self) -> Tally | None:
-        self.close()
         self.runtime.barrier()
         tally = self._merge() if self.runtime.is_main else None
         self.runtime.barrier()
+        self.close()
         return tally
 
     def _merge(self) -> Tally:
@@ -312,7 +323,7 @@ class _File(Output):
             rejected.unlink()
         if not tally.kept:
             self.path.unlink()
-        self._remove_partials()
+        self._remove()
         return tally
 
     def _lines(self) -> Iterator[bytes]:
@@ -327,6 +338,24 @@ class _File(Output):
                 yield from itertools.chain.from_iterable(batches)
                 if not all(batches):
                     return
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Lock the file for this process; whether it was free."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:  # Windows has no such locks
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _is_free(path: Path) -> bool:
+    with path.open("ab") as file:
+        return _lock(file)
 
 
 def _whole(lines: Iterable[bytes]) -> Iterator[bytes]:

@@ -183,7 +183,7 @@ def _translator(asked: Asked, target: str, runtime: Runtime) -> Translator:
             asked.origin,
             url=asked.google_url,
             concurrency=asked.concurrency,
-            rate=asked.rate,
+            rate=asked.rate / runtime.world_size,  # together the ranks ask no more often
             retries=asked.retries,
             timeout=asked.timeout,
             seed=runtime.seed,
@@ -214,6 +214,7 @@ class _Job:
     Attributes:
         captions: captions that wanted a translation, and of them
         asked_for: texts that were translated in this run, each once;
+        known: texts that the memory had;
         rejected: captions without one.
     """
 
@@ -224,6 +225,7 @@ class _Job:
     strict: bool
     captions: int = 0
     asked_for: int = 0
+    known: int = 0
     rejected: int = 0
     there: int = 0
     seconds: float = 0.0
@@ -286,6 +288,7 @@ class _Job:
         known: dict[str, str | Failure] = dict(self.memory.recall(maker, texts))
         todo = [text for text in texts if text not in known]
         self.asked_for += len(todo)
+        self.known += len(known)
         failed: dict[str, Failure] = {}
         for attempt in range(ATTEMPTS):
             if not todo:
@@ -356,7 +359,7 @@ class _Job:
         status = next(iter(self.translators.values())).status()
         bar.update(
             task,
-            texts=f"{self.asked_for:,} texts, {rate:.0f}/s",
+            texts=f"{self.asked_for:,} texts, {rate:.0f}/s, {self.known:,} known",
             rejected=f"{self.rejected:,} rejected" if self.rejected else "",
             limit=status,
         )
@@ -458,12 +461,14 @@ def _translate_classes(path: Path, output: Path | None, job: _Job, *, overwrite:
         raise CapivaraError(f"{output} is there already", "--overwrite replaces it")
     (target,) = job.asked.to
     try:
-        content = path.read_text(encoding="utf-8")
+        content = path.read_text(encoding="utf-8-sig")
         value = json.loads(content) if path.suffix.lower() == ".json" else yaml.safe_load(content)
     except OSError as error:
         raise CapivaraError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise CapivaraError(f"{path} is neither JSON nor YAML: {' '.join(str(error).split())}") from error
+    if _has_objects(value):
+        raise CapivaraError(f"{path} has lists of objects: no class file", "records are JSONL: docs/data.md")
     texts = list(dict.fromkeys(_flat(text) for text in _leaves(value) if text.strip()))
     if not isinstance(value, dict | list) or not texts:
         raise CapivaraError(f"{path}: no names or templates in it", 'a class file is {"set": ["name", …]}')
@@ -490,6 +495,13 @@ def _json(value: Any) -> str:
     import json
 
     return json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+
+
+def _has_objects(value: Any) -> bool:
+    """Whether a list in it holds objects, as annotations of images do and names of classes do not."""
+    if isinstance(value, list):
+        return any(isinstance(inner, dict) or _has_objects(inner) for inner in value)
+    return isinstance(value, dict) and any(map(_has_objects, value.values()))
 
 
 def _leaves(value: Any) -> Iterator[str]:

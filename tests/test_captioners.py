@@ -191,6 +191,14 @@ def test_a_folder_without_a_config_is_no_model(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+@pytest.mark.parametrize("family", ["blip2", "blip"])
+def test_more_tokens_than_positions_are_refused(family: str, tmp_path: Path) -> None:
+    folder = getattr(small_models, family)(tmp_path / family)
+    with pytest.raises(CapivaraError, match=r"--max-new-tokens 9000: with \d+ tokens before them") as error:
+        captioners.load(str(folder), Asked(PREFIXES, "en", 9000), Runtime("cpu", "fp32"))
+    assert (error.value.hint or "").startswith("--max-new-tokens")
+
+
 def test_the_batch_fits_into_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     captioner = load(small_models.blip2(tmp_path / "blip2"))
     assert captioner.batch_size() == captioners.LARGEST_BATCH

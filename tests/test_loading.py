@@ -60,9 +60,6 @@ def test_batches_are_asked_for_as_they_are_needed(workers: int, refs: list[Image
     for number in range(1, 20):
         next(loaded)
         assert asked <= number + 2 * workers
-    for _ in loaded:  # the workers end by themselves
-        pass
-    assert asked == 1000
 
 
 def test_tensors_of_several_shapes_come_in_a_list(refs: list[ImageRef]) -> None:

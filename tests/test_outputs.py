@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -166,7 +166,7 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
 
 def test_all_settings_that_differ_are_named(tmp_path: Path) -> None:
     run(tmp_path / "out.jsonl", stop=1)
-    changed = {"model": "m" * 100, "prefixes": ["there is"], "lang": "pt"}
+    changed: dict[str, Any] = {"model": "m" * 100, "prefixes": ["there is"], "lang": "pt"}
     with pytest.raises(CapivaraError) as error:
         run(tmp_path / "out.jsonl", **changed)
     assert error.value.message.endswith(
@@ -194,6 +194,7 @@ def test_what_is_left_open_is_what_was_chosen_before(tmp_path: Path) -> None:
     run(tmp_path / "out.jsonl", stop=1, batch_size=None)
     out = open_output(tmp_path / "out.jsonl", SETTINGS | {"batch_size": None}, ONE, overwrite=False)
     assert out.settings["batch_size"] == 3
+    out.close()
     with pytest.raises(CapivaraError, match="--batch-size 3, now 4"):
         open_output(tmp_path / "out.jsonl", SETTINGS | {"batch_size": 4}, ONE, overwrite=False)
 
@@ -235,6 +236,13 @@ def test_a_rejected_file_of_an_earlier_run_does_not_stay(tmp_path: Path) -> None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl"]
 
 
+def test_parts_that_were_rejected_are_in_a_file_when_no_record_was(tmp_path: Path) -> None:
+    out = begun(tmp_path / "out.jsonl")
+    out.write([Outcome({"id": "1"}, parts=({"id": "1", "rejected": "empty"},))])
+    out.finish()
+    assert both(tmp_path / "out.jsonl") == (b'{"id": "1"}\n', b'{"id": "1", "rejected": "empty"}\n')
+
+
 def test_when_nothing_is_left_there_is_no_file(tmp_path: Path) -> None:
     out = begun(tmp_path / "out.jsonl")
     out.write([Outcome({"id": str(number)}, "torn") for number in range(7)])
@@ -260,36 +268,32 @@ def test_what_is_rejected_is_told_with_the_first_names(capsys: pytest.CaptureFix
 
 def test_only_one_process_writes_a_file(tmp_path: Path) -> None:
     run(tmp_path / "out.jsonl", stop=1)
-    first = begun(tmp_path / "out.jsonl")
-    second = open_output(tmp_path / "out.jsonl", SETTINGS, ONE, overwrite=False)
-    with pytest.raises(CapivaraError, match="written by another process"):
-        second.begin(batch_size=3)
-    first.close()
-    second.begin(batch_size=3)
-    assert second.pass_over(records()) == 3
-    second.close()
+    with begun(tmp_path / "out.jsonl"):  # noqa: SIM117
+        with pytest.raises(CapivaraError, match="written by another process"), begun(tmp_path / "out.jsonl"):
+            pass
+    with begun(tmp_path / "out.jsonl") as second:
+        assert second.pass_over(records()) == 3
 
 
 def test_only_one_process_writes_a_file_before_its_first_batch_is_done_too(tmp_path: Path) -> None:
-    first = begun(tmp_path / "out.jsonl")
-    with pytest.raises(CapivaraError, match="written by another process"):
-        begun(tmp_path / "out.jsonl")
-    first.write([Outcome({"id": "first"})])
-    first.finish()
+    with begun(tmp_path / "out.jsonl") as first:
+        with pytest.raises(CapivaraError, match="written by another process"), begun(tmp_path / "out.jsonl"):
+            pass
+        first.write([Outcome({"id": "first"})])
+        first.finish()
     assert (tmp_path / "out.jsonl").read_text() == '{"id": "first"}\n'
 
 
 def test_overwrite_does_not_take_a_file_from_the_process_that_writes_it(tmp_path: Path) -> None:
-    first = begun(tmp_path / "out.jsonl")
-    first.write([Outcome({"id": "first"})])
-
     def overwrite() -> None:
         with open_output(tmp_path / "out.jsonl", SETTINGS, ONE, overwrite=True) as second:
             second.begin(batch_size=3)
 
-    with pytest.raises(CapivaraError, match="written by another process"):
-        overwrite()
-    first.finish()
+    with begun(tmp_path / "out.jsonl") as first:
+        first.write([Outcome({"id": "first"})])
+        with pytest.raises(CapivaraError, match="written by another process"):
+            overwrite()
+        first.finish()
     assert (tmp_path / "out.jsonl").read_text() == '{"id": "first"}\n'
 
 
@@ -410,7 +414,7 @@ def test_ranks_share_the_records_by_whole_batches(ranks: int) -> None:
         for rank in range(ranks)
     ]
     batches = [[f"n{number}" for number in range(start, min(start + 3, 23))] for start in range(0, 23, 3)]
-    assert shares == [sum(batches[rank::ranks], []) for rank in range(ranks)]
+    assert shares == [list(chain.from_iterable(batches[rank::ranks])) for rank in range(ranks)]
 
 
 RANKS = """
@@ -459,9 +463,7 @@ def test_ranks_write_one_file_in_the_order_of_the_input(tmp_path: Path, monkeypa
 def test_settings_with_which_nothing_was_done_bind_nobody(tmp_path: Path) -> None:
     begun(tmp_path / "out.jsonl").close()
     assert list(tmp_path.iterdir()) == []
-    out = begun(tmp_path / "out.jsonl")
-    out._drop_empty = lambda: None  # type: ignore[attr-defined]  # as if killed
-    out.close()
-    assert len(list(tmp_path.iterdir())) == 2
+    (tmp_path / "out.jsonl.partial").touch()  # as a killed process leaves it
+    (tmp_path / "out.jsonl.partial.json").write_text(json.dumps(SETTINGS | {"ranks": 1}))
     run(tmp_path / "out.jsonl", model="other")
-    assert (tmp_path / "out.jsonl").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "out.jsonl.rejected.jsonl"]

@@ -328,7 +328,12 @@ def test_all_kinds_of_sources_come_one_after_the_other(tmp_path: Path, monkeypat
     (tmp_path / "b").mkdir()
     for name in ("b/2.jpg", "b/1.jpg", "a.png"):
         (tmp_path / name).touch()
-    sources = [write(tmp_path / "c.jsonl", DOG), "b", shard(tmp_path / "0.tar", {"x.jpg": b"x"}), "a.png"]
+    sources: list[str | Path] = [
+        write(tmp_path / "c.jsonl", DOG),
+        "b",
+        shard(tmp_path / "0.tar", {"x.jpg": b"x"}),
+        "a.png",
+    ]
     assert [record.id for record in records.stream(sources)] == ["dog.jpg", "b/1.jpg", "b/2.jpg", "x", "a.png"]
     assert records.count(sources) == 5
 

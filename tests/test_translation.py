@@ -220,6 +220,23 @@ def test_a_class_file_is_translated_as_a_whole(suffix: str, model: Path, tmp_pat
         translate([path], out, to=["pt"], **flags(model))
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"images": [{"filename": "1.jpg", "sentences": []}]}', "lists of objects: no class file"),
+        ("{", "neither JSON nor YAML"),
+        ("{}", "no names or templates"),
+        ('{"set": [1, 2]}', "no names or templates"),
+        ('"a dog"', "no names or templates"),
+    ],
+)
+def test_what_is_no_class_file_is_refused(content: str, message: str, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "classes.json").write_text(content)
+    with pytest.raises(CapivaraError, match=rf"classes\.json.*{message}"):
+        translate([tmp_path / "classes.json"], tmp_path / "out.json", to=["hi"], **flags(model))
+    assert not (tmp_path / "out.json").exists()
+
+
 def test_a_class_file_with_a_gap_is_not_written(model: Path, tmp_path: Path) -> None:
     (tmp_path / "classes.json").write_text(json.dumps({"a": [*CLASSES["shapes"], "{c} " * 8]}))
     with pytest.raises(CapivaraError, match=r"1 of 5 texts of .* could not be translated"):

@@ -56,6 +56,15 @@ class Captioner(ABC):
         self.asked = asked
         self.runtime = runtime
 
+    def check_length(self, positions: int | None, prompt: int) -> None:
+        """Raise CapivaraError when prompt and new tokens are more than the language model has positions for."""
+        if positions is not None and prompt + self.asked.max_new_tokens > positions:
+            raise CapivaraError(
+                f"--max-new-tokens {self.asked.max_new_tokens}: with {prompt} tokens before them more than the model's "
+                f"{positions} positions",
+                f"--max-new-tokens {max(positions - prompt, 1)}",
+            )
+
     @abstractmethod
     def captions(self, images: Any) -> list[list[str]]:
         """What `prepare` gave for N images, stacked or in a list -> N lists of K texts, one for each prefix."""

@@ -35,6 +35,7 @@ class Blip(Captioner):
         prompts = [[config.bos_token_id, *ids[1:-1]] for ids in self.tokenizer(list(asked.prefixes)).input_ids]
         for number, prompt in enumerate(prompts):
             by_length[len(prompt)].append(number)
+        self.check_length(config.max_position_embeddings, max(by_length))
         self.groups = [
             (numbers, torch.tensor([prompts[n] for n in numbers], device=runtime.device))
             for numbers in by_length.values()

@@ -45,6 +45,8 @@ class Blip2(Captioner):
         prompts = self.tokenizer(list(asked.prefixes), return_tensors="pt", padding=True, padding_side=side)
         self.prompt_ids = prompts.input_ids.to(runtime.device)  # (K, P)
         self.prompt_mask = prompts.attention_mask.to(runtime.device)
+        positions = getattr(model.config.text_config, "max_position_embeddings", None)  # T5 has none
+        self.check_length(positions, model.config.num_query_tokens + self.prompt_ids.shape[1])
         settings = model.language_model.generation_config
         ends = settings.eos_token_id if settings.eos_token_id is not None else []
         self.decoder = Decoder(
