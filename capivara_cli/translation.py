@@ -378,9 +378,11 @@ class _Job:
             f"{saved:.0%} from memory or repeated"
         )
         if self.samples:
-            table = Table(self.asked.origin, *self.asked.to, box=None, padding=(0, 2, 0, 0))
+            # Languages below each other: two columns of sentences would fit no terminal.
+            table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
             for text, results in self.samples.items():
-                table.add_row(*(Text(console.clean(t)) for t in (text, *(results.get(to, "") for to in self.asked.to))))
+                for lang, line in ((self.asked.origin, text), *results.items()):
+                    table.add_row(lang, Text(console.clean(line)), style="dim" if lang == self.asked.origin else None)
             console.show(table)
         outputs.report(tally, output, parts="translations")
 

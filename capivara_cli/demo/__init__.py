@@ -148,13 +148,12 @@ def _typed(line: str) -> None:
 
 def _next(folder: Path, lang: str) -> None:
     other = "xh" if lang != "xh" else "hi"
-    console.say(
-        f"""
-Next:
-  capivara demo {folder} --lang {other}         another language; captions and images are not made again
-  cd {folder}
-  capivara train --lang {lang} --lora --set 'keep={{}}' -o runs/{lang}-alone
-                                            without English in the batches: what is forgotten?
-  capivara retrieve-eval --help             your own test set
-  capivara train --help                     your own images and captions: --data FILE.jsonl"""
-    )
+    lines = {
+        f"capivara demo {folder} --lang {other}": "another language; captions and images are not made again",
+        f"cd {folder}": "",
+        f"capivara train --lang {lang} --lora --set 'keep={{}}' -o runs/{lang}-alone": "",
+        "": "without English in the batches: what is forgotten?",
+        "capivara caption --help": "your own images; then translate, train …",
+        "capivara retrieve-eval --help": "your own test set",
+    }
+    console.say("\nNext:\n" + "\n".join(f"  {line:42}{what}".rstrip() for line, what in lines.items()))
