@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
-import queue
-import re
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from capivara_cli import artifacts, console, outputs, records
+from capivara_cli import artifacts, class_files, console, outputs, records, windows
 from capivara_cli.errors import CapivaraError
 from capivara_cli.languages import BACKENDS, Language, find
 from capivara_cli.outputs import Outcome, Output, Tally
@@ -30,8 +27,6 @@ ATTEMPTS = 3  # at a text of which no translation came
 KEEP_SECONDS = 0.5  # what came is remembered at least so often: a killed process has not paid in vain
 SAMPLES = 3  # translations that are shown at the end
 ENGINES = ("transformers", "ctranslate2")
-
-_PLACEHOLDER = re.compile(r"\{[^{}\s]*\}")
 
 
 @dataclass(frozen=True)
@@ -111,7 +106,7 @@ def translate(
     for target, translator in translators.items():
         translator.check(target)
     try:
-        if _is_class_file(sources):
+        if len(sources) == 1 and class_files.is_one(sources[0]):
             with _open_memory(memory) as known:
                 job = _Job(translators, languages, known, asked, strict=True)
                 _translate_classes(Path(sources[0]), output, job, overwrite=overwrite)
@@ -239,9 +234,12 @@ class _Job:
         begun = out.pass_over(own) * runtime.world_size
         if begun:
             console.say(f"going on after {begun:,} records")
-        windows = _as_they_come(own) if total is None else _windows(own)
-        if total is None and not out.streams:
-            windows = _windows(_ahead(own))
+        if total is not None:
+            found_windows = windows.whole(own, WINDOW)
+        elif out.streams:
+            found_windows = windows.as_they_come(own, WINDOW)
+        else:
+            found_windows = windows.whole(windows.ahead(own, WINDOW), WINDOW)
         started = time.monotonic()
         with console.progress("texts", "rejected", "limit") as bar:
             task = bar.add_task("translating", total=total, completed=begun, texts="", rejected="", limit="")
@@ -251,7 +249,7 @@ class _Job:
                 self._show(bar, task)
 
             self.changed = changed
-            for window in windows:
+            for window in found_windows:
                 outcomes = self.window(window, out.folder)
                 out.write(outcomes)
                 bar.update(task, advance=len(outcomes) * runtime.world_size)
@@ -310,11 +308,11 @@ class _Job:
         fresh: list[tuple[str, str]] = []
         kept = time.monotonic()
         # What was mangled once is hidden: a placeholder as a number is left alone by most.
-        hidden = [_hide(text) if attempt else text for text in texts]
+        hidden = [checks.hide(text) if attempt else text for text in texts]
         try:
             for number, result in translator.translate(hidden, target, attempt):
                 text = texts[number]
-                found = result if isinstance(result, Failure) or not attempt else _unhide(text, result)
+                found = result if isinstance(result, Failure) or not attempt else checks.unhide(text, result)
                 if not isinstance(found, Failure):
                     found = _flat(found)
                     reason = checks.problem(text, found, self.languages[self.asked.origin], self.languages[target])
@@ -392,88 +390,15 @@ def _flat(text: str) -> str:
     return " ".join(text.split())
 
 
-def _hide(text: str) -> str:
-    """Placeholders as numbers that occur nowhere else: `{c}` -> `70001`."""
-    numbers = itertools.count(70001)
-    return _PLACEHOLDER.sub(lambda _: str(next(numbers)), text)
-
-
-def _unhide(text: str, result: str) -> str:
-    for number, placeholder in enumerate(_PLACEHOLDER.findall(text), start=70001):
-        result = result.replace(str(number), placeholder)
-    return result
-
-
-def _windows(own: Iterator[Record]) -> Iterator[list[Record]]:
-    """Whole windows, as a file's batches are."""
-    while window := list(itertools.islice(own, WINDOW)):
-        yield window
-
-
-def _ahead(own: Iterator[Record]) -> Iterator[Record]:
-    """Read ahead in a thread: whoever writes into our pipe need not wait while we translate."""
-    for window in _as_they_come(own):
-        yield from window
-
-
-def _as_they_come(own: Iterator[Record]) -> Iterator[list[Record]]:
-    """What has come in since the last time, at least a record and at most a window; so a pipe keeps flowing."""
-    ready: queue.Queue[Record | BaseException | None] = queue.Queue(4 * WINDOW)
-
-    def read() -> None:
-        try:
-            for record in own:
-                ready.put(record)
-            ready.put(None)
-        except BaseException as error:
-            ready.put(error)
-
-    threading.Thread(target=read, daemon=True).start()
-    ended = False
-    while not ended:
-        window: list[Record] = []
-        while len(window) < WINDOW and (not window or not ready.empty()):
-            item = ready.get()
-            if isinstance(item, BaseException):
-                raise item
-            if item is None:
-                ended = True
-                break
-            window.append(item)
-        if window:
-            yield window
-
-
-def _is_class_file(sources: Sequence[str | Path]) -> bool:
-    return len(sources) == 1 and Path(sources[0]).suffix.lower() in (".json", ".yaml", ".yml")
-
-
 def _translate_classes(path: Path, output: Path | None, job: _Job, *, overwrite: bool) -> None:
-    """Translate the texts of a class file: names and templates, whatever they are nested in; keys stay.
-
-    Raises CapivaraError when it is no such file, or when a text has no translation: a class list has no gaps.
-    """
-    import json
-
-    import yaml
-
+    """Translate a class file. Raises CapivaraError when a text has no translation: a class list has no gaps."""
     if len(job.asked.to) > 1:
         raise CapivaraError(f"{path} is a class file: one language at a time", f"--to {job.asked.to[0]}")
     if output is not None and output.exists() and not overwrite:
         raise CapivaraError(f"{output} is there already", "--overwrite replaces it")
     (target,) = job.asked.to
-    try:
-        content = path.read_text(encoding="utf-8-sig")
-        value = json.loads(content) if path.suffix.lower() == ".json" else yaml.safe_load(content)
-    except OSError as error:
-        raise CapivaraError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise CapivaraError(f"{path} is neither JSON nor YAML: {' '.join(str(error).split())}") from error
-    if _has_objects(value):
-        raise CapivaraError(f"{path} has lists of objects: no class file", "records are JSONL: docs/data.md")
-    texts = list(dict.fromkeys(_flat(text) for text in _leaves(value) if text.strip()))
-    if not isinstance(value, dict | list) or not texts:
-        raise CapivaraError(f"{path}: no names or templates in it", 'a class file is {"set": ["name", …]}')
+    value = class_files.read(path)
+    texts = list(dict.fromkeys(map(_flat, class_files.texts(value))))
     job.captions = len(texts)
     done = job.translate(texts, target)
     failed = {text: result for text, result in done.items() if isinstance(result, Failure)}
@@ -483,40 +408,9 @@ def _translate_classes(path: Path, output: Path | None, job: _Job, *, overwrite:
             f"{len(failed)} of {len(texts)} texts of {path} could not be translated: {first}",
             "nothing was written; the others are remembered",
         )
-    whole = _replaced(value, {text: str(result) for text, result in done.items()})
-    is_yaml = (output or path).suffix.lower() in (".yaml", ".yml")
-    shown = yaml.safe_dump(whole, allow_unicode=True, sort_keys=False) if is_yaml else _json(whole)
+    shown = class_files.dump(class_files.replaced(value, lambda text: done[_flat(text)]), output or path)
     if output is None:
         console.answer(shown.rstrip("\n"))
     else:
         artifacts.write_text(output, shown)
         console.say(f"wrote {output}: {len(texts)} texts in {target}, {job.asked_for} of them translated now")
-
-
-def _json(value: Any) -> str:
-    import json
-
-    return json.dumps(value, ensure_ascii=False, indent=2) + "\n"
-
-
-def _has_objects(value: Any) -> bool:
-    """Whether a list in it holds objects, as annotations of images do and names of classes do not."""
-    if isinstance(value, list):
-        return any(isinstance(inner, dict) or _has_objects(inner) for inner in value)
-    return isinstance(value, dict) and any(map(_has_objects, value.values()))
-
-
-def _leaves(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _leaves(inner)
-
-
-def _replaced(value: Any, translations: dict[str, str]) -> Any:
-    if isinstance(value, str):
-        return translations.get(_flat(value), value)
-    if isinstance(value, dict):
-        return {key: _replaced(inner, translations) for key, inner in value.items()}
-    return [_replaced(inner, translations) for inner in value] if isinstance(value, list) else value

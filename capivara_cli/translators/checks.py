@@ -5,6 +5,7 @@ The checks look at form alone and are generous: each must let pass what a person
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from functools import lru_cache
@@ -50,6 +51,19 @@ def problem(source: str, text: str, origin: Language, target: Language) -> str |
 def placeholders(text: str) -> Counter[str]:
     """`{}` and `{c}`, and how often."""
     return Counter(_PLACEHOLDER.findall(text))
+
+
+def hide(text: str) -> str:
+    """Placeholders as numbers that occur nowhere else: `{c}` -> `70001`."""
+    numbers = itertools.count(70001)
+    return _PLACEHOLDER.sub(lambda _: str(next(numbers)), text)
+
+
+def unhide(text: str, result: str) -> str:
+    """The placeholders of the text, put back into what was made of it hidden."""
+    for number, placeholder in enumerate(_PLACEHOLDER.findall(text), start=70001):
+        result = result.replace(str(number), placeholder)
+    return result
 
 
 def _words(text: str) -> list[str]:
