@@ -33,6 +33,15 @@ SETTINGS = ["optimizer.lr=5e-3", "optimizer.warmup_steps=3", "batch_size=64", "m
 FLAGS = [part for setting in SETTINGS for part in ("--set", setting)]
 
 
+# Files that take longest, begun first: two workers that share the others then end at the same time.
+LONGEST = [f"test_{name}.py" for name in "demo resume captioning google distributed bad_input translation".split()]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the files; the tests of a file stay together, as its fixtures are shared."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
