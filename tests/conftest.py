@@ -34,7 +34,9 @@ FLAGS = [part for setting in SETTINGS for part in ("--set", setting)]
 
 
 # Files that take longest, begun first: two workers that share the others then end at the same time.
-LONGEST = [f"test_{name}.py" for name in "demo resume captioning google distributed bad_input translation".split()]
+LONGEST = [
+    f"test_{name}.py" for name in ("demo", "resume", "captioning", "google", "distributed", "bad_input", "translation")
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
