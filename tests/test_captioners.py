@@ -63,8 +63,8 @@ def plain_blip2(folder: Path, picture: Path, prefix: str, num_beams: int) -> tup
     return processor.tokenizer.decode(words, skip_special_tokens=True), new
 
 
-@pytest.mark.parametrize("num_beams", [1, 2, 3, 5])
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("num_beams", [1, 2, 5])
+@pytest.mark.parametrize("seed", [0, 1])
 def test_blip2_says_what_generate_says_for_each_prefix_alone(
     seed: int, num_beams: int, pictures: list[Path], tmp_path: Path
 ) -> None:
