@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from capivara_cli.errors import CapivaraError
-from capivara_cli.records import Record, languages
+from capivara_cli.records import Record, check_languages, languages
 from capivara_cli.tokens import Tokens, tokenise
 
 if TYPE_CHECKING:
@@ -75,15 +74,9 @@ def usable(records: Sequence[Record], langs: Sequence[str], keep: Sequence[str])
 
     Raises CapivaraError, naming the languages that there are, when one of `langs` does not occur at all.
     """
-    found = languages(records)
-    for lang in langs:
-        if not found[lang]:
-            there = ", ".join(f"{name} ({count:,})" for name, count in found.most_common(20)) or "none"
-            raise CapivaraError(
-                f"no caption in {lang}: the data has {there}", f"capivara translate --to {lang} makes them"
-            )
+    check_languages(languages(records), langs)
     wanted = {*langs, *keep}
-    return [record for record in records if any(caption["lang"] in wanted for caption in record.captions)]
+    return [record for record in records if any(record.texts(lang) for lang in wanted)]
 
 
 @dataclass(frozen=True)

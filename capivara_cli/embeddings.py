@@ -12,9 +12,11 @@ so that a killed run loses at most a segment's work, new images are added, chang
 
 from __future__ import annotations
 
+import itertools
 import time
 import uuid
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +24,9 @@ from typing import TYPE_CHECKING
 from capivara_cli import artifacts, images
 from capivara_cli.clip import Clip
 from capivara_cli.console import progress
-from capivara_cli.encoding import encode_images
+from capivara_cli.encoding import Views, encode_images, encode_views
 from capivara_cli.images import ImageRef, ImageRejected
+from capivara_cli.loading import load_images
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,6 +84,87 @@ class ImageTable:
         return torch.from_numpy(result)
 
 
+class Store:
+    """The embeddings of all images that one image tower has seen, on disk.
+
+    Attributes:
+        folder: where its segments are.
+        failed: identity -> why an image could not be used, of those that were tried here.
+    """
+
+    def __init__(self, clip: Clip, views: int = 1) -> None:
+        self.clip = clip
+        self.views = views
+        key = artifacts.fingerprint(clip.image_tower_fingerprint(), views)
+        self.folder = artifacts.cache_folder() / "embeddings" / key
+        self.failed: dict[bytes, str] = {}
+        self._pending: dict[bytes, np.ndarray] = {}
+        self._flushed = time.monotonic()
+        self.reload()
+
+    def reload(self) -> None:
+        """Look which segments there are now; their embeddings stay on disk, memory-mapped."""
+        import numpy as np
+
+        opened = [_open_segment(path) for path in sorted(self.folder.glob("*.safetensors"))]
+        self.segments = [embeddings for _, embeddings in opened]
+        identity = np.concatenate([np.zeros((0, 16), np.uint8), *(identity for identity, _ in opened)])
+        known = np.ascontiguousarray(identity).view("S16").ravel()  # (n,) of the whole store: 32 bytes an image
+        sizes = [len(embeddings) for embeddings in self.segments]
+        self._starts = np.cumsum([0, *sizes])
+        self._order = np.argsort(known, kind="stable")  # of an image that was encoded twice the newer one is last
+        self._known = known[self._order]
+
+    def find(self, keys: Sequence[bytes]) -> np.ndarray:
+        """(N,) identities -> (N, 2) segment and row in it; -1 where there is none."""
+        import numpy as np
+
+        places = np.full((len(keys), 2), -1, np.int64)
+        if not len(self._known) or not keys:
+            return places
+        asked = np.array(keys, "S16")
+        at = np.searchsorted(self._known, asked, side="right") - 1
+        there = self._known[at] == asked
+        rows = self._order[at[there]]
+        places[there, 0] = np.searchsorted(self._starts, rows, side="right") - 1
+        places[there, 1] = rows - self._starts[places[there, 0]]
+        return places
+
+    def missing(self, keys: Sequence[bytes]) -> list[int]:
+        """Which of the images have no embedding yet, and were not tried in vain."""
+        found = self.find(keys)[:, 0] >= 0
+        return [i for i, key in enumerate(keys) if not found[i] and key not in self._pending and key not in self.failed]
+
+    def take(self, keys: Sequence[bytes]) -> np.ndarray:
+        """(N,) identities -> (N, D) float32 of the plain view; each must be there."""
+        import numpy as np
+
+        rows = [
+            self._pending[key][0] if segment < 0 else self.segments[segment][row, 0]
+            for key, (segment, row) in zip(keys, self.find(keys), strict=True)
+        ]
+        return np.array(rows, np.float32)
+
+    def add(self, keys: Sequence[bytes], features: Tensor) -> None:
+        """Add (n, views, D) embeddings of a batch; they are on disk some time later, whole batches at once."""
+        import numpy as np
+
+        self._pending.update(zip(keys, features.numpy().astype(np.float16), strict=True))
+        size = sum(rows.nbytes for rows in itertools.islice(self._pending.values(), 1)) * len(self._pending)
+        if time.monotonic() - self._flushed > SEGMENT_SECONDS or size > SEGMENT_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was added as a segment."""
+        import numpy as np
+
+        if self._pending:
+            _write_segment(self.folder, np.stack(list(self._pending.values())), list(self._pending))
+            self._pending.clear()
+            self.reload()
+        self._flushed = time.monotonic()
+
+
 def embed(
     clip: Clip, refs: Sequence[ImageRef], *, views: int = 1, label: str = "images"
 ) -> tuple[ImageTable, list[int], list[Rejected]]:
@@ -93,25 +177,68 @@ def embed(
         the table; the indices of `refs` that it has, ascending (table row i is image `kept[i]`);
         and what was rejected, with the reason.
     """
-    import numpy as np
-
-    store = artifacts.cache_folder() / "embeddings" / artifacts.fingerprint(clip.image_tower_fingerprint(), views)
+    store = Store(clip, views)
     keys, reasons = _identities(refs)
-    segments, places = _scan(store)
-    missing = [i for i, key in keys.items() if key not in places]
+    places = store.find(list(keys.values()))
+    missing = [i for i, (segment, _) in zip(keys, places, strict=True) if segment < 0]
     if missing or clip.runtime.world_size > 1:
         share = missing[clip.runtime.rank :: clip.runtime.world_size]
-        failed = _compute(clip, store, [refs[i] for i in share], [keys[i] for i in share], views, label)
+        _compute(store, [refs[i] for i in share], [keys[i] for i in share], label)
         clip.runtime.barrier()
-        segments, places = _scan(store)
-        failures = dict(failed)
-        for i in missing:
-            if keys[i] not in places:
-                reasons[i] = failures.get(keys[i], "rejected by another rank")
-    kept = [i for i, key in keys.items() if key in places]
-    where = np.array([places[keys[i]] for i in kept], np.int64).reshape(-1, 2)
-    table = ImageTable(segments, where[:, 0], where[:, 1])
+        store.reload()
+        places = store.find(list(keys.values()))
+    there = places[:, 0] >= 0
+    for i in itertools.compress(keys, ~there):
+        reasons[i] = store.failed.get(keys[i], "rejected by another rank")
+    kept = list(itertools.compress(keys, there))
+    table = ImageTable(store.segments, places[there, 0], places[there, 1])
     return _settle(table), kept, [Rejected(str(refs[i]), reasons[i]) for i in sorted(reasons)]
+
+
+def embed_windows(
+    clip: Clip, windows: Iterator[list[ImageRef]], expected: int | None = None, workers: int | None = None
+) -> Iterator[tuple[list[int], np.ndarray, dict[int, str]]]:
+    """Embeddings window by window, in constant memory: images are decoded ahead while the caller is at work.
+
+    A window is asked for when there are workers for it. The batches that are encoded are cut from each window by
+    itself, so a run that was killed goes on with the same ones, and ends with the same numbers.
+
+    Yields:
+        the places of the window's images that worked, their embeddings (n, D) float32, and the reason for each place
+        that did not.
+    """
+    store = Store(clip)
+    waiting: deque[tuple[dict[int, bytes], dict[int, str], deque[list[bytes]]]] = deque()
+    under_way: set[bytes] = set()
+
+    def batches() -> Iterator[list[ImageRef]]:
+        for refs in windows:
+            keys, reasons = _identities(refs)
+            own = list(keys.values())
+            places = dict(zip(keys.values(), keys, strict=True))  # an image that comes twice is encoded once
+            wanted = [own[i] for i in store.missing(own) if own[i] not in under_way]
+            wanted = list(dict.fromkeys(wanted))
+            under_way.update(wanted)
+            size = clip.image_batch_size()
+            parts = [wanted[i : i + size] for i in range(0, len(wanted), size)] or [[]]
+            waiting.append((keys, reasons, deque(parts)))
+            yield from ([refs[places[key]] for key in part] for part in parts)
+
+    try:
+        for good, pixels, errors in load_images(batches(), Views(clip, 1), expected, workers):
+            keys, reasons, parts = waiting[0]
+            part = parts.popleft()
+            store.failed |= {part[i]: reason for i, reason in errors.items()}
+            if good:
+                store.add([part[i] for i in good], encode_views(clip, pixels))
+            under_way.difference_update(part)
+            if not parts:
+                waiting.popleft()
+                reasons |= {i: store.failed[key] for i, key in keys.items() if key in store.failed}
+                kept = [i for i, key in keys.items() if key not in store.failed]
+                yield kept, store.take([keys[i] for i in kept]), reasons
+    finally:
+        store.flush()
 
 
 def _identities(refs: Sequence[ImageRef]) -> tuple[dict[int, bytes], dict[int, str]]:
@@ -123,18 +250,6 @@ def _identities(refs: Sequence[ImageRef]) -> tuple[dict[int, bytes], dict[int, s
         except ImageRejected as error:
             reasons[i] = error.message
     return keys, reasons
-
-
-def _scan(store: Path) -> tuple[list[np.ndarray], dict[bytes, tuple[int, int]]]:
-    """Open all segments: their memory-mapped embeddings, and identity -> (segment, row)."""
-    segments: list[np.ndarray] = []
-    places: dict[bytes, tuple[int, int]] = {}
-    for path in sorted(store.glob("*.safetensors")):
-        identity, embeddings = _open_segment(path)
-        for row, key in enumerate(identity):
-            places[key.tobytes()] = (len(segments), row)
-        segments.append(embeddings)
-    return segments, places
 
 
 def _open_segment(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -172,40 +287,19 @@ def _settle(table: ImageTable) -> ImageTable:
     return ImageTable([whole], np.zeros(len(table), np.int64), np.arange(len(table)))
 
 
-def _compute(
-    clip: Clip, store: Path, refs: list[ImageRef], keys: list[bytes], views: int, label: str
-) -> list[tuple[bytes, str]]:
-    """Encode the images and write segments as they fill up. Returns the identities that failed, and why."""
-    import numpy as np
-
-    failed: list[tuple[bytes, str]] = []
-    done: list[np.ndarray] = []
-    done_keys: list[bytes] = []
-    started = time.monotonic()
-
-    def flush() -> None:
-        nonlocal started
-        if done:
-            _write_segment(store, np.concatenate(done), done_keys)
-        done.clear()
-        done_keys.clear()
-        started = time.monotonic()
-
+def _compute(store: Store, refs: list[ImageRef], keys: list[bytes], label: str) -> None:
+    """Encode the images and add them to the store."""
     with progress("rate") as bar:
         task = bar.add_task(f"encoding {label}", total=len(refs), rate="")
         begun = time.monotonic()
-        for indices, features, errors in encode_images(clip, refs, views=views):
-            failed += [(keys[i], reason) for i, reason in errors]
+        for indices, features, errors in encode_images(store.clip, refs, views=store.views):
+            store.failed |= {keys[i]: reason for i, reason in errors}
             if len(indices):
-                done.append(features.numpy().astype(np.float16))
-                done_keys += [keys[i] for i in indices]
+                store.add([keys[i] for i in indices], features)
             count = len(indices) + len(errors)
             rate = (bar.tasks[task].completed + count) / (time.monotonic() - begun)
             bar.update(task, advance=count, rate=f"{rate:.0f} images/s")
-            if time.monotonic() - started > SEGMENT_SECONDS or sum(part.nbytes for part in done) > SEGMENT_BYTES:
-                flush()
-    flush()
-    return failed
+    store.flush()
 
 
 def _write_segment(store: Path, embeddings: np.ndarray, keys: list[bytes]) -> None:

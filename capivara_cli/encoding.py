@@ -35,10 +35,17 @@ def encode_images(
         if not indices:
             yield [], torch.empty(0), errors
             continue
-        flat = pixels.flatten(0, 1)  # (b * views, 3, H, W)
-        run = torch.inference_mode()(lambda part, flat=flat: clip.encode_pixels(flat[part]).cpu())
-        features = torch.cat([part for _, part in clip.runtime.batches(run, len(flat), len(flat))])
-        yield indices, features.unflatten(0, (len(indices), views)), errors
+        yield indices, encode_views(clip, pixels), errors
+
+
+def encode_views(clip: Clip, pixels: Tensor) -> Tensor:
+    """(b, views, 3, H, W) float32 -> (b, views, D) float32 on the CPU, normalised."""
+    import torch
+
+    flat = pixels.flatten(0, 1)  # (b * views, 3, H, W)
+    run = torch.inference_mode()(lambda part: clip.encode_pixels(flat[part]).cpu())
+    features = torch.cat([part for _, part in clip.runtime.batches(run, len(flat), len(flat))])
+    return features.unflatten(0, pixels.shape[:2])
 
 
 class Views:

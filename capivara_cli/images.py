@@ -8,10 +8,10 @@ import os
 import tarfile
 import warnings
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from capivara_cli import shards
 from capivara_cli.errors import CapivaraError
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def load(ref: ImageRef) -> Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd EXIF, and of bombs that are refused below
-            with Image.open(io.BytesIO(_read(ref))) as image:
+            with Image.open(io.BytesIO(content(ref))) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ImageRejected(f"{image.width} x {image.height} pixels: too many, maybe a decompression bomb")
                 image.load()
@@ -132,31 +132,16 @@ def _reason(error: BaseException) -> str:
     return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__
 
 
-def _read(ref: ImageRef) -> bytes:
+def content(ref: ImageRef) -> bytes:
+    """The bytes of the file or member. Raises OSError, or ImageRejected when there is no such member."""
     if ref.member is None:
         return Path(ref.path).read_bytes()
-    place = members(ref.path, os.stat(ref.path).st_mtime_ns).get(ref.member)
+    try:
+        place = shards.find(ref.path, ref.member)
+    except tarfile.ReadError as error:
+        raise ImageRejected(f"not a tar file: {error}") from error
     if place is None:
         raise ImageRejected("no such member in the shard")
     with open(ref.path, "rb") as shard:
         shard.seek(place[0])
         return shard.read(place[1])
-
-
-@lru_cache(maxsize=64)
-def members(shard: str, _time: int = 0) -> dict[str, tuple[int, int]]:
-    """Offset and size of each regular file in a tar; nothing is unpacked. Of a tar cut short, the whole ones.
-
-    `_time` is the shard's: one that was written anew is read anew.
-    """
-    places: dict[str, tuple[int, int]] = {}
-    size = os.path.getsize(shard)
-    try:
-        with tarfile.open(shard, "r:") as archive:
-            for member in archive:
-                if member.isfile() and member.offset_data + member.size <= size:
-                    places[member.name] = (member.offset_data, member.size)
-    except tarfile.ReadError as error:
-        if not places:
-            raise ImageRejected(f"not a tar file: {error}") from error
-    return places

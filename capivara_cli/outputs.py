@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, Protocol, Self
 
 from capivara_cli import artifacts, console
 from capivara_cli.errors import CapivaraError
@@ -56,14 +56,30 @@ def _json(value: dict[str, Any]) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
+class Look(Protocol):
+    """What looks at a result, line by line, when it is put in its place."""
+
+    def record(self, data: dict[str, Any], reason: str | None) -> None:
+        """A record, and why it was rejected if it was."""
+
+    def part(self, data: dict[str, Any]) -> None:
+        """A part that was rejected, with the reason under `rejected`; its record comes after it."""
+
+
 @dataclass
 class Tally:
-    """How many records were kept and rejected, how many parts of them, and the first names and reasons."""
+    """How many records were kept and rejected, how many parts of them, and the first names and reasons of each.
+
+    Attributes:
+        look: is shown each line.
+    """
 
     kept: int = 0
     rejected: int = 0
     parts: int = 0
     first: list[str] = field(default_factory=list)
+    first_parts: list[str] = field(default_factory=list)
+    look: Look | None = None
 
     def add(self, line: bytes) -> None:
         """Count a line of a partial file."""
@@ -71,9 +87,15 @@ class Tally:
         self.kept += mark == _KEPT
         self.rejected += mark == _REJECTED
         self.parts += mark == _PART
-        if mark != _KEPT and len(self.first) < SHOWN:
-            data = json.loads(line[1:])
-            self.first.append(f"{data['id']}: {data[REJECTED]}")
+        names = self.first_parts if mark == _PART else self.first
+        named = mark != _KEPT and len(names) < SHOWN
+        if not named and self.look is None:
+            return
+        data = json.loads(line[1:])
+        if named:
+            names.append(f"{data['id']}: {data[REJECTED]}")
+        if self.look is not None:
+            self.look.part(data) if mark == _PART else self.look.record(data, data.get(REJECTED))
 
 
 class Output(ABC):
@@ -118,7 +140,9 @@ class Output(ABC):
         self.close()
 
 
-def open_output(path: Path | None, settings: dict[str, Any], runtime: Runtime, *, overwrite: bool) -> Output:
+def open_output(
+    path: Path | None, settings: dict[str, Any], runtime: Runtime, *, overwrite: bool, look: Look | None = None
+) -> Output:
     """The output for `-o FILE`, or standard output without it.
 
     Args:
@@ -127,6 +151,7 @@ def open_output(path: Path | None, settings: dict[str, Any], runtime: Runtime, *
             A value of None is taken from what an interrupted run had.
         runtime: whose rank this is.
         overwrite: begin anew.
+        look: is shown all that was written, by this run and those that it goes on with.
 
     Raises:
         CapivaraError: FILE is there, or was begun with other settings, which are named.
@@ -134,8 +159,8 @@ def open_output(path: Path | None, settings: dict[str, Any], runtime: Runtime, *
     if path is None or str(path) == "-":
         if runtime.world_size > 1:
             raise CapivaraError("several ranks cannot share standard output", "give -o FILE")
-        return _Stream(settings)
-    return _File(path, settings, runtime, overwrite=overwrite)
+        return _Stream(settings, look)
+    return _File(path, settings, runtime, look, overwrite=overwrite)
 
 
 def share(found: Iterator[Record], size: int, runtime: Runtime) -> Iterator[Record]:
@@ -158,11 +183,11 @@ class _Stream(Output):
 
     streams = True
 
-    def __init__(self, settings: dict[str, Any]) -> None:
+    def __init__(self, settings: dict[str, Any], look: Look | None) -> None:
         self.folder = Path.cwd()
         self.settings = settings
         self._stream: IO[bytes] = sys.stdout.buffer  # a progress bar may take sys.stdout away
-        self._tally = Tally()
+        self._tally = Tally(look=look)
 
     def begin(self, **settled: Any) -> None:
         self.settings |= settled
@@ -184,12 +209,15 @@ class _Stream(Output):
 class _File(Output):
     """FILE, by way of its partial files."""
 
-    def __init__(self, path: Path, settings: dict[str, Any], runtime: Runtime, *, overwrite: bool) -> None:
+    def __init__(
+        self, path: Path, settings: dict[str, Any], runtime: Runtime, look: Look | None, *, overwrite: bool
+    ) -> None:
         if path.is_dir():
             raise CapivaraError(f"{path} is a folder", "-o FILE.jsonl")
         self.path = path
         self.folder = path.absolute().parent
         self.runtime = runtime
+        self.look = look
         self.settings = settings | {"ranks": runtime.world_size}
         self.partial = self._partial(runtime.rank, runtime.world_size)
         self._begun = path.with_name(f"{path.name}.partial.json")
@@ -311,7 +339,7 @@ class _File(Output):
         return tally
 
     def _merge(self) -> Tally:
-        tally = Tally()
+        tally = Tally(look=self.look)
         rejected = self.path.with_name(f"{self.path.name}.rejected.jsonl")
         with ExitStack() as stack:
             kept_file = stack.enter_context(stack.enter_context(artifacts.writing(self.path)).open("wb"))
@@ -391,19 +419,24 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def report(tally: Tally, path: Path | None, *, parts: str = "captions") -> None:
-    """Name what was rejected, and call its parts by this name. Raises CapivaraError when nothing was left."""
+def report(tally: Tally, path: Path | None, *, parts: str | None = "captions") -> None:
+    """Name what was rejected, and call its parts by this name; None passes over them.
+
+    Raises CapivaraError when nothing was left.
+    """
     if not tally.kept and not tally.rejected:
         raise CapivaraError("no records came in", "one line is one image: docs/data.md")
-    if not tally.rejected and not tally.parts:
+    lost = tally.parts if parts else 0
+    if not tally.rejected and not lost:
         return
     where = f"; all are in {path}.rejected.jsonl" if path is not None and str(path) != "-" else ""
     total = tally.kept + tally.rejected
-    names = "".join(f"\n  {line}" for line in tally.first)
-    left = tally.rejected + tally.parts - len(tally.first)
+    shown = [*tally.first, *(tally.first_parts if parts else [])][:SHOWN]
+    names = "".join(f"\n  {line}" for line in shown)
+    left = tally.rejected + lost - len(shown)
     names += f"\n  and {left:,} more" if left else ""
     if not tally.kept:
         raise CapivaraError(f"nothing was left: {tally.rejected:,} of {total:,} rejected{where}{names}")
     what = [f"{tally.rejected:,} of {total:,} records rejected"] if tally.rejected else []
-    what += [f"{tally.parts:,} {parts} rejected"] if tally.parts else []
+    what += [f"{lost:,} {parts} rejected"] if lost else []
     console.warn(f"{', '.join(what)}{where}{names}")

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import sys
+import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -19,9 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from capivara_cli import images
+from capivara_cli import console, images, sidecars
 from capivara_cli.errors import CapivaraError
 from capivara_cli.images import ImageRef
+from capivara_cli.shards import Shard
 
 UTF_8 = "iconv -t UTF-8 converts it"
 
@@ -63,8 +65,8 @@ class Record:
         return data
 
     def texts(self, lang: str) -> list[str]:
-        """The texts of the captions in a language."""
-        return [caption["text"] for caption in self.captions if caption["lang"] == lang]
+        """The texts of the captions in a language, without those that are marked as rejected."""
+        return [caption["text"] for caption in self.captions if caption["lang"] == lang and "rejected" not in caption]
 
 
 def read(source: str | Path) -> Iterator[Record]:
@@ -84,7 +86,7 @@ def read(source: str | Path) -> Iterator[Record]:
         if path.is_dir():
             yield from _read_folder(path)
         elif path.suffix == ".tar":
-            yield from _read_shard(path)
+            yield from read_shard(path)
         elif images.is_image_name(path.name):
             yield _image_file(path)
         else:
@@ -124,14 +126,19 @@ def stream(sources: Iterable[str | Path]) -> Iterator[Record]:
             yield record
 
 
-def count(sources: Sequence[str | Path]) -> int | None:
+def count(sources: Sequence[str | Path], langs: Sequence[str] = ()) -> int | None:
     """How many records there are, all of them checked; None when they come from standard input.
 
-    Raises CapivaraError for what is wrong in any of them, and when there is none.
+    Raises CapivaraError for what is wrong in any of them, when there is none, and when one of `langs` is in none.
     """
     if "-" in map(str, sources):
         return None
-    total = sum(1 for _ in stream(sources))
+    total = 0
+    there: Counter[str] = Counter()
+    for record in stream(sources):
+        total += 1
+        there.update(caption["lang"] for caption in record.captions)
+    check_languages(there, langs)
     if not total:
         folders = all(Path(source).is_dir() for source in sources)
         hint = (
@@ -139,6 +146,15 @@ def count(sources: Sequence[str | Path]) -> int | None:
         )
         raise CapivaraError(f"{' '.join(map(str, sources))}: no {'images' if folders else 'records'} in it", hint)
     return total
+
+
+def check_languages(there: Counter[str], langs: Sequence[str]) -> None:
+    """Raise CapivaraError, naming the languages that there are, when one of `langs` is not among them."""
+    for lang in langs:
+        if not there[lang]:
+            names = ", ".join(f"{name} ({number:,})" for name, number in there.most_common(20)) or "none"
+            hint = f"capivara translate --to {lang} makes them"
+            raise CapivaraError(f"no caption in {lang}: the data has {names}", hint)
 
 
 def expand(pattern: str) -> list[Path]:
@@ -178,17 +194,23 @@ def _record(line: str, where: str, folder: Path) -> Record:
         raise CapivaraError(f"{where}: not JSON: {error}", "each line is one JSON object: see docs/data.md") from error
     if not isinstance(data, dict):
         raise CapivaraError(f"{where}: a {type(data).__name__}, not an object with `image` and `captions`")
+    return checked(data, where, folder)
+
+
+def checked(data: dict[str, Any], where: str, folder: Path) -> Record:
+    """The record of an object. Raises CapivaraError when it is none."""
     image = data.get("image") or data.get("file_name")
     if not isinstance(image, str) or not image or "\0" in image:
         keys = ", ".join(map(str, data)) or "none"
         raise CapivaraError(f"{where}: no `image` (keys there are: {keys})", "see docs/data.md")
     captions = data.get("captions", [])
-    if not isinstance(captions, list) or not all(map(_is_caption, captions)):
+    if not isinstance(captions, list) or not all(map(is_caption, captions)):
         raise CapivaraError(f'{where}: `captions` is not a list of {{"text": …, "lang": …}}', "see docs/data.md")
     return Record(data, where, ImageRef.parse(image, folder))
 
 
-def _is_caption(value: object) -> bool:
+def is_caption(value: object) -> bool:
+    """Whether it has a text and a language."""
     return isinstance(value, dict) and isinstance(value.get("text"), str) and isinstance(value.get("lang"), str)
 
 
@@ -209,34 +231,60 @@ def _image_file(path: Path) -> Record:
     return Record({"id": name, "image": name}, name, ImageRef.parse(name, Path.cwd()))
 
 
-def _read_shard(path: Path) -> Iterator[Record]:
-    """Samples of a WebDataset shard: the image, and the record's other keys in a `.json` of the same stem."""
-    try:
-        places = images.members(str(path.absolute()))
-    except (OSError, images.ImageRejected) as error:
-        raise CapivaraError(f"{path}: {error.strerror if isinstance(error, OSError) else error}") from error
-    with path.open("rb") as shard:
-        for member in places:
-            stem, dot, extension = member.rpartition(".")
-            if dot + extension.lower() not in images.EXTENSIONS:
-                continue
-            data: dict[str, Any] = {}
-            if f"{stem}.json" in places:
-                offset, size = places[f"{stem}.json"]
-                shard.seek(offset)
-                data = _sidecar(shard.read(size), f"{path}#{stem}.json")
-            image = f"{path.as_posix()}#{member}"
-            yield _record(json.dumps({"id": stem, **data, "image": image}), f"{path}#{member}", Path.cwd())
+def read_shard(path: Path, lang: str = "en") -> Iterator[Record]:
+    """Samples of a WebDataset shard: the image, and what stands beside it.
 
+    Args:
+        lang: of captions that do not say theirs.
 
-def _sidecar(content: bytes, where: str) -> dict[str, Any]:
+    Raises:
+        CapivaraError: no tar, or a sample whose `.json` is none.
+    """
+    shard = Shard(path)
     try:
-        data = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise CapivaraError(f"{where}: not JSON: {error}") from error
-    return data if isinstance(data, dict) else {}
+        with path.open("rb") as file:
+            for stem, members in shard.samples():
+                image = next((member for member in members.values() if images.is_image_name(member.name)), None)
+                if image is None:
+                    continue
+                parts = {}
+                for extension in sidecars.EXTENSIONS:
+                    if extension in members:
+                        file.seek(members[extension].offset)
+                        parts[extension] = file.read(members[extension].size)
+                data = {"id": stem, **sidecars.read(parts, f"{path}#{stem}", lang)}
+                data["image"] = f"{path.as_posix()}#{image.name}"
+                yield checked(data, f"{path}#{image.name}", Path.cwd())
+    except (OSError, tarfile.ReadError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"not a tar file: {error}"
+        raise CapivaraError(f"{path}: {reason}") from error
+    if shard.lost:
+        console.warn(f"{path} is {shard.lost}")
+    if shard.refused:
+        console.warn(f"{path}: {len(shard.refused):,} members refused, they lead out of it: {shard.refused[0]}")
 
 
 def languages(records: Iterable[Record]) -> Counter[str]:
-    """How many captions there are in each language."""
-    return Counter(caption["lang"] for record in records for caption in record.captions)
+    """How many captions there are in each language, without those that are marked as rejected."""
+    return Counter(caption["lang"] for record in records for caption in record.captions if "rejected" not in caption)
+
+
+def lineage(captions: Sequence[dict[str, Any]], i: int) -> list[int]:
+    """The caption, what it was made from, what that was made from, and so on."""
+    result = [i]
+    while True:
+        parent = captions[result[-1]].get("parent")
+        if type(parent) is not int or not 0 <= parent < len(captions) or parent in result:
+            return result
+        result.append(parent)
+
+
+def without(captions: Sequence[dict[str, Any]], kept: Sequence[int]) -> list[dict[str, Any]]:
+    """Those captions that are kept; `parent` is their new place, and gone where the parent is."""
+    place = {old: new for new, old in enumerate(kept)}
+    result = []
+    for i in kept:
+        caption = dict(captions[i])
+        parent = caption.pop("parent", None)
+        result.append(caption | ({"parent": place[parent]} if type(parent) is int and parent in place else {}))
+    return result

@@ -8,30 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from capivara_cli import __version__, adapters, artifacts, console, records
-from capivara_cli import clip as clips
+from capivara_cli import __version__, artifacts, console, records, subjects
 from capivara_cli.bootstrap import compare
-from capivara_cli.clip import Clip, ModelName
+from capivara_cli.clip import Clip
 from capivara_cli.embeddings import Rejected, embed
 from capivara_cli.errors import CapivaraError
 from capivara_cli.recall import Ranks, rank_queries, summarise
-from capivara_cli.recipe import PROJECT_FILE, read_yaml
 from capivara_cli.records import Record
 from capivara_cli.retrieval_table import show
 from capivara_cli.runtime import Runtime
+from capivara_cli.subjects import Subject
 from capivara_cli.validation import collect_queries
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is evaluated: a model, maybe with an adapter on it."""
-
-    role: str
-    name: ModelName
-    adapter: Path | None = None
-
-    def __str__(self) -> str:
-        return f"{self.name} + {self.adapter}" if self.adapter else str(self.name)
 
 
 @dataclass(frozen=True)
@@ -72,10 +59,14 @@ def retrieve_eval(
     adapter that cannot be loaded.
     """
     found = records.read_all(data)
-    _check_languages(found, lang)
-    subjects = _subjects(model, pretrained, adapter, baseline)
+    there = records.languages(found)
+    if not lang:
+        names = ", ".join(f"{name} ({number:,})" for name, number in there.most_common(20)) or "none"
+        raise CapivaraError(f"no language: --lang LANG is missing (the data has {names})")
+    records.check_languages(there, lang)
+    chosen = subjects.with_baseline(subjects.pick(model, pretrained, adapter), baseline)
     runtime = Runtime.pick(device, precision, seed)
-    outcomes = [outcome for subject in subjects for outcome in _evaluate(subject, found, lang, data, runtime)]
+    outcomes = [outcome for subject in chosen for outcome in _evaluate(subject, found, lang, data, runtime)]
     if baseline is not None:
         _add_differences(outcomes, seed)
     results = [outcome.result for outcome in outcomes]
@@ -87,42 +78,12 @@ def retrieve_eval(
     return results
 
 
-def _subjects(model: str | None, pretrained: str | None, adapter: Path | None, baseline: str | None) -> list[Subject]:
-    """The model to evaluate and the baseline. Without --model: the adapter's own base, or ./capivara.yaml's."""
-    if model is None and adapter is not None:
-        name = adapters.base_model(adapter)
-        if name is None:
-            raise CapivaraError(f"{adapter} does not say which model it was trained on", "--model NAME says it")
-    elif model is None and Path(PROJECT_FILE).is_file():
-        section = read_yaml(Path(PROJECT_FILE)).get("model", {})
-        name = ModelName.parse(section.get("name"), section.get("pretrained"))
-    else:
-        name = ModelName.parse(model, pretrained)
-    subjects = [Subject("model", name, adapters.find(adapter) if adapter else None)]
-    if baseline is not None:
-        subjects.append(Subject("baseline", ModelName.parse(baseline)))
-    return subjects
-
-
-def _check_languages(found: Sequence[Record], langs: Sequence[str]) -> None:
-    there = records.languages(found)
-    names = ", ".join(f"{name} ({count:,})" for name, count in there.most_common(20)) or "none"
-    if not langs:
-        raise CapivaraError(f"no language: --lang LANG is missing (the data has {names})")
-    for lang in langs:
-        if not there[lang]:
-            raise CapivaraError(f"no caption in {lang}: the data has {names}", "--lang LANG")
-
-
 def _evaluate(
     subject: Subject, found: Sequence[Record], langs: Sequence[str], data: Sequence[str], runtime: Runtime
 ) -> Iterator[Outcome]:
     import torch
 
-    clip = clips.load(subject.name, runtime)
-    if subject.adapter is not None:
-        adapters.load(clip, subject.adapter)
-    console.say(f"{subject.role}: {subject} on {clip.runtime.describe()}")
+    clip = subject.load(runtime)
     table, kept, rejected = embed(clip, [record.image for record in found])
     if not kept:
         raise CapivaraError(f"no image can be read; the first: {rejected[0].image}: {rejected[0].reason}")
@@ -141,7 +102,8 @@ def _evaluate(
         ranks = rank_queries(clip.encode_texts(texts), features, torch.tensor(rows))
         metrics = summarise(ranks)
         result = {
-            **_names_of(subject, data),
+            "dataset": dataset_name(data),
+            **subject.columns(),
             "task": "zeroshot_retrieval",
             "metrics": metrics,
             "language": lang,
@@ -159,25 +121,17 @@ def _names(rejected: Sequence[Rejected]) -> str:
     return shown + (f"; and {len(rejected) - 10} more" if len(rejected) > 10 else "")
 
 
-def _names_of(subject: Subject, data: Sequence[str]) -> dict[str, str]:
-    """CLIP_benchmark's `dataset`, `model` and `pretrained`; the adapter stands where the weights' tag does."""
-    return {
-        "dataset": "+".join(Path(name).stem if name != "-" else "stdin" for name in data),
-        "model": subject.name.name,
-        "pretrained": "+".join(filter(None, [subject.name.pretrained, str(subject.adapter or "")])),
-        "role": subject.role,
-    }
+def dataset_name(data: Sequence[str]) -> str:
+    """CLIP_benchmark's `dataset`: the sources' names."""
+    return "+".join(Path(name).stem if name != "-" else "stdin" for name in data)
 
 
 def _signature(clip: Clip, subject: Subject, data: Sequence[str], lang: str, texts: int, images: int) -> str:
     """All that somebody needs to measure the same again, in one line (as sacrebleu does)."""
-    weights = artifacts.fingerprint_tensors(clip.model.state_dict())[:12]
     parts = {
         "capivara": __version__,
         "task": "retrieval",
-        "model": str(subject.name),
-        "adapter": str(subject.adapter or "none"),
-        "weights": weights,
+        **subject.signature(clip),
         "data": "+".join(Path(name).name for name in data),
         "lang": lang,
         "texts": texts,

@@ -137,9 +137,9 @@ class Runtime:
 
     def barrier(self) -> None:
         """Wait for the other ranks."""
-        import torch
-
         if self.world_size > 1:
+            import torch
+
             torch.distributed.barrier()
 
     def gather(self, rows: Tensor) -> Tensor:

@@ -273,7 +273,10 @@ class _Job:
             (i, target)
             for target in self.asked.to
             for i, caption in enumerate(record.captions)
-            if caption["lang"] == self.asked.origin and caption["text"].strip() and (i, target) not in there
+            if caption["lang"] == self.asked.origin
+            and caption["text"].strip()
+            and (i, target) not in there
+            and outputs.REJECTED not in caption
         ]
         self.there += sum(lang in self.asked.to for _, lang in there)
         self.captions += len(wanted)

@@ -40,3 +40,8 @@ def auto_or_number(flag: str, text: str) -> int | None:
     if text.isdecimal() and int(text):
         return int(text)
     raise CapivaraError(f"{flag} {text}: neither auto nor a number of at least 1")
+
+
+def codes(given: list[str] | None) -> list[str]:
+    """Language codes of an option that may be repeated or hold several: `--to hi,xh --to pt`."""
+    return [code.strip() for part in given or [] for code in part.split(",") if code.strip()]

@@ -9,7 +9,7 @@ import typer
 
 from capivara_cli.console import answer
 
-from .options import Device, OverwriteOrResume, Precision, Seed, Strict, auto_or_number
+from .options import Device, OverwriteOrResume, Precision, Seed, Strict, auto_or_number, codes
 
 
 def _list_languages(value: bool) -> None:
@@ -84,7 +84,7 @@ def command(
     translate(
         sources or ["-"],
         output,
-        to=[code.strip() for part in to or [] for code in part.split(",") if code.strip()],
+        to=codes(to),
         origin=origin,
         backend=backend,
         model=model,

@@ -18,6 +18,7 @@ from capivara_cli.demo import BASE
 from capivara_cli.demo.world import write_world
 from capivara_cli.runtime import Runtime
 from capivara_cli.training import train
+from tests.forks import Forks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,16 +94,35 @@ def command(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-m", "capivara_cli", *map(str, arguments)]
 
 
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    server = Forks(tmp_path_factory.mktemp("forks"))
+    yield server
+    server.close()
+
+
 @pytest.fixture
-def capivara(tmp_path: Path) -> Callable[..., Process]:
+def capivara(tmp_path: Path, forks: Forks) -> Callable[..., Process]:
     """Run `capivara` in an empty folder, and give back exit code, standard output and error."""
 
-    def call(*arguments: str | Path, cwd: Path = tmp_path, env: dict[str, str] | None = None) -> Process:
-        return subprocess.run(
-            command(*arguments), cwd=cwd, env=os.environ | (env or {}), capture_output=True, text=True, timeout=240
-        )
+    def call(
+        *arguments: str | Path, cwd: Path = tmp_path, env: dict[str, str] | None = None, stdin: str = ""
+    ) -> Process:
+        return forks.run([*map(str, arguments)], cwd, dict(os.environ) | (env or {}), stdin)
 
     return call
+
+
+def peak_memory(script: str, *arguments: str | Path) -> float:
+    """Run Python in a process of its own, and give the most memory that it had, in MB.
+
+    By /proc, on Linux: `ru_maxrss` begins with what the process had that it was forked from.
+    """
+    report = "\nprint(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))\n"
+    line = [sys.executable, "-c", script + report, *map(str, arguments)]
+    result = subprocess.run(line, capture_output=True, text=True, timeout=240, check=False)
+    assert result.returncode == 0, result.stderr
+    return int(result.stdout.split()[-1]) / 1024
 
 
 def distance(one: dict[str, Tensor], other: dict[str, Tensor], start: dict[str, Tensor]) -> float:

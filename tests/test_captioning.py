@@ -18,8 +18,8 @@ from PIL import Image
 from capivara_cli.captioning import caption
 from capivara_cli.console import clean
 from capivara_cli.errors import CapivaraError
-from tests import small_models
-from tests.conftest import Process, command
+from tests import kills, small_models
+from tests.conftest import Process, command, peak_memory
 from tests.test_distributed import torchrun
 
 Capivara = Callable[..., Process]
@@ -193,51 +193,13 @@ def test_strict_stops_at_the_first_and_what_was_done_is_gone_on_with(
     assert len(lines(out)) == 7
 
 
-KILLS = """
-import os, random, signal, sys, time
-from pathlib import Path
+SETUP = """
 import capivara_cli.captioners.blip2, capivara_cli.captioners.blip, capivara_cli.captioners.chat
 from transformers import Blip2ForConditionalGeneration, Blip2Processor, BlipImageProcessor, GPT2Tokenizer
 from capivara_cli.captioning import caption
 
-# Everything is imported once, and each run is a fork: torch must not have computed anything before.
-model, source, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
-
 def run(output):
-    caption([source], output, model=model, max_new_tokens=4, batch_size=3)
-
-def start(output):
-    child = os.fork()
-    if not child:
-        run(output)
-        os._exit(0)
-    return child
-
-started = time.monotonic()
-assert os.waitpid(start(folder / "whole.jsonl"), 0)[1] == 0
-seconds = time.monotonic() - started
-rng = random.Random(0)
-kills = finished = 0
-while kills < 25 or not finished:
-    child = start(folder / "killed.jsonl")
-    if kills < 25:
-        time.sleep(rng.uniform(0.1, 0.7) * seconds)
-        done, _ = os.waitpid(child, os.WNOHANG)
-    else:
-        done, _ = os.waitpid(child, 0)
-    if not done:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        kills += 1
-        # Killed after the last step, it has nothing left to do.
-        if not (folder / "killed.jsonl").exists() or list(folder.glob("killed.jsonl.partial*")):
-            continue
-    finished += 1
-    for name in ("", ".rejected.jsonl"):
-        assert (folder / f"killed.jsonl{name}").read_bytes() == (folder / f"whole.jsonl{name}").read_bytes()
-        (folder / f"killed.jsonl{name}").unlink()
-    assert not list(folder.glob("*partial*")) and not list(folder.glob(".*"))
-print("kills", kills, "finished", finished)
+    caption([sys.argv[3]], output, model=sys.argv[2], max_new_tokens=4, batch_size=3)
 """
 
 
@@ -247,16 +209,8 @@ def test_after_any_number_of_kills_the_bytes_are_those_of_an_undisturbed_run(
     found = [record | {"id": f"{turn}-{record['id']}"} for turn in range(4) for record in listed(photos, 24)]
     for number in (5, 40, 41, 90):
         found[number]["image"] = "missing.png"
-    write(tmp_path / "in.jsonl", found)
-    script = tmp_path / "kills.py"
-    script.write_text(KILLS)
-    (tmp_path / "out").mkdir()
-    arguments = [sys.executable, str(script), str(talker), str(tmp_path / "in.jsonl"), str(tmp_path / "out")]
-    result = subprocess.run(arguments, capture_output=True, text=True, timeout=240, check=False)
-    assert result.returncode == 0, result.stderr
-    kills, finished = (int(word) for word in result.stdout.split()[1::2])
-    assert kills >= 25
-    assert finished >= 1
+    source = write(tmp_path / "in.jsonl", found)
+    kills.survive(SETUP, tmp_path / "out", talker, source)
     assert len(lines(tmp_path / "out" / "whole.jsonl.rejected.jsonl")) == 4
 
 
@@ -287,11 +241,10 @@ def test_two_ranks_write_what_one_writes(talker: Path, photos: Path, tmp_path: P
 
 
 MEMORY = """
-import resource, sys
+import sys
 from pathlib import Path
 from capivara_cli.captioning import caption
 caption([sys.argv[1]], Path(sys.argv[2]), model=sys.argv[3], prefixes="none", max_new_tokens=1, batch_size=50)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
@@ -304,9 +257,7 @@ def test_memory_does_not_grow_with_the_number_of_records(talker: Path, photos: P
             for number in range(count):
                 record = {"id": str(number), "image": str(photos / "b" / "00.png"), "note": "x" * 20_000}
                 file.write(json.dumps(record) + "\n")
-        arguments = [sys.executable, "-c", MEMORY, str(source), str(tmp_path / f"{count}.out"), str(talker)]
-        result = subprocess.run(arguments, capture_output=True, text=True, check=True)
-        peaks.append(int(result.stdout) / 1024)
+        peaks.append(peak_memory(MEMORY, str(source), str(tmp_path / f"{count}.out"), str(talker)))
         assert len((tmp_path / f"{count}.out").read_text().splitlines()) == count
     assert peaks[1] - peaks[0] < 20, f"{peaks} MB"
 

@@ -8,7 +8,6 @@ import os
 import random
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ import pytest
 from capivara_cli.errors import CapivaraError
 from capivara_cli.translation import translate
 from capivara_cli.translators.google import Google, Limiter, _joined
+from tests import kills
 from tests.conftest import command
 from tests.google_server import Fault, Handler, Server, certificate, serving, to_hindi
 
@@ -274,62 +274,21 @@ def test_no_service_at_all_is_said_in_one_line() -> None:
     google.close()
 
 
-KILLS = """
-import os, random, signal, sys, time
-from pathlib import Path
+SETUP = """
 import googletrans, httpx, h2.connection
-from capivara_cli.translation import translate
 import rich.progress, rich.table, sqlite3, capivara_cli.translators.google
+from capivara_cli.translation import translate
 
-source, url, folder = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
-
-def start(output, memory):
-    child = os.fork()
-    if not child:
-        translate([source], output, to=["hi"], google_url=url, rate=500.0, memory=memory)
-        os._exit(0)
-    return child
-
-started = time.monotonic()
-assert os.waitpid(start(folder / "whole.jsonl", "none"), 0)[1] == 0
-seconds = time.monotonic() - started
-rng = random.Random(0)
-kills = finished = 0
-while kills < 20 or not finished:
-    child = start(folder / "killed.jsonl", folder / "memory.sqlite")
-    if kills < 20:
-        time.sleep(rng.uniform(0.05, 0.9) * seconds)
-        done, _ = os.waitpid(child, os.WNOHANG)
-    else:
-        done, _ = os.waitpid(child, 0)
-    if not done:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        kills += 1
-        # Killed after the last step, it has nothing left to do.
-        if not (folder / "killed.jsonl").exists() or list(folder.glob("killed.jsonl.partial*")):
-            continue
-    finished += 1
-    assert (folder / "killed.jsonl").read_bytes() == (folder / "whole.jsonl").read_bytes()
-    for path in folder.glob("killed*"):
-        path.unlink()
-    for path in folder.glob("memory*"):
-        path.unlink()
-print("kills", kills, "finished", finished)
+def run(output):
+    memory = folder / f"{output.stem}.sqlite"
+    translate([sys.argv[2]], output, to=["hi"], google_url=sys.argv[3], rate=500.0, memory=memory)
 """
 
 
 def test_after_any_number_of_kills_the_bytes_are_those_of_an_undisturbed_run(server: Server, tmp_path: Path) -> None:
     server.latency = 0.03
     source = write(tmp_path / "in.jsonl", texts(1200))
-    (tmp_path / "kills.py").write_text(KILLS)
-    (tmp_path / "out").mkdir()
-    arguments = [sys.executable, str(tmp_path / "kills.py"), str(source), server.url, str(tmp_path / "out")]
-    result = subprocess.run(arguments, capture_output=True, text=True, timeout=200, check=False)
-    assert result.returncode == 0, result.stderr
-    kills, finished = (int(word) for word in result.stdout.split()[1::2])
-    assert kills >= 20
-    assert finished >= 1
+    kills.survive(SETUP, tmp_path / "out", source, server.url)
 
 
 def test_two_processes_on_one_memory_lose_nothing(server: Server, tmp_path: Path) -> None:

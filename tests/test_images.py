@@ -198,23 +198,6 @@ def test_what_is_no_tar_has_no_members(tmp_path: Path) -> None:
         images.load(ImageRef(str(tmp_path / "0.tar"), "1.png"))
 
 
-def test_folders_and_links_are_no_members(tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "0.tar", "w") as archive:
-        for name, kind in (("a", tarfile.DIRTYPE), ("a/link.png", tarfile.SYMTYPE), ("a/0.png", tarfile.REGTYPE)):
-            info = tarfile.TarInfo(name)
-            info.type = kind
-            archive.addfile(info)
-    assert list(images.members(str(tmp_path / "0.tar"))) == ["a/0.png"]
-
-
-@pytest.mark.parametrize("left", [512 + 5000, 512 + 5120 + 100, 512 + 5120 + 512, 512 + 5120 + 512 + 3000])
-def test_a_tar_cut_short_has_its_whole_members(left: int, tmp_path: Path) -> None:
-    first = b"x" * 5000  # with a header of 512 bytes, and filled up to 5120
-    path = shard(tmp_path / "0.tar", {"0.png": first, "1.png": b"y" * 5000})
-    os.truncate(path, left)
-    assert images.members(str(path)) == {"0.png": (512, 5000)}
-
-
 def test_a_reference_with_a_member_is_split_at_the_tar(tmp_path: Path) -> None:
     assert ImageRef.parse("s/0.tar#a#1.jpg", tmp_path) == ImageRef(str(tmp_path / "s" / "0.tar"), "a#1.jpg")
     assert ImageRef.parse("../a#1.jpg", tmp_path / "b") == ImageRef(str(tmp_path / "a#1.jpg"))

@@ -96,7 +96,7 @@ def test_what_a_model_cannot_take_is_rejected_for_its_reason(refs: list[ImageRef
     assert reasons == {place: f"cannot be prepared for the model: odd {place}.png" for place in range(3)}
 
 
-def process(ref: ImageRef) -> int:  # noqa: ARG001
+def process(ref: ImageRef) -> int:
     return os.getpid()
 
 

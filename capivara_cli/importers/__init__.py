@@ -1,0 +1,135 @@
+"""Foreign formats: each a function that reads a source row by row, and how to tell them apart."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from capivara_cli import images
+from capivara_cli.errors import CapivaraError
+from capivara_cli.importers import folders, json_files, lines, tables, texts
+from capivara_cli.importers.json_stream import elements
+from capivara_cli.importers.rows import Options, Row
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a format is read.
+
+    Attributes:
+        what: it is, for the person.
+        scattered: whether an image's captions may stand apart, and have to be put together.
+    """
+
+    read: Callable[[Path, Options], Iterator[Row]]
+    what: str
+    scattered: bool = False
+
+
+FORMATS: dict[str, Format] = {
+    "folder": Format(folders.folder, "images in folders, classes too; .json .txt .cls beside them, or metadata.jsonl"),
+    "webdataset": Format(folders.shards, "tar shards: images with .json .txt .cls; the published CAPIVARA shards"),
+    "csv": Format(
+        tables.delimited, "a table with a header, its columns by their names (open_clip's filepath, title)", True
+    ),
+    "tsv": Format(tables.delimited, "the same", True),
+    "parquet": Format(tables.parquet, "Parquet files, images inside or beside (pip install 'capivara[parquet]')", True),
+    "huggingface": Format(
+        tables.hugging_face, "a folder of datasets' save_to_disk (pip install 'capivara[datasets]')", True
+    ),
+    "coco": Format(json_files.coco, "COCO's captions_….json", True),
+    "karpathy": Format(json_files.karpathy, "Karpathy's dataset_….json of Flickr8k, Flickr30k, COCO: --split"),
+    "pracegover": Format(json_files.pracegover, "PraCegoVer's JSON: --split, --lang pt"),
+    "cc3m": Format(
+        folders.cc3m, "Conceptual Captions' TSV with --images of img2dataset, or img2dataset's output", True
+    ),
+    "xm3600": Format(json_files.xm3600, "Crossmodal-3600: captions.jsonl, images/"),
+    "xtd": Format(lines.xtd, "XTD-10 and XTD-200: test_image_names.txt and captions line by line", True),
+    "flickr30k-200": Format(lines.flickr30k_200, "Flickr30k-200: filenames.txt and hin_Deva.txt …", True),
+    "jsonl": Format(folders.jsonl, "records of our own: to verify, or to add translations"),
+}
+
+
+def guess(path: Path) -> str | None:
+    """The format that a source looks like; None when it looks like none."""
+    if path.is_dir():
+        return _guess_folder(path)
+    if path.suffix == ".tar" or "{" in path.name:
+        return "webdataset"
+    if images.is_image_name(path.name):
+        return None
+    if path.suffix == ".parquet":
+        return "parquet"
+    if path.suffix == ".jsonl":
+        first = next(texts.lines(path), "")
+        return "xm3600" if '"image/key"' in first else "jsonl"
+    if path.suffix == ".json":
+        return _guess_json(path)
+    return _guess_table(path)
+
+
+def _guess_folder(path: Path) -> str | None:
+    names = {entry.name for entry in itertools.islice(path.iterdir(), 10_000)}
+    if lines.XTD_NAMES in names:
+        return "xtd"
+    if lines.FLICKR_NAMES in names:
+        return "flickr30k-200"
+    if names & {"dataset_dict.json", "state.json"}:
+        return "huggingface"
+    if "captions.jsonl" in names and '"image/key"' in next(texts.lines(path / "captions.jsonl"), ""):
+        return "xm3600"
+    for ending, format_ in ((".tar", "webdataset"), (".parquet", "parquet")):
+        if any(name.endswith(ending) for name in names):
+            return format_
+    return "folder"
+
+
+def _guess_json(path: Path) -> str | None:
+    for key, found in itertools.islice(elements(path), 1000):
+        if isinstance(found, dict):
+            if "sentences" in found:
+                return "karpathy"
+            if key in ("images", "annotations") and {"file_name", "image_id"} & found.keys():
+                return "coco"
+            if "filename" in found and "caption" in found:
+                return "pracegover"
+    return None
+
+
+def _guess_table(path: Path) -> str | None:
+    header = next(texts.rows(path), (0, []))[1]
+    if any(name.strip().lower() in tables.NAMES["image"] for name in header):
+        return "tsv" if path.suffix == ".tsv" else "csv"
+    return "cc3m" if len(header) == 2 and header[1].strip().startswith("http") else None
+
+
+def choose(sources: list[str], asked: str | None, options: Options) -> str:
+    """The format of the sources: the one that was asked for, or the one that all of them look like.
+
+    Whoever names columns has a table.
+
+    Raises CapivaraError when they look like none, or like several.
+    """
+    if asked is not None:
+        return asked
+    found = {}
+    for source in sources:
+        path = Path(source)
+        if not path.exists() and "{" not in source:
+            raise CapivaraError(f"{source}: no such file")
+        try:
+            found[source] = guess(path) or ("csv" if options.columns and path.is_file() else None)
+        except (UnicodeError, json.JSONDecodeError) as error:
+            raise CapivaraError(f"{source}: {error}", "capivara import --formats lists what can be read") from error
+    kinds = set(found.values())
+    if len(kinds) == 1 and None not in kinds:
+        return str(kinds.pop())
+    if None in kinds:
+        odd = next(source for source, kind in found.items() if kind is None)
+        raise CapivaraError(f"{odd} looks like no format that is known", "capivara import --formats lists them")
+    raise CapivaraError(
+        f"the sources look like several formats: {', '.join(map(str, sorted(map(str, kinds))))}", "one at a time"
+    )

@@ -1,0 +1,151 @@
+"""Folders of images, and shards: what stands beside an image belongs to it. Our own records too."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from capivara_cli import images, records, sidecars
+from capivara_cli.errors import CapivaraError
+from capivara_cli.importers import texts
+from capivara_cli.importers.rows import Options, Row
+
+
+def folder(path: Path, options: Options) -> Iterator[Row]:
+    """Images below a folder, with `.json`, `.txt` or `.cls` beside them, or Hugging Face's `metadata.jsonl`.
+
+    A folder whose images are all in folders of their own, one deep, is one of classes: `label` is the folder's name,
+    unless `labels` says otherwise.
+    """
+    if not path.is_dir():
+        raise CapivaraError(f"{path} is no folder")
+    if (path / "metadata.jsonl").is_file():
+        yield from _metadata(path / "metadata.jsonl", options)
+        return
+    labelled = _are_classes(path) if options.labels is None else options.labels
+    for file in images.find(path):
+        where = file.as_posix()
+        parts = {}
+        for extension in sidecars.EXTENSIONS:
+            beside = file.with_suffix(f".{extension}")
+            if beside.is_file():
+                parts[extension] = beside.read_bytes()
+        try:
+            data = sidecars.read(parts, where, options.lang)
+        except CapivaraError as error:
+            yield Row(where, where, where, problem=error.message)
+            continue
+        if labelled and file.parent != path:
+            data.setdefault("label", file.relative_to(path).parts[0])
+        yield _row(where, where, where, data)
+
+
+def _are_classes(path: Path) -> bool:
+    """Whether there are images in folders one deep, and none elsewhere. Links to folders are not followed."""
+    inside = [entry for entry in sorted(path.iterdir()) if not entry.is_symlink()]
+    deep = [entry for entry in inside if entry.is_dir()]
+    if any(images.is_image_name(entry.name) for entry in inside if entry.is_file()) or not deep:
+        return False
+    return all(not any(child.is_dir() for child in entry.iterdir()) for entry in deep)
+
+
+def _metadata(path: Path, options: Options) -> Iterator[Row]:
+    """Hugging Face's ImageFolder: `file_name`, and captions in our form or as a text of a usual name."""
+    for number, line in enumerate(texts.lines(path), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            found = json.loads(line)
+            name = found["file_name"]
+            place = str(path.parent / name)
+        except (ValueError, RecursionError, KeyError, TypeError) as error:
+            yield Row(where, "", id=where, problem=f"no JSON object with file_name: {error}")
+            continue
+        data = {key: value for key, value in found.items() if key != "file_name" and value is not None}
+        if "captions" not in data:
+            for key in ("text", "caption"):
+                if isinstance(data.get(key), str):
+                    data = sidecars.from_json({**data, "caption": data.pop(key)}, options.lang)
+                    break
+        elif isinstance(data["captions"], list) and isinstance(data.get("text"), str):
+            data.pop("text")  # of the captions, for readers that take one: see exporters
+        yield _row(where, str(name), place, data)
+
+
+def shards(path: Path, options: Options) -> Iterator[Row]:
+    """A tar shard, a brace pattern of them, or a folder with some."""
+    paths = sorted(path.rglob("*.tar")) if path.is_dir() else records.expand(str(path))
+    if not paths:
+        raise CapivaraError(f"{path}: no .tar in it")
+    for shard in paths:
+        yield from map(_from_record, records.read_shard(shard, options.lang))
+
+
+def jsonl(path: Path, options: Options) -> Iterator[Row]:  # noqa: ARG001
+    """Our own records."""
+    return map(_from_record, records.read(path))
+
+
+def _from_record(record: records.Record) -> Row:
+    rest = {key: value for key, value in record.data.items() if key not in ("image", "file_name", "captions", "id")}
+    given = record.data.get("image") or record.data["file_name"]
+    image = given if os.path.isabs(given) else str(record.image._replace(path=os.path.relpath(record.image.path)))
+    return Row(record.where, record.id, image, tuple(record.captions), record.id, rest)
+
+
+def cc3m(path: Path, options: Options) -> Iterator[Row]:
+    """Conceptual Captions: its TSV (caption, address) with `images` where img2dataset put them; or only its output."""
+    if path.is_dir() or path.suffix == ".tar" or "{" in path.name:
+        yield from shards(path, options) if _has_shards(path) else folder(path, options)
+        return
+    if options.images is None:
+        raise CapivaraError(f"{path} has addresses, no images", "img2dataset downloads them; then --images ITS_FOLDER")
+    with closing(sqlite3.connect("")) as there:
+        there.execute("CREATE TABLE there (url TEXT PRIMARY KEY, image TEXT, data TEXT) WITHOUT ROWID")
+        _downloaded(there, options)
+        for line, fields in texts.rows(path, options.encoding, "\t"):
+            where = f"{path}:{line}"
+            if line == 1 and [field.strip().lower() for field in fields[:2]] == ["caption", "url"]:
+                continue
+            if len(fields) != 2 or not all(map(texts.is_clean, fields)):
+                yield Row(where, "", id=where, problem="not a caption, a tab and an address")
+                continue
+            caption, url = (field.strip() for field in fields)
+            found = there.execute("SELECT image, data FROM there WHERE url = ?", (url,)).fetchone()
+            if found is None:
+                yield Row(where, "", id=where, problem=f"not downloaded: {url}")
+                continue
+            captions = ({"text": caption, "lang": options.lang},) if caption else ()
+            data = {key: value for key, value in json.loads(found[1]).items() if key != "captions"}
+            yield _row(where, url, found[0], data | {"captions": list(captions)})
+
+
+def _downloaded(there: sqlite3.Connection, options: Options) -> None:
+    """Which address img2dataset put where."""
+    place = options.images or Path()
+    for row in shards(place, options) if _has_shards(place) else folder(place, options):
+        if isinstance(row.extra.get("url"), str) and row.problem is None:
+            data = row.extra | ({"id": row.id} if row.id else {})
+            there.execute(
+                "INSERT OR IGNORE INTO there VALUES (?, ?, ?)", (row.extra["url"], row.image, json.dumps(data))
+            )
+
+
+def _has_shards(path: Path) -> bool:
+    return not path.is_dir() or next(itertools.chain(path.glob("*.tar"), path.glob("*/*.tar")), None) is not None
+
+
+def _row(where: str, key: str, image: str, data: dict[str, Any]) -> Row:
+    captions = data.get("captions", [])
+    if not isinstance(captions, list) or not all(map(records.is_caption, captions)):
+        return Row(where, key, image, problem="`captions` is not a list of texts and languages")
+    rest = {name: value for name, value in data.items() if name not in ("id", "image", "captions")}
+    id_ = data.get("id")
+    return Row(where, key, image, tuple(captions), str(id_) if id_ not in (None, "") else None, rest)

@@ -1,0 +1,265 @@
+"""Tables: CSV and TSV, Parquet, and Hugging Face data sets on disk. Columns are found by their names."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from capivara_cli import artifacts
+from capivara_cli.errors import CapivaraError
+from capivara_cli.importers import texts
+from capivara_cli.importers.rows import Options, Row
+
+# What others call it, the commonest first: open_clip, Hugging Face, Flickr8k and 30k, img2dataset, Kaggle.
+NAMES = {
+    "image": ("filepath", "image", "file_name", "filename", "image_path", "image_name", "path", "file", "img"),
+    "caption": ("title", "caption", "text", "captions", "sentence", "sentences", "description", "comment", "raw"),
+    "id": ("id", "image_id", "key", "__key__"),
+    "label": ("label", "class", "category", "labels"),
+    "lang": ("lang", "language"),
+}
+OWN = ("source", "prefix", "parent", "score")  # of a caption, as `capivara export csv` writes them
+MORE = "more"  # and what else there was, as JSON
+_LANGUAGE = re.compile(r"(?:(?:caption|text|title|sentence|description)s?[ _.-])?([a-z]{2,3}(?:-[A-Za-z0-9]+)*)", re.I)
+_WORDS = frozenset(["am", "as", "be", "is", "it", "my", "no", "or", "so", "to"])  # seldom codes of languages
+_NUMBERED = re.compile(r"(.+\.\w+)#\d+")  # Flickr's image.jpg#3
+
+
+def delimited(path: Path, options: Options) -> Iterator[Row]:
+    """A table with a header; or without one, when `columns` gives numbers (1 is the first)."""
+    rows = texts.rows(path, options.encoding)
+    numbered = bool(options.columns) and all(column.isdecimal() for column in options.columns.values())
+    header: list[str] = []
+    if not numbered:
+        _, header = next(rows, (0, []))
+        header = [name.strip() for name in header]
+        if not header:
+            raise CapivaraError(f"{path}: empty", "a table with a header: filepath,title")
+    columns = find_columns(header, options, path)
+    width = len(header)
+    for line, values in rows:
+        where = f"{path}:{line}"
+        width = width or len(values)
+        if len(values) != width:
+            yield Row(where, "", id=where, problem=f"{len(values)} fields where there should be {width}")
+        elif not all(map(texts.is_clean, values)):
+            yield Row(where, "", id=where, problem="not in the file's encoding: --encoding latin-1, or iconv")
+        else:
+            yield _row(
+                where, dict(zip(header or map(str, range(1, width + 1)), values, strict=True)), columns, path, options
+            )
+
+
+def parquet(path: Path, options: Options) -> Iterator[Row]:
+    """A Parquet file, or a folder of them; images inside are written to `extracted`."""
+    try:
+        import pyarrow
+        import pyarrow.parquet as reader
+    except ImportError as error:
+        raise CapivaraError(
+            "Parquet needs pyarrow, which is not installed", "pip install 'capivara[parquet]'"
+        ) from error
+
+    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    if options.split is not None and path.is_dir():
+        files = [file for file in files if options.split in file.relative_to(path).as_posix()]
+    if not files:
+        raise CapivaraError(f"{path}: no Parquet files in it", "--split, or a folder above")
+    for file in files:
+        try:
+            table = reader.ParquetFile(file)
+            columns = find_columns(table.schema_arrow.names, options, file)
+            classes = _classes(table.schema_arrow.metadata)
+            number = 0
+            for batch in table.iter_batches(batch_size=256):
+                for values in batch.to_pylist():
+                    number += 1
+                    named = {key: _class_name(value, classes.get(key)) for key, value in values.items()}
+                    yield _row(f"{file}: row {number}", named, columns, file, options)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise CapivaraError(f"{file} cannot be read as Parquet: {' '.join(str(error).split())}") from error
+
+
+def _classes(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
+    """Names of the classes of columns, as Hugging Face's `datasets` leaves them in a Parquet file."""
+    try:
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        return {key: value["names"] for key, value in features.items() if value.get("_type") == "ClassLabel"}
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return {}
+
+
+def _class_name(value: Any, names: list[str] | None) -> Any:
+    return names[value] if names and isinstance(value, int) and 0 <= value < len(names) else value
+
+
+def hugging_face(path: Path, options: Options) -> Iterator[Row]:
+    """A data set that `save_to_disk` of Hugging Face's `datasets` wrote; images are inside, or files."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise CapivaraError(
+            "this needs datasets, which is not installed", "pip install 'capivara[datasets]'"
+        ) from error
+
+    try:
+        found = datasets.load_from_disk(str(path))
+    except (FileNotFoundError, ValueError, OSError) as error:
+        raise CapivaraError(f"{path} is no data set that save_to_disk wrote: {error}") from error
+    if isinstance(found, datasets.DatasetDict):
+        if options.split is None and len(found) > 1:
+            raise CapivaraError(f"{path} has several splits", f"--split: {', '.join(found)}")
+        split = options.split or next(iter(found))
+        if split not in found:
+            raise CapivaraError(f"{path} has no split {split}", f"--split: {', '.join(found)}")
+        found = found[split]
+    classes: dict[str, list[str]] = {}
+    for name, feature in found.features.items():
+        if isinstance(feature, datasets.Image):
+            found = found.cast_column(name, datasets.Image(decode=False))
+        elif isinstance(feature, datasets.ClassLabel):
+            classes[name] = feature.names
+    columns = find_columns(found.column_names, options, path)
+    for number, values in enumerate(found, start=1):
+        named = {key: _class_name(value, classes.get(key)) for key, value in values.items()}
+        yield _row(f"{path}: row {number}", named, columns, path, options)
+
+
+def find_columns(header: Sequence[str], options: Options, path: Path) -> dict[str, str]:
+    """What each column that is known is: `image`, `caption`, `id`, `label`, `lang`, or a language -> its name.
+
+    Raises CapivaraError, naming the columns, when there is none for images, or one that was asked for is missing.
+    """
+    columns: dict[str, str] = {}
+    for what, column in options.columns.items():
+        if header and column not in header:
+            raise CapivaraError(f"{path} has no column {column}", f"columns there are: {', '.join(header)}")
+        columns[what] = column
+    lower = {name.lower(): name for name in header}
+    for what, names in NAMES.items():
+        free = [lower[name] for name in names if name in lower and lower[name] not in columns.values()]
+        if what not in columns and free and header:
+            columns[what] = free[0]
+    for name in header:
+        match = _LANGUAGE.fullmatch(name)
+        if match and name.lower() not in _WORDS and name not in columns.values() and _is_language(match[1]):
+            columns.setdefault(match[1].lower(), name)
+    if "image" not in columns:
+        there = ", ".join(header) or "not named"
+        raise CapivaraError(
+            f"{path}: no column for images; columns are: {there}", "--column image=NAME --column caption=NAME"
+        )
+    return columns
+
+
+def _is_language(code: str) -> bool:
+    from capivara_cli.languages import find
+
+    return find(code) is not None
+
+
+def _row(where: str, values: dict[str, Any], columns: dict[str, str], path: Path, options: Options) -> Row:
+    folder = options.images or (path if path.is_dir() else path.parent)
+    given = values[columns["image"]]
+    try:
+        more = json.loads(values.get(MORE) or "{}")
+        own = {
+            key: json.loads(values[key]) if key in ("parent", "score") else values[key]
+            for key in OWN
+            if values.get(key)
+        }
+    except (ValueError, TypeError):
+        more, own = {}, {}
+    key = values.get(columns.get("id", ""))
+    if isinstance(given, dict):
+        name, problem = _extract(given, where, options)
+    elif not isinstance(given, str) or not given.strip():
+        name, problem = "", "no image"
+    elif re.match(r"https?://", given):
+        name, problem = given, "an address and no file: img2dataset downloads it, and --images says where to"
+    else:
+        name, problem = (match[1] if (match := _NUMBERED.fullmatch(given.strip())) else given.strip()), None
+    used = {*columns.values(), MORE, *(OWN if own or MORE in values else ())}
+    extra = {name: value for name, value in values.items() if name not in used and value not in (None, "")}
+    label = values.get(columns.get("label", ""))
+    if label not in (None, ""):
+        extra["label"] = label
+    lang = str(values.get(columns.get("lang", "")) or options.lang)
+    captions = _captions(values, columns, lang, own)
+    if captions and isinstance(more.get("caption"), dict):
+        captions[0] |= more["caption"]
+    record = more.get("record")
+    id_ = str(key) if key not in (None, "") else None
+    return Row(
+        where,
+        (id_ or name)
+        if isinstance(given, dict) or MORE in values
+        else name,  # what we wrote ourselves is apart by its id
+        str(folder / name) if not isinstance(given, dict) else name,
+        tuple(captions),
+        id_,
+        extra | (record if isinstance(record, dict) else {}),
+        problem,
+        apart="parent" not in own,
+    )
+
+
+def _captions(values: dict[str, Any], columns: dict[str, str], lang: str, own: dict[str, Any]) -> list[dict[str, Any]]:
+    """The captions of a row; those in a column of another language are translations of the one beside them."""
+    captions: list[dict[str, Any]] = []
+    first: list[int] = []
+    for what in ("caption", *(each for each in columns if each not in NAMES)):
+        if what not in columns:
+            continue
+        value = values[columns[what]]
+        place = []
+        for number, text in enumerate(value if isinstance(value, list) else [value]):
+            if isinstance(text, str) and text.strip():
+                parent = {"parent": first[number]} if number < len(first) and "parent" not in own else {}
+                place.append(len(captions))
+                captions.append({"text": text, "lang": lang if what == "caption" else what, **parent})
+        if what == "caption":
+            first = place
+            for i in place:
+                captions[i] |= own
+    return captions
+
+
+def _extract(given: dict[str, Any], where: str, options: Options) -> tuple[str, str | None]:
+    """Write an image that is inside a table, and give its file's name; named by what it holds, so never twice."""
+    import hashlib
+
+    content, path = given.get("bytes"), given.get("path")
+    if not isinstance(content, bytes):
+        return (path, None) if isinstance(path, str) else ("", "no image")
+    if options.extracted is None:
+        raise CapivaraError(
+            f"{where}: the images are inside the table", "-o FILE puts them beside it, --images DIR there"
+        )
+    digest = hashlib.blake2b(content, digest_size=12).hexdigest()
+    ending = Path(path).suffix.lower() if isinstance(path, str) else ""
+    file = (
+        options.extracted / digest[:2] / f"{digest}{ending if re.fullmatch(r'[.][a-z0-9]+', ending) else kind(content)}"
+    )
+    if not file.is_file() or file.stat().st_size != len(content):
+        with artifacts.writing(file) as temporary:
+            temporary.write_bytes(content)
+    return str(file), None
+
+
+def kind(content: bytes) -> str:
+    """The ending that the content's first bytes ask for."""
+    starts = {
+        b"\xff\xd8": ".jpg",
+        b"\x89PNG": ".png",
+        b"GIF8": ".gif",
+        b"BM": ".bmp",
+        b"II*\0": ".tif",
+        b"MM\0*": ".tif",
+    }
+    if content[8:12] == b"WEBP":
+        return ".webp"
+    return next((ending for start, ending in starts.items() if content.startswith(start)), ".img")

@@ -1,0 +1,97 @@
+"""Text files of others: lines and rows, whatever their encoding, ends of lines and delimiter."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+from capivara_cli.errors import CapivaraError
+
+FIELD_BYTES = 16 << 20  # a field of a table may have
+SAMPLE = 1 << 18  # characters that a table is judged by
+_MARKS = ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+
+
+def encoding_of(path: Path, given: str | None) -> str:
+    """The encoding: the given one, UTF-16 by its mark, or UTF-8, with or without its mark.
+
+    Raises CapivaraError for an encoding that Python does not know, or a file that cannot be read.
+    """
+    if given is not None:
+        try:
+            codecs.lookup(given)
+        except LookupError as error:
+            raise CapivaraError(f"--encoding {given} is not known", "utf-8, utf-16, latin-1, cp1252 …") from error
+        return given
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        raise CapivaraError(f"cannot read {path}: {error.strerror}") from error
+    return next((name for mark, name in _MARKS if start.startswith(mark)), "utf-8-sig")
+
+
+def lines(path: Path, encoding: str | None = None) -> Iterator[str]:
+    """Lines without their ends. Raises CapivaraError with the line that is not in the encoding."""
+    name = encoding_of(path, encoding)
+    with path.open(encoding=name, errors="surrogateescape") as file:  # "\\r\\n" and "\\r" become "\\n"
+        for number, line in enumerate(file, start=1):
+            if not is_clean(line):
+                raise CapivaraError(
+                    f"{path}:{number}: not {_shown(name)}", f"--encoding latin-1, or iconv -t UTF-8 {path}"
+                )
+            yield line.rstrip("\n")
+
+
+def rows(path: Path, encoding: str | None = None, delimiter: str | None = None) -> Iterator[tuple[int, list[str]]]:
+    """Rows of a table with the number of their line. Bytes that are not in the encoding come as lone surrogates.
+
+    Raises CapivaraError when the table's quotes cannot be made out.
+    """
+    csv.field_size_limit(FIELD_BYTES)
+    name = encoding_of(path, encoding)
+    delimiter = delimiter or delimiter_of(path, name)
+    # Where fields are not quoted, an inch or an open quote in one would swallow all that follows.
+    plain = delimiter == "\t" and not _has_quotes(path, name)
+    with path.open(encoding=name, errors="surrogateescape", newline="") as file:
+        reader = csv.reader(file, delimiter=delimiter, quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL)
+        try:
+            for row in reader:
+                if row:
+                    yield reader.line_num, row
+        except csv.Error as error:
+            raise CapivaraError(f"{path}:{reader.line_num}: not a table: {error}") from error
+
+
+def delimiter_of(path: Path, encoding: str) -> str:
+    """What stands most often in the first line: tab, comma, semicolon or bar. open_clip's .csv files have tabs."""
+    with path.open(encoding=encoding, errors="surrogateescape") as file:
+        first = file.readline()
+    counts = {each: first.count(each) for each in "\t,;|"}
+    return max(counts, key=lambda each: counts[each]) if any(counts.values()) else ","
+
+
+def _has_quotes(path: Path, encoding: str) -> bool:
+    """Whether a TSV quotes its fields, by its beginning: some are quoted whole, or only so all rows are as wide."""
+    with path.open(encoding=encoding, errors="surrogateescape", newline="") as file:
+        start = list(io.StringIO(file.read(SAMPLE), newline=""))
+    start = start[:-1] or start  # the last line may be cut
+    plain, quoted = (
+        list(csv.reader(start, delimiter="\t", quoting=quoting)) for quoting in (csv.QUOTE_NONE, csv.QUOTE_MINIMAL)
+    )
+    if any(len(field) > 1 and field[0] == field[-1] == '"' for row in plain for field in row):
+        return True
+    widths = [{len(row) for row in rows if row} for rows in (plain, quoted)]
+    return len(widths[0]) > 1 and len(widths[1]) == 1
+
+
+def is_clean(text: str) -> bool:
+    """Whether all of it was in the file's encoding."""
+    return not any("\udc80" <= character <= "\udcff" for character in text)
+
+
+def _shown(name: str) -> str:
+    return "UTF-8" if name == "utf-8-sig" else name

@@ -1,0 +1,144 @@
+"""What `score` shows: the scores' histogram, and what was dropped by reason and source."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from capivara_cli import artifacts, console
+from capivara_cli.outputs import REJECTED
+from capivara_cli.records import lineage
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from capivara_cli.scoring import Asked
+
+BIN = 0.005  # width of a bin that is counted; what is shown are some of them together
+ROWS = 16  # of the histogram on the screen, at most
+WIDTH = 40  # characters of its longest bar
+
+
+class Report:
+    """Counts what an output is shown, in constant memory: however often the run was interrupted, it sees all."""
+
+    def __init__(self, asked: Asked) -> None:
+        self.asked = asked
+        self.images: Counter[str | None] = Counter()  # by the reason why they were rejected
+        self.kept: Counter[int] = Counter()  # scores by their bin
+        self.dropped: Counter[int] = Counter()
+        self.sources: dict[str, Counter[str | None]] = {}  # captions of a source by the reason why they were dropped
+        self.unjudged = 0  # captions that --by finds no parent of
+
+    def record(self, data: dict[str, Any], reason: str | None) -> None:
+        """A record, and why it was rejected if it was."""
+        self.images[reason] += 1
+        captions = data.get("captions", [])
+        for caption in captions if reason is None or any(REJECTED in caption for caption in captions) else []:
+            self._count(caption, caption.get(REJECTED))
+        if self.asked.by is not None and reason is None:
+            for i, caption in enumerate(captions):
+                self.unjudged += self.asked.covers(caption["lang"]) and not self._has_judge(captions, i)
+
+    def part(self, data: dict[str, Any]) -> None:
+        """A caption that was dropped."""
+        self._count(data, data[REJECTED])
+
+    def _has_judge(self, captions: list[dict[str, Any]], i: int) -> bool:
+        return any(captions[place]["lang"] == self.asked.by for place in lineage(captions, i))
+
+    def _count(self, caption: dict[str, Any], reason: str | None) -> None:
+        lang = caption["lang"]
+        judged, covered = self.asked.judges(lang), self.asked.covers(lang)
+        if judged and "score" in caption:
+            (self.dropped if reason else self.kept)[math.floor(caption["score"] / BIN)] += 1
+        if judged or covered:
+            source = caption.get("source") or "no source"
+            self.sources.setdefault(f"{source} ({lang})", Counter())[reason] += 1
+
+    def show(self, output: Path | None) -> None:
+        """The histogram, the table of reasons, and a line of totals."""
+        captions = sum(self.sources.values(), Counter[str | None]())
+        kept, total = captions[None], captions.total()
+        if self.kept or self.dropped:
+            console.show(self._histogram())
+        if kept < total:
+            console.show(self._reasons(captions))
+        marked = " (dropped ones are marked)" if self.asked.keep_all else ""
+        where = f" in {output}" if output is not None else ""
+        share = f" ({kept / total:.0%})" if total else ""
+        images = f"{self.images[None]:,} of {self.images.total():,} images"
+        console.say(f"{images}, {kept:,} of {total:,} captions{share} kept{where}{marked}")
+        if self.unjudged:
+            console.say(f"{self.unjudged:,} captions come from none in {self.asked.by}: they stay as they are")
+
+    def _histogram(self) -> Table:
+        from rich.table import Table
+        from rich.text import Text
+
+        rows = self._bins(ROWS)
+        longest = max(kept + dropped for *_, kept, dropped in rows)
+        table = Table(box=None, show_header=False, padding=(0, 1, 0, 0))
+        table.add_column(justify="right", no_wrap=True)
+        table.add_column(no_wrap=True)
+        table.add_column(justify="right", no_wrap=True)
+        for low, _, kept, dropped in rows:
+            length = math.ceil((kept + dropped) / longest * WIDTH)
+            solid = min(round(kept / longest * WIDTH), length) if dropped else length
+            bar = Text("█" * solid, style="cyan") + Text("░" * (length - solid), style="dim")
+            table.add_row(f"{low:.3f}", bar, f"{kept + dropped:,}")
+        legend = "score: █ kept ░ dropped" if self.dropped else "score"
+        table.title, table.title_justify, table.title_style = legend, "left", ""
+        return table
+
+    def _bins(self, most: int) -> list[tuple[float, float, int, int]]:
+        """Bins of one width from the lowest score to the highest, at most so many: edges, kept and dropped captions."""
+        numbers = self.kept.keys() | self.dropped.keys()
+        first, last = min(numbers), max(numbers)
+        width = next(each for each in (1, 2, 4, 10, 20, 40, 80) if last // each - first // each < most)
+        result = []
+        for start in range(first // width * width, last + 1, width):
+            inside = range(start, start + width)
+            kept, dropped = (sum(counts[i] for i in inside) for counts in (self.kept, self.dropped))
+            result.append((start * BIN, (start + width) * BIN, kept, dropped))
+        return result
+
+    def _reasons(self, captions: Counter[str | None]) -> Table:
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        reasons = [reason for reason, _ in captions.most_common() if reason is not None]
+        table = Table(box=box.SIMPLE_HEAD)
+        table.add_column("captions")
+        for source in self.sources:
+            table.add_column(Text(console.clean(source)), justify="right", overflow="fold")
+        for name, reason in (("kept", None), *((reason, reason) for reason in reasons)):
+            table.add_row(Text(console.clean(name)), *(f"{counts[reason]:,}" for counts in self.sources.values()))
+        return table
+
+    def plot(self, path: Path) -> None:
+        """The histogram as a PNG."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(7, 3.6), dpi=120, layout="constrained")
+        axes = figure.subplots()
+        if self.kept or self.dropped:
+            rows = self._bins(60)
+            lows, widths = [row[0] for row in rows], [high - low for low, high, *_ in rows]
+            kept, dropped = [row[2] for row in rows], [row[3] for row in rows]
+            axes.bar(lows, kept, widths, align="edge", color="#2a7f9e", label=f"kept: {sum(kept):,}")
+            if self.dropped:
+                label = f"dropped: {sum(dropped):,}"
+                axes.bar(lows, dropped, widths, kept, align="edge", color="#c9c9c9", label=label)
+            least = self.asked.strategy.min_score
+            if least is not None:
+                axes.axvline(least, color="#444444", linewidth=1, linestyle="--")
+            axes.legend(frameon=False)
+        axes.set(title="CLIP score of captions and their images", xlabel="score", ylabel="captions")
+        axes.spines[["top", "right"]].set_visible(False)
+        with artifacts.writing(path) as temporary:
+            figure.savefig(temporary, format="png")
+        console.say(f"wrote {path}")

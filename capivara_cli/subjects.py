@@ -1,0 +1,72 @@
+"""What is measured, or measures: a model, maybe with an adapter on it, and the baseline that it is compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from capivara_cli import adapters, artifacts, console
+from capivara_cli import clip as clips
+from capivara_cli.clip import Clip, ModelName
+from capivara_cli.errors import CapivaraError
+from capivara_cli.recipe import PROJECT_FILE, read_yaml
+from capivara_cli.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model, maybe with an adapter on it.
+
+    Attributes:
+        role: model or baseline.
+    """
+
+    role: str
+    name: ModelName
+    adapter: Path | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name} + {self.adapter}" if self.adapter else str(self.name)
+
+    def load(self, runtime: Runtime) -> Clip:
+        """Load it, and say what it runs on."""
+        clip = clips.load(self.name, runtime)
+        if self.adapter is not None:
+            adapters.load(clip, self.adapter)
+        console.say(f"{self.role}: {self} on {clip.runtime.describe()}")
+        return clip
+
+    def columns(self) -> dict[str, str]:
+        """CLIP_benchmark's `model` and `pretrained`; the adapter stands where the weights' tag does."""
+        tags = [self.name.pretrained, str(self.adapter or "")]
+        return {"model": self.name.name, "pretrained": "+".join(filter(None, tags)), "role": self.role}
+
+    def signature(self, clip: Clip) -> dict[str, object]:
+        """What stands for the model in a result's signature."""
+        return {
+            "model": str(self.name),
+            "adapter": str(self.adapter or "none"),
+            "weights": artifacts.fingerprint_tensors(clip.model.state_dict())[:12],
+        }
+
+
+def pick(model: str | None, pretrained: str | None = None, adapter: Path | None = None) -> Subject:
+    """The model that was asked for. Without --model: the adapter's own base, or ./capivara.yaml's, or the recipe's.
+
+    Raises CapivaraError when there is no such adapter, or when it does not say what it was trained on.
+    """
+    if model is None and adapter is not None:
+        name = adapters.base_model(adapter)
+        if name is None:
+            raise CapivaraError(f"{adapter} does not say which model it was trained on", "--model NAME says it")
+    elif model is None and Path(PROJECT_FILE).is_file():
+        section = read_yaml(Path(PROJECT_FILE)).get("model", {})
+        name = ModelName.parse(section.get("name"), section.get("pretrained"))
+    else:
+        name = ModelName.parse(model, pretrained)
+    return Subject("model", name, adapters.find(adapter) if adapter else None)
+
+
+def with_baseline(subject: Subject, baseline: str | None) -> list[Subject]:
+    """The model, and after it the baseline if there is one."""
+    return [subject] if baseline is None else [subject, Subject("baseline", ModelName.parse(baseline))]

@@ -1,0 +1,68 @@
+"""A command that is killed at any moment, again and again, and must end with the bytes of an undisturbed run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+LOOP = """
+import os, random, shutil, signal, time
+
+# Everything is imported once, and each run is a fork: torch must not have computed anything before.
+def start(output):
+    child = os.fork()
+    if not child:
+        run(output)
+        os._exit(0)
+    return child
+
+started = time.monotonic()
+assert os.waitpid(start(folder / "whole.jsonl"), 0)[1] == 0
+seconds = time.monotonic() - started
+rng = random.Random(0)
+kills = finished = 0
+while kills < wanted or not finished:
+    child = start(folder / "killed.jsonl")
+    if kills < wanted:
+        time.sleep(rng.uniform(0.1, 0.8) * seconds)
+        done, _ = os.waitpid(child, os.WNOHANG)
+    else:
+        done, _ = os.waitpid(child, 0)
+    if not done:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        kills += 1
+        # Killed after the last step, it has nothing left to do.
+        if not (folder / "killed.jsonl").exists() or list(folder.glob("killed.jsonl.partial*")):
+            continue
+    finished += 1
+    for name in ("", ".rejected.jsonl"):
+        whole, killed = folder / f"whole.jsonl{name}", folder / f"killed.jsonl{name}"
+        assert killed.is_file() == whole.is_file()
+        assert not whole.is_file() or killed.read_bytes() == whole.read_bytes()
+    for path in folder.glob("killed*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert not list(folder.glob("*partial*")) and not list(folder.glob(".*"))
+print(kills, finished)
+"""
+
+
+def survive(setup: str, folder: Path, *arguments: str | Path, kills: int = 20) -> None:
+    """Kill it so often, and compare.
+
+    Args:
+        setup: Python that imports what is needed and defines `run(output)`, in `folder` (a Path), with `sys.argv[2:]`
+            the arguments. What it keeps beside its output is called `OUTPUT.stem + …`, and is removed with it.
+        folder: of the outputs; made.
+    """
+    folder.mkdir()
+    head = f"import sys\nfrom pathlib import Path\nfolder, wanted = Path(sys.argv[1]), {kills}\n"
+    script = folder.with_name(f"{folder.name}-kills.py")
+    script.write_text(head + setup + LOOP)
+    line = [sys.executable, str(script), str(folder), *map(str, arguments)]
+    result = subprocess.run(line, capture_output=True, text=True, timeout=240, check=False)
+    assert result.returncode == 0, result.stderr
+    killed, finished = map(int, result.stdout.split()[-2:])
+    assert killed >= kills
+    assert finished >= 1
