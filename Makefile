@@ -11,6 +11,9 @@ DATA ?= data/train.jsonl
 IMAGES ?= images
 CAPTIONS ?= data/captions.jsonl
 CAPTIONER ?=
+SOURCE ?= images
+CLEAN ?= data/clean.jsonl
+MIN_SCORE ?= 0.2
 TEST ?= data/test.jsonl
 MODEL ?=
 RUN ?= runs/$(LANGUAGE)-lora
@@ -19,7 +22,7 @@ DEMO ?= capivara-demo
 
 model_flag = $(if $(MODEL),--model $(MODEL))
 
-.PHONY: help setup demo test check format bench docs models clean caption translate train merge retrieve-eval
+.PHONY: help setup demo test check format bench docs models clean caption translate import score train merge retrieve-eval
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}'
@@ -54,6 +57,8 @@ bench: setup ## Measure the claims of speed, a few minutes
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/captioning.py --memory
 	$(BIN)/python benchmarks/translation.py
+	$(BIN)/python benchmarks/scoring.py
+	$(BIN)/python benchmarks/importing.py
 
 docs: setup ## Write docs/commands.md from the commands' help
 	$(BIN)/python docs/reference.py
@@ -66,6 +71,12 @@ caption: setup ## Describe images in English: IMAGES, CAPTIONS, CAPTIONER
 
 translate: setup ## Translate captions: CAPTIONS, LANGUAGE, DATA
 	$(BIN)/capivara translate $(CAPTIONS) --to $(LANGUAGE) -o $(DATA)
+
+import: setup ## Read any data set: SOURCE, CAPTIONS
+	$(BIN)/capivara import $(SOURCE) -o $(CAPTIONS)
+
+score: setup ## Keep what is worth learning from: DATA, MIN_SCORE, CLEAN
+	$(BIN)/capivara score $(DATA) --by en --min-score $(MIN_SCORE) -o $(CLEAN) $(model_flag)
 
 train: setup ## Train an adapter: LANGUAGE, DATA, MODEL, RUN
 	$(BIN)/capivara train --lora --lang $(LANGUAGE) --data $(DATA) $(model_flag) -o $(RUN)

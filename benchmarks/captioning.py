@@ -23,7 +23,7 @@ from typing import Any
 
 import machine
 import torch
-from train_step import make_images
+from full_size import make_images
 
 from capivara_cli.captioners import Asked, PreparePixels, dtype_of
 from capivara_cli.captioners.blip2 import Blip2

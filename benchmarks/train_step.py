@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,59 +22,10 @@ from typing import Any
 import machine
 import numpy as np
 import torch
+from full_size import make_data, make_images, make_model
 from PIL import Image
 
 STEPS_OF_THE_RECIPE, BATCH_OF_THE_RECIPE = 1500, 1000
-
-
-def make_images(folder: Path, count: int) -> None:
-    """Smooth noise with grain: a JPEG of some 40 kB, as a photograph of that size is."""
-    rng = np.random.default_rng(0)
-    folder.mkdir()
-    for number in range(count):
-        coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize((500, 375))
-        grain = rng.normal(0, 9, (375, 500, 1))
-        pixels = np.clip(np.asarray(coarse, np.float32) + grain, 0, 255).astype(np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number}.jpg", quality=88)
-
-
-def make_data(folder: Path, count: int) -> Path:
-    """A record an image, with five captions in `hi` and one in `en`, of 9 to 21 tokens."""
-    rng = random.Random(0)
-    words = [a + b + c for a in "kgtdpb" for b in "aeiou" for c in ("ra", "ni", "lo", "ma", "tu", "se")]
-    lines = []
-    for number in range(count):
-        texts = [" ".join(rng.choices(words, k=rng.randint(7, 19))) for _ in range(6)]
-        captions = [{"text": text, "lang": "en" if place == 5 else "hi"} for place, text in enumerate(texts)]
-        lines.append(json.dumps({"image": f"images/{number}.jpg", "captions": captions}))
-    (folder / "train.jsonl").write_text("\n".join(lines))
-    return folder / "train.jsonl"
-
-
-def make_model(folder: Path, data: Path) -> Path:
-    """The recipe's model with random weights and a tokenizer for the made-up words."""
-    import open_clip
-    from transformers import XLMRobertaConfig
-
-    from capivara_cli import artifacts, records
-    from capivara_cli import clip as clips
-    from capivara_cli.clip import ModelName
-    from capivara_cli.demo.small_clip import make_tokenizer
-    from capivara_cli.runtime import Runtime
-
-    texts = [caption["text"] for record in records.read_all([data]) for caption in record.captions]
-    model_cfg = open_clip.get_model_config("xlm-roberta-base-ViT-B-32")
-    name = str(folder / "empty")
-    model_cfg["text_cfg"] |= {"hf_model_name": name, "hf_tokenizer_name": name}
-    preprocess = {"mean": [0.48, 0.46, 0.41], "std": [0.27, 0.26, 0.28], "interpolation": "bicubic"}
-    make_tokenizer(texts, 400).save_pretrained(name)
-    tower = XLMRobertaConfig(vocab_size=250_002, max_position_embeddings=514, type_vocab_size=1, layer_norm_eps=1e-5)
-    tower.to_json_file(Path(name) / "config.json")
-    config = {"model_cfg": model_cfg, "preprocess_cfg": {**preprocess, "resize_mode": "shortest"}}
-    artifacts.write_json(Path(name) / clips.CONFIG, config)
-    clip = clips.load(ModelName(f"local-dir:{name}"), Runtime.pick("cpu", "fp32"), weights=False)
-    clips.save(clip, folder / "model")
-    return folder / "model"
 
 
 def ours(data: Path, model: Path, batch_size: int, steps: int, output: Path) -> dict[str, float]:

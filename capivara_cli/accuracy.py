@@ -19,16 +19,16 @@ BLOCK = 256  # images at once: with 1,000 classes a block and its masks are a fe
 
 
 def accuracy(scores: np.ndarray, truth: np.ndarray, k: int = 1) -> float:
-    """Share of images with a true class among the k best. Ties count as the mean of their orders: C of them, k / C."""
-    return float(_hits(scores, truth, k).mean())
+    """Share of images with a true class among the k best. Ties count as the mean of all their orders."""
+    return float(hits(scores, truth, k).mean())
 
 
 def per_class_recall(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """(C,) top-1 accuracy of each class's images, single-label; NaN for a class that has none."""
     _check(scores, truth, single_label=True)
-    hits = np.bincount(truth.argmax(axis=1), weights=_hits(scores, truth, 1), minlength=truth.shape[1])
+    found = np.bincount(truth.argmax(axis=1), weights=hits(scores, truth, 1), minlength=truth.shape[1])
     images = truth.sum(axis=0)
-    return np.divide(hits, images, out=np.full(len(images), np.nan), where=images > 0)
+    return np.divide(found, images, out=np.full(len(images), np.nan), where=images > 0)
 
 
 def mean_per_class_recall(scores: np.ndarray, truth: np.ndarray) -> float:
@@ -105,17 +105,17 @@ def metrics_for(scores: np.ndarray, truth: np.ndarray, single_label: bool) -> di
     return {name: metric(scores, truth) for name, metric in METRICS.items() if known.get(name)}
 
 
-def _hits(scores: np.ndarray, truth: np.ndarray, k: int) -> np.ndarray:
+def hits(scores: np.ndarray, truth: np.ndarray, k: int) -> np.ndarray:
     """(N,) probability that a true class is among the k best: an image is a query, its classes the positives."""
     _check(scores, truth)
-    hits = []
+    shares = []
     for i in range(0, len(scores), BLOCK):
         block, true = scores[i : i + BLOCK], truth[i : i + BLOCK]
         best = np.where(true, block, -np.inf).max(axis=1, keepdims=True)  # (n, 1), -inf if none is true: a miss
         near = block >= best - TIE
         above, positives = np.count_nonzero(block > best + TIE, axis=1), np.count_nonzero(near & true, axis=1)
-        hits.append(Direction(above, np.count_nonzero(near, axis=1) - above - positives, positives).hits(k))
-    return np.concatenate(hits)
+        shares.append(Direction(above, np.count_nonzero(near, axis=1) - above - positives, positives).hits(k))
+    return np.concatenate(shares)
 
 
 def _each_class(metric: Callable[..., float], scores: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -27,14 +27,35 @@ def compare(model: Ranks, baseline: Ranks, *, ks: Sequence[int] = (1, 5, 10), se
         gain = np.mean([ours.hits(k) - theirs.hits(k) for k in ks], axis=0)  # (Q,)
         sums.append((np.bincount(rows, gain, images), np.bincount(rows, minlength=images)))
     gains = np.array([_mean_gain(sums, weights) for weights in _resamples(model.image_rows, images, seed)])
+    return {"mean_recall": _mean_gain(sums, np.ones(images)), **_interval(gains)}
+
+
+def compare_hits(
+    model: np.ndarray, baseline: np.ndarray, groups: np.ndarray | None = None, *, seed: int = 0
+) -> dict[str, float]:
+    """Paired bootstrap of the difference in accuracy, or in the mean of the accuracies of groups.
+
+    Args:
+        model, baseline: (N,) whether, or with ties how likely, each image was answered rightly.
+        groups: (N,) class of each image, which are resampled by themselves; None makes no difference between them.
+        seed: of the resamples.
+
+    Returns:
+        `low` and `high` of the difference's 95 % interval, and `p_value` as in `compare`.
+    """
+    rng = np.random.default_rng(seed)
+    parts = (
+        [np.arange(len(model))] if groups is None else [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    )
+    gain = model - baseline
+    means = [[gain[rng.choice(part, len(part))].mean() for _ in range(RESAMPLES)] for part in parts]
+    return _interval(np.mean(means, axis=0))
+
+
+def _interval(gains: np.ndarray) -> dict[str, float]:
     low, high = np.quantile(gains, [0.025, 0.975])
     tail = min(float((gains <= 0).mean()), float((gains >= 0).mean()))
-    return {
-        "mean_recall": _mean_gain(sums, np.ones(images)),
-        "low": float(low),
-        "high": float(high),
-        "p_value": min(1.0, max(2 * tail, 1 / RESAMPLES)),
-    }
+    return {"low": float(low), "high": float(high), "p_value": min(1.0, max(2 * tail, 1 / RESAMPLES))}
 
 
 def _mean_gain(sums: Sequence[tuple[np.ndarray, np.ndarray]], weights: np.ndarray) -> float:

@@ -11,10 +11,11 @@ from typing import Any
 from capivara_cli import __version__, artifacts, console, records, subjects
 from capivara_cli.bootstrap import compare
 from capivara_cli.clip import Clip
-from capivara_cli.embeddings import Rejected, embed
+from capivara_cli.embeddings import embed
 from capivara_cli.errors import CapivaraError
 from capivara_cli.recall import Ranks, rank_queries, summarise
 from capivara_cli.records import Record
+from capivara_cli.results import dataset_name, show_rejected, write_results
 from capivara_cli.retrieval_table import show
 from capivara_cli.runtime import Runtime
 from capivara_cli.subjects import Subject
@@ -72,7 +73,7 @@ def retrieve_eval(
     results = [outcome.result for outcome in outcomes]
     if runtime.is_main:
         show(results)
-        _write(outcomes, output)
+        write_results(results, output)
         if ranks is not None:
             _write_ranks(outcomes, ranks)
     return results
@@ -87,8 +88,8 @@ def _evaluate(
     table, kept, rejected = embed(clip, [record.image for record in found])
     if not kept:
         raise CapivaraError(f"no image can be read; the first: {rejected[0].image}: {rejected[0].reason}")
-    if rejected and subject.role == "model":
-        console.warn(f"{len(rejected)} images left out: {_names(rejected)}")
+    if subject.role == "model":
+        show_rejected(rejected)
     images = [found[i] for i in kept]
     for lang in langs:
         with_text = [row for row, record in enumerate(images) if record.texts(lang)]
@@ -114,16 +115,6 @@ def _evaluate(
         }
         pairs = [(images[row], text) for row, text in zip(rows, texts, strict=True)]
         yield Outcome(subject, lang, result, ranks, pairs, images)
-
-
-def _names(rejected: Sequence[Rejected]) -> str:
-    shown = "; ".join(f"{item.image}: {item.reason}" for item in rejected[:10])
-    return shown + (f"; and {len(rejected) - 10} more" if len(rejected) > 10 else "")
-
-
-def dataset_name(data: Sequence[str]) -> str:
-    """CLIP_benchmark's `dataset`: the sources' names."""
-    return "+".join(Path(name).stem if name != "-" else "stdin" for name in data)
 
 
 def _signature(clip: Clip, subject: Subject, data: Sequence[str], lang: str, texts: int, images: int) -> str:
@@ -154,29 +145,6 @@ def _add_differences(outcomes: Sequence[Outcome], seed: int) -> None:
                 "metrics": base.result["metrics"],
                 "difference": compare(outcome.ranks, base.ranks, seed=seed),
             }
-
-
-def _write(outcomes: Sequence[Outcome], output: Path | None) -> None:
-    """One file a result, which is what `clip_benchmark build` reads; without -o, JSON lines into a pipe."""
-    import sys
-
-    if output is None:
-        if not sys.stdout.isatty():
-            for outcome in outcomes:
-                console.answer(json.dumps(outcome.result, ensure_ascii=False))
-        return
-    for outcome in outcomes:
-        path = _own_path(output, outcome, outcomes)
-        artifacts.write_json(path, outcome.result)
-        console.say(f"wrote {path}")
-
-
-def _own_path(output: Path, outcome: Outcome, outcomes: Sequence[Outcome]) -> Path:
-    """`result.json`, or `result.hi.json` and `result.hi.baseline.json` when there are several."""
-    several = len({each.lang for each in outcomes}) > 1
-    stem = output.stem + (f".{outcome.lang}" if several else "")
-    stem += ".baseline" if outcome.subject.role == "baseline" else ""
-    return output.with_name(stem + (output.suffix or ".json"))
 
 
 def _write_ranks(outcomes: Sequence[Outcome], path: Path) -> None:

@@ -66,7 +66,7 @@ class Report:
             console.show(self._histogram())
         if kept < total:
             console.show(self._reasons(captions))
-        marked = " (dropped ones are marked)" if self.asked.keep_all else ""
+        marked = ", the others marked" if self.asked.keep_all and kept < total else ""
         where = f" in {output}" if output is not None else ""
         share = f" ({kept / total:.0%})" if total else ""
         images = f"{self.images[None]:,} of {self.images.total():,} images"

@@ -23,6 +23,12 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 o
 Precision = Annotated[str, typer.Option("--precision", help="auto, fp32, bf16 or fp16.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of everything random.")]
 
+Baseline = Annotated[
+    str | None,
+    typer.Option(
+        "--baseline", metavar="MODEL", help="Model to compare with: ARCHITECTURE[:TAG], hf-hub:… or local-dir:…"
+    ),
+]
 Adapter = Annotated[Path | None, typer.Option("--adapter", help="Run folder whose adapter is put on the model.")]
 
 BatchSize = Annotated[str, typer.Option("--batch-size", metavar="auto|N", help="Images at once.")]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Adapter, Device, Lang, Model, Precision, Pretrained, Seed
+from .options import Adapter, Baseline, Device, Lang, Model, Precision, Pretrained, Seed, codes
 
 
 def command(
@@ -16,12 +16,7 @@ def command(
     model: Model = None,
     pretrained: Pretrained = None,
     adapter: Adapter = None,
-    baseline: Annotated[
-        str | None,
-        typer.Option(
-            "--baseline", metavar="MODEL", help="Model to compare with: ARCHITECTURE[:TAG], hf-hub:… or local-dir:…"
-        ),
-    ] = None,
+    baseline: Baseline = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Result file, JSON in CLIP_benchmark's form.")
     ] = None,
@@ -45,7 +40,7 @@ def command(
 
     retrieve_eval(
         data,
-        lang or [],
+        codes(lang),
         model=model,
         pretrained=pretrained,
         adapter=adapter,

@@ -12,7 +12,7 @@ from capivara_cli import images
 from capivara_cli.errors import CapivaraError
 from capivara_cli.importers import folders, json_files, lines, tables, texts
 from capivara_cli.importers.json_stream import elements
-from capivara_cli.importers.rows import Options, Row
+from capivara_cli.importers.rows import Options, Row, join
 
 
 @dataclass(frozen=True)
@@ -133,3 +133,9 @@ def choose(sources: list[str], asked: str | None, options: Options) -> str:
     raise CapivaraError(
         f"the sources look like several formats: {', '.join(map(str, sorted(map(str, kinds))))}", "one at a time"
     )
+
+
+def rows(source: str, format: str, options: Options) -> Iterator[Row]:
+    """The rows of a source, those of one image put together."""
+    found = FORMATS[format].read(Path(source), options)
+    return join(found) if FORMATS[format].scattered else found

@@ -10,7 +10,7 @@ from typing import Any
 from capivara_cli.errors import CapivaraError, nearest
 from capivara_cli.importers import texts
 from capivara_cli.importers.json_stream import elements
-from capivara_cli.importers.rows import Options, Row
+from capivara_cli.importers.rows import Options, Row, inside
 
 
 def coco(path: Path, options: Options) -> Iterator[Row]:
@@ -26,7 +26,7 @@ def coco(path: Path, options: Options) -> Iterator[Row]:
         if key == "images" and isinstance(found.get("file_name"), str) and "id" in found:
             known = True
             name = found["file_name"]
-            yield Row(where, str(found["id"]), str(folder / name), id=name)
+            yield Row(where, str(found["id"]), inside(folder, name), id=name)
         elif key == "annotations" and isinstance(found.get("caption"), str) and "image_id" in found:
             known = True
             yield Row(where, str(found["image_id"]), captions=_captions([found["caption"]], options.lang))
@@ -87,7 +87,7 @@ def pracegover(path: Path, options: Options) -> Iterator[Row]:
         yield Row(
             f"{path}: element {number}",
             found["filename"],
-            str(folder / found["filename"]),
+            inside(folder, found["filename"]),
             _captions([found.get("caption")], options.lang),
             extra={"split": key, **extra} if key else extra,
         )
@@ -122,7 +122,7 @@ def xm3600(path: Path, options: Options) -> Iterator[Row]:
             if isinstance(text, str) and text.strip()
         ]
         locale = {"locale": found["image/locale"]} if isinstance(found.get("image/locale"), str) else {}
-        yield Row(where, key, str(folder / f"{key}.jpg"), tuple(captions), extra=locale)
+        yield Row(where, key, inside(folder, f"{key}.jpg"), tuple(captions), extra=locale)
 
 
 def _captions(found: list[Any], lang: str) -> tuple[dict[str, Any], ...]:

@@ -59,6 +59,12 @@ class Options:
     extracted: Path | None = None
 
 
+def inside(folder: Path, name: str) -> str:
+    """The name, which is relative to the folder. `folder / name` costs five times as much, a million times."""
+    place = str(folder)
+    return name if place == "." or name.startswith("/") else f"{place}/{name}"
+
+
 def join(rows: Iterable[Row]) -> Iterator[Row]:
     """One row for each key, in the order in which the keys came first, with the captions of all its rows.
 
@@ -101,8 +107,11 @@ def _text(key: str) -> str:
     return key.encode("utf-8", "backslashreplace").decode()  # a database takes no halves of surrogates
 
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
 def _dump(row: Row) -> str:
-    return json.dumps([row.where, row.key, row.image, row.captions, row.id, row.extra, row.problem, row.apart])
+    return _encode([row.where, row.key, row.image, row.captions, row.id, row.extra, row.problem, row.apart])
 
 
 def _joined(own: list[Row]) -> Row:

@@ -11,7 +11,7 @@ from typing import Any
 from capivara_cli import artifacts
 from capivara_cli.errors import CapivaraError
 from capivara_cli.importers import texts
-from capivara_cli.importers.rows import Options, Row
+from capivara_cli.importers.rows import Options, Row, inside
 
 # What others call it, the commonest first: open_clip, Hugging Face, Flickr8k and 30k, img2dataset, Kaggle.
 NAMES = {
@@ -39,6 +39,7 @@ def delimited(path: Path, options: Options) -> Iterator[Row]:
         if not header:
             raise CapivaraError(f"{path}: empty", "a table with a header: filepath,title")
     columns = find_columns(header, options, path)
+    folder = options.images or path.parent
     width = len(header)
     for line, values in rows:
         where = f"{path}:{line}"
@@ -49,7 +50,7 @@ def delimited(path: Path, options: Options) -> Iterator[Row]:
             yield Row(where, "", id=where, problem="not in the file's encoding: --encoding latin-1, or iconv")
         else:
             yield _row(
-                where, dict(zip(header or map(str, range(1, width + 1)), values, strict=True)), columns, path, options
+                where, dict(zip(header or map(str, range(1, width + 1)), values, strict=True)), columns, folder, options
             )
 
 
@@ -72,13 +73,14 @@ def parquet(path: Path, options: Options) -> Iterator[Row]:
         try:
             table = reader.ParquetFile(file)
             columns = find_columns(table.schema_arrow.names, options, file)
+            folder = options.images or file.parent
             classes = _classes(table.schema_arrow.metadata)
             number = 0
             for batch in table.iter_batches(batch_size=256):
                 for values in batch.to_pylist():
                     number += 1
                     named = {key: _class_name(value, classes.get(key)) for key, value in values.items()}
-                    yield _row(f"{file}: row {number}", named, columns, file, options)
+                    yield _row(f"{file}: row {number}", named, columns, folder, options)
         except (pyarrow.ArrowException, OSError) as error:
             raise CapivaraError(f"{file} cannot be read as Parquet: {' '.join(str(error).split())}") from error
 
@@ -123,9 +125,10 @@ def hugging_face(path: Path, options: Options) -> Iterator[Row]:
         elif isinstance(feature, datasets.ClassLabel):
             classes[name] = feature.names
     columns = find_columns(found.column_names, options, path)
+    folder = options.images or path
     for number, values in enumerate(found, start=1):
         named = {key: _class_name(value, classes.get(key)) for key, value in values.items()}
-        yield _row(f"{path}: row {number}", named, columns, path, options)
+        yield _row(f"{path}: row {number}", named, columns, folder, options)
 
 
 def find_columns(header: Sequence[str], options: Options, path: Path) -> dict[str, str]:
@@ -161,8 +164,7 @@ def _is_language(code: str) -> bool:
     return find(code) is not None
 
 
-def _row(where: str, values: dict[str, Any], columns: dict[str, str], path: Path, options: Options) -> Row:
-    folder = options.images or (path if path.is_dir() else path.parent)
+def _row(where: str, values: dict[str, Any], columns: dict[str, str], folder: Path, options: Options) -> Row:
     given = values[columns["image"]]
     try:
         more = json.loads(values.get(MORE) or "{}")
@@ -198,7 +200,7 @@ def _row(where: str, values: dict[str, Any], columns: dict[str, str], path: Path
         (id_ or name)
         if isinstance(given, dict) or MORE in values
         else name,  # what we wrote ourselves is apart by its id
-        str(folder / name) if not isinstance(given, dict) else name,
+        inside(folder, name) if not isinstance(given, dict) else name,
         tuple(captions),
         id_,
         extra | (record if isinstance(record, dict) else {}),

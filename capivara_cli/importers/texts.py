@@ -90,7 +90,11 @@ def _has_quotes(path: Path, encoding: str) -> bool:
 
 def is_clean(text: str) -> bool:
     """Whether all of it was in the file's encoding."""
-    return not any("\udc80" <= character <= "\udcff" for character in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # what was not is a lone surrogate
+        return False
+    return True
 
 
 def _shown(name: str) -> str:
