@@ -2,7 +2,8 @@
 
 What is read, and found out by itself:
 
-    {"labels": [...], "names": {"hi": {label: name}}, "templates": {"hi": ["… {c}"]}, "metric": "acc1"}   ours, YAML
+    {"labels": [...], "names": {"hi": {label: name}}, "templates": {"hi": ["… {c}"]},
+     "prompts": {"hi": {label: [...]}}, "metric": "acc1"}                              ours, YAML; names alone will do
     {"cifar10": ["airplane", …]}                     CLIP_benchmark: names in the order of the classes
     {"HI": [[0, 2, 7], ["…", "…", "…"]]}             Babel-ImageNet: numbers of classes, and their names
     {"hi": {"dog": "कुत्ता"}} or {"dog": "कुत्ता"}        plain
@@ -21,7 +22,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from capivara_cli.errors import CapivaraError, nearest
 from capivara_cli.languages import find
@@ -192,6 +193,10 @@ def _ours(value: dict[str, Any], name: str) -> ClassSet:
             lang: {str(label): _several(each) for label, each in own.items()} for lang, own in value["names"].items()
         }
         templates = {lang: tuple(own) for lang, own in (value.get("templates") or {}).items()}
+        prompts = {
+            lang: {str(label): _several(each) for label, each in own.items()}
+            for lang, own in (value.get("prompts") or {}).items()
+        }
     except (AttributeError, TypeError, StopIteration) as error:
         raise CapivaraError(f"{name}: not a class file: {error}", "docs/classification.md shows the forms") from error
     metric = value.get("metric")
@@ -199,11 +204,11 @@ def _ours(value: dict[str, Any], name: str) -> ClassSet:
         raise CapivaraError(f"{name}: metric {metric} is not known", f"one of {', '.join(METRICS)}")
     for own in templates.values():
         check_templates(own, name)
-    return ClassSet(name, labels, names, templates, metric=metric, source=str(value.get("source", "")))
+    return ClassSet(name, labels, names, templates, prompts, metric, str(value.get("source", "")))
 
 
 def _several(value: Any) -> tuple[str, ...]:
-    found = (value,) if isinstance(value, str) else tuple(value)
+    found = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple) else ()
     if not found or not all(isinstance(each, str) and each.strip() for each in found):
         raise TypeError(f"{value!r} is no name")
     return tuple(each.strip() for each in found)
@@ -256,7 +261,8 @@ def _names(value: Any, path: Path, langs: Sequence[str]) -> dict[str, Names]:
         if isinstance(value, list):
             if len(langs) > 1:
                 raise CapivaraError(f"{path} is of one language", "one --lang at a time, or a file with languages")
-            return {"": {_several(each)[0]: _several(each) for each in value}}
+            own = list(map(_several, value))
+            return {"": dict(zip(_labels(own), own, strict=True))} if own else _no_names(path)
         if isinstance(value, dict) and value:
             if all(isinstance(own, dict) for own in value.values()):
                 return {
@@ -267,7 +273,20 @@ def _names(value: Any, path: Path, langs: Sequence[str]) -> dict[str, Names]:
             return {"": {str(label): _several(each) for label, each in value.items()}}
     except TypeError as error:
         raise CapivaraError(f"{path}: {error}", "docs/classification.md shows the forms") from error
+    return _no_names(path)
+
+
+def _no_names(path: Path) -> NoReturn:
     raise CapivaraError(f"{path} has no names of classes", "docs/classification.md shows the forms")
+
+
+def _labels(names: Sequence[tuple[str, ...]]) -> list[str]:
+    """Labels of classes that are told apart by their place: the name, with its number where it comes again."""
+    first: dict[str, int] = {}
+    return [
+        own[0] if first.setdefault(own[0], number) == number else f"{own[0]} ({number})"
+        for number, own in enumerate(names)
+    ]
 
 
 def _lists(value: dict[str, list[Any]], path: Path) -> dict[str, Names]:
@@ -275,8 +294,7 @@ def _lists(value: dict[str, list[Any]], path: Path) -> dict[str, Names]:
     if len({len(own) for own in value.values()}) > 1:
         counts = ", ".join(f"{lang} {len(own)}" for lang, own in value.items())
         raise CapivaraError(f"{path}: languages have different numbers of classes: {counts}")
-    first = value.get("en") or next(iter(value.values()))
-    labels = [_several(each)[0] for each in first]
+    labels = _labels(list(map(_several, value.get("en") or next(iter(value.values())))))
     return {
         lang: {label: _several(each) for label, each in zip(labels, own, strict=True)} for lang, own in value.items()
     }
@@ -305,7 +323,12 @@ def with_templates(classes: ClassSet, given: str, langs: Sequence[str]) -> Class
     if isinstance(value, list):
         check_templates(value, given)
         return _replaced(classes, templates={lang: tuple(value) for lang in langs})
-    if isinstance(value, dict) and value and all(map(_is_language, value)):
+    if (
+        isinstance(value, dict)
+        and value
+        and all(map(_is_language, value))
+        and all(isinstance(v, list) for v in value.values())
+    ):
         for own in value.values():
             check_templates(own, given)
         return _replaced(classes, templates={lang: tuple(own) for lang, own in value.items()})

@@ -30,7 +30,7 @@ FEW = 100  # classes, below which a part of ImageNet's says little (Babel-ImageN
 GENERIC: dict[str, tuple[str, ...]] = {
     "en": ("a photo of a {c}.",),
     "pt": ("uma foto de {c}.",),
-    "hi": ("{c} की तस्वीर।",),
+    "hi": ("चित्र: {c}।",),
     "xh": ("umfanekiso: {c}.",),
 }
 """Templates for class files that bring none; in any other language the name stands by itself."""
@@ -154,14 +154,15 @@ def _class_set(
                 "--classes FILE with them; --list shows the sets that come along",
             )
         console.say("the labels themselves are the names: --classes FILE has better ones")
-        names = {label: (label.replace("_", " "),) for label in labels}
+        names: class_sets.Names = {label: (label.replace("_", " "),) for label in labels}
         chosen = ClassSet(dataset_name(data), labels, {"en": names}, source="labels")
     elif given is None:
         console.say(f"class set {chosen.name}, as the data is called; --classes takes another")
     if templates is not None:
         chosen = class_sets.with_templates(chosen, templates, langs)
     if not chosen.templates and not chosen.prompts:
-        generic: dict[str, tuple[str, ...]] = {lang: GENERIC.get(lang.partition("-")[0], ("{c}",)) for lang in langs}
+        alone: tuple[str, ...] = ("{c}",)
+        generic = {lang: GENERIC.get(lang.partition("-")[0], alone) for lang in langs}
         chosen = replace(chosen, templates=generic)
     for lang in langs:
         for name, one, other in class_sets.same_names(chosen, lang)[:10]:

@@ -16,7 +16,7 @@ from capivara_cli.filters import MIN_CAPTIONS, Strategy
 from capivara_cli.outputs import REJECTED, Outcome, Output
 from capivara_cli.records import Record
 from capivara_cli.runtime import Runtime
-from capivara_cli.scoring_report import Report
+from capivara_cli.scoring_report import NOTHING_LEFT, PAIR, Report
 
 if TYPE_CHECKING:
     import numpy as np
@@ -127,7 +127,9 @@ def score(
         report.show(output)
         if plot is not None:
             report.plot(plot)
-        outputs.report(tally, output, parts=None)
+        if not tally.kept:
+            outputs.report(tally, output, parts=None)  # an error
+        report.warn(output)
 
 
 def _check(asked: Asked, sources: Sequence[str | Path], output: Path | None, plot: Path | None) -> None:
@@ -281,7 +283,7 @@ def decide(
         return Outcome(data | {"captions": marked})
     kept = [i for i, reason in enumerate(reasons) if reason is None]
     if not kept:
-        return Outcome(data | {"captions": marked}, pair or "every caption was dropped")
+        return Outcome(data | {"captions": marked}, pair or NOTHING_LEFT)
     dropped = tuple({"id": data["id"], **marked[i]} for i, reason in enumerate(reasons) if reason)
     return Outcome(data | {"captions": records.without(fresh, kept)}, parts=dropped)
 
@@ -291,7 +293,7 @@ def _pair_reason(scores: Sequence[float | None], human: Sequence[bool], least: f
     own = [value for value, is_human in zip(scores, human, strict=True) if value is not None and is_human]
     if least is None or not own or max(own) >= least:
         return None
-    return f"human caption's score below {least:g}"
+    return f"{PAIR} {least:g}"
 
 
 def _reasons(

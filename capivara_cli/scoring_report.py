@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capivara_cli import artifacts, console
-from capivara_cli.outputs import REJECTED
+from capivara_cli.outputs import REJECTED, SHOWN
 from capivara_cli.records import lineage
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from capivara_cli.scoring import Asked
+
+NOTHING_LEFT = "every caption was dropped"
+PAIR = "human caption's score below"
+"""Reasons why a whole image goes; any other is that it cannot be used."""
 
 BIN = 0.005  # width of a bin that is counted; what is shown are some of them together
 ROWS = 16  # of the histogram on the screen, at most
@@ -30,11 +34,14 @@ class Report:
         self.kept: Counter[int] = Counter()  # scores by their bin
         self.dropped: Counter[int] = Counter()
         self.sources: dict[str, Counter[str | None]] = {}  # captions of a source by the reason why they were dropped
+        self.unusable: list[str] = []  # the first of the images that cannot be used
         self.unjudged = 0  # captions that --by finds no parent of
 
     def record(self, data: dict[str, Any], reason: str | None) -> None:
         """A record, and why it was rejected if it was."""
         self.images[reason] += 1
+        if reason is not None and not _is_verdict(reason) and len(self.unusable) < SHOWN:
+            self.unusable.append(f"{data['id']}: {reason}")
         captions = data.get("captions", [])
         for caption in captions if reason is None or any(REJECTED in caption for caption in captions) else []:
             self._count(caption, caption.get(REJECTED))
@@ -73,6 +80,15 @@ class Report:
         console.say(f"{images}, {kept:,} of {total:,} captions{share} kept{where}{marked}")
         if self.unjudged:
             console.say(f"{self.unjudged:,} captions come from none in {self.asked.by}: they stay as they are")
+
+    def warn(self, output: Path | None) -> None:
+        """Name images that cannot be used. Dropping the others is what was asked for."""
+        count = sum(n for reason, n in self.images.items() if reason is not None and not _is_verdict(reason))
+        if count:
+            where = f"; all are in {output}.rejected.jsonl" if output is not None else ""
+            names = "".join(f"\n  {line}" for line in self.unusable)
+            names += f"\n  and {count - len(self.unusable):,} more" if count > len(self.unusable) else ""
+            console.warn(f"{count:,} of {self.images.total():,} records rejected{where}{names}")
 
     def _histogram(self) -> Table:
         from rich.table import Table
@@ -142,3 +158,7 @@ class Report:
         with artifacts.writing(path) as temporary:
             figure.savefig(temporary, format="png")
         console.say(f"wrote {path}")
+
+
+def _is_verdict(reason: str) -> bool:
+    return reason == NOTHING_LEFT or reason.startswith(PAIR)

@@ -18,6 +18,8 @@ CAPTIONER = MODELS / "captioner"
 TRANSLATOR = MODELS / "translator"
 """The translator that is shipped: an NLLB from English to the world's other languages."""
 
+MIN_SCORE = 0.88
+"""Of the base model on English captions: most of the captioner's mistakes score less."""
 LANGUAGES = ("hi", "pt", "xh")
 TRAIN_IMAGES = 4000
 TEST_IMAGES = 500
@@ -45,7 +47,7 @@ eval_every: 50
 def demo(
     folder: Path, *, lang: str = "hi", overwrite: bool = False, device: str = "auto", seed: int = 0
 ) -> list[dict[str, object]]:
-    """Make the folder, caption, translate, train, merge, and evaluate before and after. Returns the results.
+    """Make the folder, caption, filter, translate, train, merge, and evaluate before and after. Returns the recalls.
 
     Everything runs inside the folder, as if typed there. What an earlier demo left is used: another language
     needs neither the captions nor the images' embeddings again, and the first language's translations are remembered.
@@ -54,8 +56,10 @@ def demo(
         CapivaraError: another language, or a folder that holds something else.
     """
     from capivara_cli.captioning import caption
+    from capivara_cli.classification import classify_eval
     from capivara_cli.merging import merge_lora
     from capivara_cli.retrieval import retrieve_eval
+    from capivara_cli.scoring import score
     from capivara_cli.training import train
     from capivara_cli.translation import translate
 
@@ -65,7 +69,9 @@ def demo(
     run, merged, result = Path(f"runs/{lang}-lora"), Path(f"clip-{lang}"), Path(f"results/{lang}.json")
     with contextlib.chdir(folder):
         _typed(f"cd {folder}")
-        scenes, captions, train_data = (Path(f"data/{name}.jsonl") for name in ("scenes", "captions", "train"))
+        scenes, captions, clean, train_data = (
+            Path(f"data/{name}.jsonl") for name in ("scenes", "captions", "clean", "train")
+        )
         if overwrite or not captions.is_file():
             _typed(f"capivara caption {scenes} --model models/captioner --prefixes prefixes.yaml -o {captions}")
             caption(
@@ -77,15 +83,26 @@ def demo(
                 device=device,
                 seed=seed,
             )
+        if overwrite or not clean.is_file():
+            _typed(f"capivara score {captions} --min-score {MIN_SCORE} --plot scores.png -o {clean}")
+            score(
+                [captions],
+                clean,
+                min_score=MIN_SCORE,
+                plot=Path("scores.png"),
+                overwrite=overwrite,
+                device=device,
+                seed=seed,
+            )
         there = [] if overwrite or not train_data.is_file() else _languages(train_data)
         if lang not in there:
             to, again = [*there, lang], train_data.is_file()
             _typed(
-                f"capivara translate {captions} --to {','.join(to)} --backend nllb --model models/translator"
+                f"capivara translate {clean} --to {','.join(to)} --backend nllb --model models/translator"
                 f" -o {train_data}{' --overwrite' if again else ''}"
             )
             translate(
-                [captions],
+                [clean],
                 train_data,
                 to=to,
                 backend="nllb",
@@ -111,6 +128,22 @@ def demo(
             device=device,
             seed=seed,
         )
+        for kind in ("shapes", "colours"):
+            data, classes, result = f"data/{kind}.jsonl", f"data/{kind}.yaml", Path(f"results/{lang}-{kind}.json")
+            _typed(
+                f"capivara classify-eval --data {data} --classes {classes} --lang {lang},en --model local-dir:{merged}"
+                f" --baseline local-dir:models/base -o {result}"
+            )
+            classify_eval(
+                [data],
+                [lang, "en"],
+                classes=classes,
+                model=f"local-dir:{merged}",
+                baseline="local-dir:models/base",
+                output=result,
+                device=device,
+                seed=seed,
+            )
     _next(folder, lang)
     return results
 
@@ -124,7 +157,7 @@ def _languages(data: Path) -> list[str]:
 def _prepare(folder: Path, *, overwrite: bool, seed: int) -> None:
     """Write settings, images without captions and the models, unless they are there."""
     from capivara_cli.clip import relocate
-    from capivara_cli.demo.world import write_world
+    from capivara_cli.demo.world import write_classes, write_world
 
     settings, data, models = folder / "capivara.yaml", folder / "data", folder / "models"
     if not (settings.is_file() and settings.read_text(encoding="utf-8").startswith(MARK)):
@@ -135,6 +168,7 @@ def _prepare(folder: Path, *, overwrite: bool, seed: int) -> None:
         console.say(f"drawing {TRAIN_IMAGES + TEST_IMAGES:,} scenes")
         with artifacts.writing(data) as temporary:
             write_world(temporary, train=TRAIN_IMAGES, test=TEST_IMAGES, seed=seed, captioned=False)
+            write_classes(temporary, seed=seed)
     artifacts.write_text(folder / "prefixes.yaml", PREFIXES)
     if overwrite or not models.is_dir():
         with artifacts.writing(models) as temporary:

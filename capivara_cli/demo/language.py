@@ -243,3 +243,14 @@ LANGUAGES: dict[str, tuple[tuple[str, ...], Callable[[Scene], Phrases]]] = {
     "hi": (_HI_PATTERNS, _hindi),
     "xh": (_XH_PATTERNS, _xhosa),
 }
+
+_EN_NAMES = {word: word for word in (*_PT_NOUNS, *_XH_COLOURS)}
+NAMES: dict[str, dict[str, str]] = {
+    "en": _EN_NAMES,
+    "pt": {word: noun for word, (noun, _) in _PT_NOUNS.items()}
+    | {word: _PT_ADJECTIVES[word][0] for word in _XH_COLOURS},
+    "hi": {word: noun for word, (noun, _, _) in _HI_NOUNS.items()}
+    | {word: _HI_ADJECTIVES[word][0] for word in _XH_COLOURS},
+    "xh": {word: noun for word, (noun, _) in _XH_NOUNS.items()} | _XH_COLOURS,
+}
+"""Language -> what a shape or a colour is called by itself."""

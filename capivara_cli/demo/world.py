@@ -265,3 +265,38 @@ def _captions(scene: Scene, templates: Sequence[int]) -> list[dict[str, Any]]:
         for lang in LANGS
         for parent, template in enumerate(templates)
     ]
+
+
+def write_classes(folder: Path, *, each: int = 8, seed: int = 0) -> None:
+    """Write `shapes.jsonl` and `colours.jsonl`, pictures of one thing to classify, and class files of those names.
+
+    Args:
+        folder: with `images/` in it.
+        each: pictures of each meaning that is held out.
+        seed: of all that is drawn by lot.
+    """
+    import yaml
+
+    rng = random.Random(seed)
+    scenes = [scene for scene in all_scenes() if scene.relation is None and scene.held_out]
+    records = []
+    for number, scene in enumerate(scene for scene in scenes for _ in range(each)):
+        key = f"single-{number:05d}"
+        draw(scene, rng).save(folder / "images" / f"{key}.png", compress_level=1)
+        records.append((key, scene.things[0]))
+    for name, words, kind in (("shapes", SHAPES, "shape"), ("colours", COLOURS, "colour")):
+        lines = [{"id": key, "image": f"images/{key}.png", "label": getattr(thing, kind)} for key, thing in records]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8", newline="\n")
+        singles = [scene for scene in all_scenes() if scene.relation is None]
+        prompts = {
+            lang: {word: [caption(s, lang) for s in singles if getattr(s.things[0], kind) == word] for word in words}
+            for lang in LANGS
+        }
+        names = {lang: {word: language.NAMES[lang][word] for word in words} for lang in LANGS}
+        content = {"title": name, "metric": "acc1", "labels": [*words], "names": names, "prompts": prompts}
+        (folder / f"{name}.yaml").write_text(
+            f"# What the {name} of the demo's world are called; prompts by class, as words agree with each other.\n"
+            + yaml.safe_dump(content, allow_unicode=True, sort_keys=False, width=120),
+            encoding="utf-8",
+        )
