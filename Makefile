@@ -12,6 +12,7 @@ IMAGES ?= images
 CAPTIONS ?= data/captions.jsonl
 CAPTIONER ?=
 SOURCE ?= images
+CLASSES ?=
 CLEAN ?= data/clean.jsonl
 MIN_SCORE ?= 0.2
 TEST ?= data/test.jsonl
@@ -22,7 +23,7 @@ DEMO ?= capivara-demo
 
 model_flag = $(if $(MODEL),--model $(MODEL))
 
-.PHONY: help setup demo test check format bench docs models clean caption translate import score train merge retrieve-eval
+.PHONY: help setup demo test check format bench docs models clean caption translate import score train merge retrieve-eval classify-eval
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}'
@@ -59,6 +60,7 @@ bench: setup ## Measure the claims of speed, a few minutes
 	$(BIN)/python benchmarks/translation.py
 	$(BIN)/python benchmarks/scoring.py
 	$(BIN)/python benchmarks/importing.py
+	$(BIN)/python benchmarks/classification.py
 
 docs: setup ## Write docs/commands.md from the commands' help
 	$(BIN)/python docs/reference.py
@@ -88,6 +90,9 @@ $(MERGED): $(RUN)/run.json
 
 retrieve-eval: setup ## Evaluate the merged model: TEST, LANGUAGE, MERGED
 	$(BIN)/capivara retrieve-eval --data $(TEST) --lang $(LANGUAGE) --model local-dir:$(MERGED) -o $(MERGED).json
+
+classify-eval: setup ## Classify with the merged model: IMAGES, LANGUAGE, MERGED, CLASSES
+	$(BIN)/capivara classify-eval --data $(IMAGES) --lang $(LANGUAGE) --model local-dir:$(MERGED) $(if $(CLASSES),--classes $(CLASSES))
 
 clean: ## Remove the environment and what was built
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

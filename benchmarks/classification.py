@@ -2,9 +2,10 @@
 
     python benchmarks/classification.py [--classes 1000] [--plain-classes 20]
 
-The model is the recipe's (XLM-R base, ViT-B/32) with random weights. 80 templates for each class, names of two made-up words.
-The plain way (CLIP_benchmark, and the paper's code): class by class, the 80 prompts padded to 77, fp32; so many classes are
-timed, and the rest reckoned from them. Then the metrics of 50,000 images x 1,000 classes, with their peak of memory.
+The model is the recipe's (XLM-R base, ViT-B/32) with random weights. 80 templates for each class, names of two made-up
+words. The plain way (CLIP_benchmark, and the paper's code): class by class, the 80 prompts padded to 77, fp32; so many
+classes are timed, and the rest reckoned from them. Then the metrics of 50,000 images x 1,000 classes, with their peak
+of memory.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ def prompts(classes: int) -> list[list[str]]:
     """80 sentences of 5 to 12 words for each class, its name in them."""
     rng = random.Random(0)
     words = [a + b + c for a in "kgtdpb" for b in "aeiou" for c in ("ra", "ni", "lo", "ma", "tu", "se")]
-    templates = [(rng.choices(words, k=rng.randint(2, 5)), rng.choices(words, k=rng.randint(1, 5))) for _ in range(TEMPLATES)]
+    templates = [
+        (rng.choices(words, k=rng.randint(2, 5)), rng.choices(words, k=rng.randint(1, 5))) for _ in range(TEMPLATES)
+    ]
     names = [" ".join(rng.choices(words, k=2)) for _ in range(classes)]
     return [[" ".join([*before, name, *after]) for before, after in templates] for name in names]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from capivara_cli.commands import main
 
 from capivara_cli import clip as clips
 from capivara_cli.clip import Clip, ModelName
@@ -28,6 +29,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 Process = subprocess.CompletedProcess[str]
+Refused = Callable[..., str]
 
 # Settings of a run of a few seconds; the flags of `settings` and of SETTINGS say the same.
 SETTINGS = ["optimizer.lr=5e-3", "optimizer.warmup_steps=3", "batch_size=64", "max_steps=20", "eval_every=10"]
@@ -109,6 +111,27 @@ def capivara(tmp_path: Path, forks: Forks) -> Callable[..., Process]:
         *arguments: str | Path, cwd: Path = tmp_path, env: dict[str, str] | None = None, stdin: str = ""
     ) -> Process:
         return forks.run([*map(str, arguments)], cwd, dict(os.environ) | (env or {}), stdin)
+
+    return call
+
+
+@pytest.fixture
+def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Type a line in the test's folder that must end with one clear error and hint, and leave nothing behind."""
+
+    def call(*arguments: str) -> str:
+        before = sorted(tmp_path.rglob("*"))
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["capivara", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr().err
+        assert ended.value.code == 1, said
+        errors = [line for line in said.splitlines() if not line.startswith(("reading ", "note: "))]
+        assert errors[0].startswith("error: ")
+        assert len(errors) <= 2
+        assert sorted(tmp_path.rglob("*")) == before
+        return said
 
     return call
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,14 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from capivara_cli.commands import main
 from PIL import Image
 
 from capivara_cli.captioning import caption
 from capivara_cli.console import clean
 from capivara_cli.errors import CapivaraError
 from tests import kills, small_models
-from tests.conftest import Process, command, peak_memory
+from tests.conftest import Process, Refused, command, peak_memory
 from tests.test_distributed import torchrun
 
 Capivara = Callable[..., Process]
@@ -299,29 +297,15 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(
-    arguments: list[str],
-    message: str,
-    hint: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    arguments: list[str], message: str, hint: str, refused: Refused, tmp_path: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "there.jsonl").write_text('{"image": "a.png"}\n')
     (tmp_path / "bad.jsonl").write_text('{"image": "a.png"}\n{"id": 7}\n')
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
-    before = sorted(tmp_path.iterdir())
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["capivara", "caption", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 1
-    said = capsys.readouterr().err
+    said = refused("caption", *arguments)
     assert message in said
     assert hint in said
-    assert said.startswith("error: ")
-    assert len(said.splitlines()) <= 2
-    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_nothing_that_can_be_used_is_an_error_and_leaves_no_file(talker: Path, tmp_path: Path) -> None:

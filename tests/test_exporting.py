@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from capivara_cli.commands import main
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -18,6 +17,7 @@ from capivara_cli.errors import CapivaraError
 from capivara_cli.exporting import export
 from capivara_cli.importing import import_data
 from tests import kills
+from tests.conftest import Refused
 
 ODD: list[dict[str, Any]] = [
     {"id": "a/1.x", "image": "images/1.png", "label": "dog", "votes": {"up": 3, "who": ["é", None]}, "captions": []},
@@ -289,20 +289,8 @@ def test_after_any_number_of_kills_the_shards_are_those_of_an_undisturbed_run(so
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(
-    arguments: list[str],
-    message: str,
-    hint: str,
-    source: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    arguments: list[str], message: str, hint: str, source: str, refused: Refused
 ) -> None:
-    before = sorted(Path().rglob("*"))
-    monkeypatch.setattr(sys, "argv", ["capivara", "export", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 1
-    said = capsys.readouterr().err
+    said = refused("export", *arguments)
     assert message in said
     assert hint in said
-    assert len(said.splitlines()) <= 2
-    assert sorted(Path().rglob("*")) == before

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from capivara_cli.commands import main
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -25,7 +23,7 @@ from capivara_cli.records import lineage, without
 from capivara_cli.retrieval import retrieve_eval
 from capivara_cli.scoring import Asked, decide, score
 from tests import kills
-from tests.conftest import Process, command, peak_memory
+from tests.conftest import Process, Refused, command, peak_memory
 from tests.test_distributed import torchrun
 
 Capivara = Callable[..., Process]
@@ -365,27 +363,13 @@ def test_a_pipe_keeps_flowing(base: Path, some: Path) -> None:
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(
-    arguments: list[str],
-    message: str,
-    hint: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    arguments: list[str], message: str, hint: str, refused: Refused, tmp_path: Path
 ) -> None:
     write(tmp_path / "in.jsonl", [{"image": "a.png", "captions": [{"text": "a", "lang": "en"}]}])
     (tmp_path / "folder").mkdir()
-    before = sorted(tmp_path.iterdir())
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["capivara", "score", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 1
-    said = capsys.readouterr().err
+    said = refused("score", *arguments)
     assert message in said
     assert hint in said
-    assert said.startswith("error: ")
-    assert len(said.splitlines()) <= 2
-    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_scores_of_a_model_with_an_adapter_are_others(base: Path, run: Path, some: Path, tmp_path: Path) -> None:

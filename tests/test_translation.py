@@ -26,7 +26,7 @@ from capivara_cli.runtime import Runtime
 from capivara_cli.translation import translate
 from capivara_cli.translators.local import CTranslate2, Local
 from tests import small_models
-from tests.conftest import command
+from tests.conftest import Refused, command
 from tests.test_captioning import lines
 from tests.test_distributed import torchrun
 
@@ -322,24 +322,12 @@ def test_the_demos_translator_is_right_and_small() -> None:
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(
-    arguments: list[str],
-    message: str,
-    hint: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    arguments: list[str], message: str, hint: str, refused: Refused, tmp_path: Path
 ) -> None:
     (tmp_path / "in.jsonl").write_text(json.dumps(record(0)) + "\n")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["capivara", "translate", "in.jsonl", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 1
-    said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("note:")]
-    assert said[0].startswith("error: ")
-    assert message in said[0]
-    assert hint in " ".join(said[1:])
-    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+    said = refused("translate", "in.jsonl", *arguments)
+    assert message in said
+    assert hint in said
 
 
 def test_languages_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
