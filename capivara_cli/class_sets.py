@@ -117,8 +117,10 @@ def shipped() -> dict[str, dict[str, Any]]:
                 "langs": langs,
             }
             found[path.name.removesuffix(".yaml")] = {"title": value["title"], **entry}
-    for name, value in yaml.safe_load((folder / "known_classes.yaml").read_text(encoding="utf-8")).items():
-        found.setdefault(name, {**value, "langs": []})
+    head, *rows = (line.split("\t") for line in (folder / "class_sets.tsv").read_text(encoding="utf-8").splitlines())
+    for row in rows:
+        entry = dict(zip(head, row, strict=True))
+        found.setdefault(entry.pop("name"), {**entry, "classes": int(entry["classes"]), "langs": []})
     return found
 
 

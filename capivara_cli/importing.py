@@ -76,6 +76,8 @@ def import_data(
             raise CapivaraError(f"{source}: no such file")
     outputs.check_not_read(sources, output)
     chosen = choose(list(sources), format, asked)
+    if images is not None and not images.is_dir() and chosen not in ("parquet", "huggingface"):  # which put some there
+        raise CapivaraError(f"--images {images}: no such folder", "the folder of the images that the annotations name")
     if format is None:
         console.say(f"reading {chosen}: {FORMATS[chosen].what}")
     added = None
@@ -108,7 +110,7 @@ def import_data(
     if added is not None:
         added.report()
     if tally is not None:
-        job.summary.show(output, verified=verify)
+        job.summary.show(output, verified=verify and not job.begun)  # the sizes of all, or none
         outputs.report(tally, output)
 
 
@@ -124,9 +126,6 @@ def _options(
     """What the readers are told. Raises CapivaraError for what can be known to be wrong at once."""
     if find(lang) is None:
         raise CapivaraError(f"the language {lang} is not known", "capivara translate --languages lists them")
-    if folder is not None and not folder.is_dir():
-        # A table's images are put there: see Options.extracted.
-        console.say(f"note: {folder} is not there yet")
     columns = {}
     for given in column:
         what, equals, name = given.partition("=")
@@ -234,6 +233,7 @@ class _Job:
         self.strict = strict
         self.workers = workers
         self.summary = Summary()
+        self.begun = 0
         self._passing = True
         self._contents = sqlite3.connect("", check_same_thread=False)
         self._contents.execute("CREATE TABLE content (digest BLOB PRIMARY KEY, id TEXT) WITHOUT ROWID")
@@ -241,12 +241,12 @@ class _Job:
     def run(self, items: Iterator[Item], out: outputs.Output) -> outputs.Tally | None:
         """Write what is not written yet."""
         own = self._remembering(items) if self.check.dedupe else items
-        begun = out.pass_over(own)
+        self.begun = out.pass_over(own)
         self._passing = False
-        if begun:
-            console.say(f"going on after {begun:,} records")
+        if self.begun:
+            console.say(f"going on after {self.begun:,} records")
         with console.progress("rejected") as bar:
-            task = bar.add_task("importing", total=None, completed=begun, rejected="")
+            task = bar.add_task("importing", total=None, completed=self.begun, rejected="")
             lost = 0
             for window, found in self._checked(windows.whole(own, WINDOW)):
                 outcomes = [self._outcome(*each, out.folder) for each in zip(window, found, strict=True)]

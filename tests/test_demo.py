@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pty
+import random
 import re
 import select
 import subprocess
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from capivara_cli.demo import BASE
+from capivara_cli.demo.world import caption, training_scenes
 from tests.conftest import Process, command
 
 Capivara = Callable[..., Process]
@@ -45,9 +48,38 @@ def test_the_language_is_learnt_and_english_is_not_forgotten(folder: Path) -> No
 
 def test_the_english_captions_are_the_captioners_own(folder: Path) -> None:
     found = [json.loads(line) for line in (folder / "data" / "train.jsonl").read_text().splitlines()]
-    english = [caption for record in found for caption in record["captions"] if caption["lang"] == "en"]
-    assert {caption["source"] for caption in english} == {"models/captioner"}
+    english = [own for record in found for own in record["captions"] if own["lang"] == "en"]
+    assert {own["source"] for own in english} == {"models/captioner"}
     assert len(english) > 2.9 * len(found)
+
+
+def test_what_the_filter_drops_is_what_the_captioner_got_wrong(folder: Path) -> None:
+    """The truth is known: the scenes come from the seed."""
+    scenes = list(itertools.islice(training_scenes(random.Random(0)), 4000))
+    dropped = [json.loads(line) for line in (folder / "data" / "clean.jsonl.rejected.jsonl").read_text().splitlines()]
+    kept = [json.loads(line) for line in (folder / "data" / "clean.jsonl").read_text().splitlines()]
+    texts = [(each["id"], own["text"], True) for each in dropped for own in each.get("captions", [each])]
+    texts += [(each["id"], own["text"], False) for each in kept for own in each["captions"]]
+    assert len(texts) == 12_000
+    wrong = [
+        (gone, text not in {caption(scenes[int(id_.removeprefix("train-"))], "en", number) for number in range(4)})
+        for id_, text, gone in texts
+    ]
+    caught = sum(gone and bad for gone, bad in wrong)
+    recall = caught / sum(bad for _, bad in wrong)
+    precision = caught / sum(gone for gone, _ in wrong)
+    assert recall > 0.5
+    assert precision > 5 * sum(bad for _, bad in wrong) / len(wrong)
+
+
+def test_shapes_and_colours_are_told_apart_afterwards(folder: Path) -> None:
+    for kind in ("shapes", "colours"):
+        before, after = (
+            json.loads((folder / "results" / f"hi-{kind}.hi{end}.json").read_text())["metrics"]["acc1"]
+            for end in (".baseline", "")
+        )
+        assert before < 0.75
+        assert after > 0.9
 
 
 def test_another_language_uses_what_is_there(folder: Path, capivara: Capivara) -> None:
@@ -56,7 +88,7 @@ def test_another_language_uses_what_is_there(folder: Path, capivara: Capivara) -
     assert result.returncode == 0, result.stderr
     assert (folder / "data" / "captions.jsonl").stat().st_mtime_ns == made
     first = json.loads((folder / "data" / "train.jsonl").read_text().splitlines()[0])
-    assert [caption["lang"] for caption in first["captions"]] == ["en"] * 3 + ["hi"] * 3 + ["xh"] * 3
+    assert [own["lang"] for own in first["captions"]] == ["en"] * 3 + ["hi"] * 3 + ["xh"] * 3
     assert mean_recall(folder / "results" / "xh.xh.baseline.json") < 25
     assert mean_recall(folder / "results" / "xh.xh.json") > 85
     assert mean_recall(folder / "results" / "xh.en.json") > mean_recall(folder / "results" / "xh.en.baseline.json") - 3

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from capivara_cli import artifacts, images
 from capivara_cli.clip import Clip
-from capivara_cli.embeddings import ImageTable, embed
+from capivara_cli.embeddings import ImageTable, Store, embed, embed_windows
 from capivara_cli.images import ImageRef
 
 
@@ -107,3 +107,33 @@ def test_what_cannot_be_read_is_named_in_the_order_of_the_images(clip: Clip, fol
 def test_a_subset_keeps_its_rows(clip: Clip, folder: Path) -> None:
     table, _, _ = embed(clip, refs(folder))
     assert rows(table.subset(np.array([7, 2]))).equal(rows(table)[[7, 2]])
+
+
+def test_windows_are_as_the_whole_and_known_images_are_not_read_again(clip: Clip, folder: Path) -> None:
+    (folder / "test-00004.png").write_text("text")
+    asked = refs(folder)
+    windows = [[*asked[:6], asked[0]], [], [ImageRef(str(folder / "absent.png")), *asked[4:]]]
+    found = list(embed_windows(clip, iter(windows)))
+    table, kept, _ = embed(clip, asked)
+    row = dict(zip(kept, rows(table), strict=True))
+    places, features, reasons = found[0]
+    assert places == [0, 1, 2, 3, 5, 6]
+    for place, feature in zip(places, features, strict=True):
+        assert torch.from_numpy(feature).equal(row[place % 6])
+    assert reasons == {4: "not an image that can be read"}
+    assert found[1][0] == []
+    assert found[2][2] == {0: "no such file", 1: "not an image that can be read"}
+    assert found[2][0] == [2, 3, 4, 5, 6]
+    stored = [load_file(path)["embeddings"].shape[0] for path in artifacts.cache_folder().rglob("*.safetensors")]
+    assert sum(stored) == 9  # each once
+
+
+def test_of_an_image_that_was_encoded_twice_the_newer_counts(clip: Clip, folder: Path) -> None:
+    store = Store(clip)
+    keys = [images.identity(ref) for ref in refs(folder)[:3]]
+    for value in (1.0, 2.0):
+        store.add(keys, torch.full((3, 1, 4), value))
+        store.flush()
+    assert (store.take(keys) == 2).all()
+    assert store.find([b"x" * 16]).tolist() == [[-1, -1]]
+    assert Store(clip).missing([*keys, b"\0" * 16]) == [3]

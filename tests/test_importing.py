@@ -648,6 +648,7 @@ def test_the_format_is_found_and_a_pipe_gets_the_records(capivara: Capivara, fol
     [
         (["t.csv", "--column", "image"], "--column image: not WHAT=COLUMN", "--column image=path"),
         (["gone.csv"], "gone.csv: no such file", ""),
+        (["t.csv", "--images", "gone"], "--images gone: no such folder", "annotations"),
         (["cocoa", "t.csv"], "the format cocoa is not known, did you mean coco", "--formats"),
         (["text.csv"], "text.csv looks like no format", "--formats"),
         (["t.csv", "--lang", "klingon"], "the language klingon is not known", "--languages"),

@@ -84,7 +84,8 @@ def test_the_file_has_the_records_in_order_and_nothing_else_is_left(tmp_path: Pa
     tally = run(tmp_path / "out.jsonl")
     assert tally is not None
     assert (tally.kept, tally.rejected, tally.parts) == (7, 4, 4)
-    assert tally.first[:2] == ["n0: empty", "n0: empty"]
+    assert tally.first[0] == "n1: not an image"
+    assert tally.first_parts[:2] == ["n0: empty", "n0: empty"]
     kept = [json.loads(line) for line in (tmp_path / "out.jsonl").read_bytes().split(b"\n")[:-1]]
     assert [record["id"] for record in kept] == ["n0", "n2", "n3", "n5", "n6", "n8", "n9"]
     rejected = [json.loads(line) for line in (tmp_path / "out.jsonl.rejected.jsonl").read_text().splitlines()]

@@ -138,9 +138,8 @@ def test_any_names_are_found_or_refused(members: dict[str, bytes]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = make(Path(folder) / "0.tar", members)
         for name, content in members.items():
-            stored = tarfile.TarInfo(name).name.rstrip("/")
-            if name.endswith("/") or not stored:
-                continue
+            if name.endswith("/") or f"{name}/" in members:
+                continue  # a folder's name, which tarfile writes without the slash
             place = shards.find(str(path), name)
             if shards.is_inside(name):
                 assert place is not None
