@@ -68,7 +68,8 @@ class _Text:
                 continue
             except RecursionError as error:
                 raise self.error("nested too deep") from error
-            if end == len(self._text) and self._more():  # a number may go on
+            # A number that is cut, `0.` or `1e`, reads as a whole one: what follows must be there, and end it.
+            if (end == len(self._text) or self._text[end] not in " \t\r\n,:]}") and self._more():
                 continue
             self._at = end
             return value
