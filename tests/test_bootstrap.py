@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from capivara_cli.bootstrap import RESAMPLES, compare
+from capivara_cli.bootstrap import RESAMPLES, compare, compare_hits
 from capivara_cli.recall import Direction, Ranks, rank_queries, summarise
 
 
@@ -98,3 +98,32 @@ def test_other_ks_are_compared_where_they_are_asked_for() -> None:
     model = Ranks(fourth, fourth, np.array([0]), np.array([0]))
     baseline = known([False])
     assert [compare(model, baseline, ks=ks)["mean_recall"] for ks in ((1,), (5,), (1, 5))] == [0, 1, 0.5]
+
+
+def test_the_interval_of_an_accuracy_is_that_of_its_standard_error() -> None:
+    rng = np.random.default_rng(0)
+    model, baseline = (rng.random(5000) < share for share in (0.7, 0.6))
+    found = compare_hits(model.astype(float), baseline.astype(float))
+    gain = model.astype(float) - baseline
+    half = 1.96 * gain.std() / len(gain) ** 0.5
+    assert found["low"] == pytest.approx(gain.mean() - half, abs=0.1 * half)
+    assert found["high"] == pytest.approx(gain.mean() + half, abs=0.1 * half)
+    assert found["p_value"] == 0.001
+    assert compare_hits(model.astype(float), baseline.astype(float)) == found
+
+
+def test_classes_are_resampled_by_themselves() -> None:
+    """A class of ten images weighs as one of thousands; resampled together it would come and go."""
+    rng = np.random.default_rng(1)
+    groups = np.repeat([0, 1], [5000, 10])
+    model = np.concatenate([np.ones(5000), rng.random(10) < 0.5]).astype(float)
+    found = compare_hits(model, np.zeros(5010), groups)
+    mean = (1 + model[5000:].mean()) / 2
+    half = 1.96 * model[5000:].std() / 10**0.5 / 2
+    assert found["low"] == pytest.approx(mean - half, abs=0.03)
+    assert found["high"] == pytest.approx(mean + half, abs=0.03)
+
+
+def test_no_difference_has_no_interval() -> None:
+    hits = np.array([0.0, 1, 0.5])
+    assert compare_hits(hits, hits) == {"low": 0.0, "high": 0.0, "p_value": 1.0}
