@@ -41,6 +41,7 @@ def command(
     cannot be used are named in FILE.rejected.jsonl.
 
     Examples:
+
         capivara caption photos/ -o photos.jsonl
 
         capivara caption "cc3m/{00000..00331}.tar" -o cc3m.jsonl --num-beams 3

@@ -75,10 +75,10 @@ def command(
     with its 95 % interval. Several languages or models: one result file each.
 
     Examples:
+
         capivara classify-eval --data cifar-10/test --lang hi --lang en --model local-dir:clip-hi
 
-        capivara classify-eval --data imagenet/val --lang hi --classes babel_imagenet.json
-        --templates prompts.json --adapter runs/hi-lora --baseline xlm-roberta-base-ViT-B-32 -o result.json
+        capivara classify-eval --data val/ --lang hi --classes babel_imagenet.json --adapter runs/hi-lora -o hi.json
     """
     from capivara_cli.classification import classify_eval
 

@@ -23,6 +23,7 @@ def command(
     shows recall before and after. Everything in the folder is as it would be with your own images.
 
     Examples:
+
         capivara demo
 
         capivara demo /tmp/world --lang xh

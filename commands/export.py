@@ -28,6 +28,7 @@ def command(
     datasets. csv: filepath and title, as open_clip has them, a row for each caption. captions.txt: a caption a line.
 
     Examples:
+
         capivara export webdataset train.jsonl --lang hi -o shards/
 
         capivara export csv train.jsonl --lang hi -o train.hi.csv

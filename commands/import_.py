@@ -65,6 +65,7 @@ def command(
     Images stay where they are, in tar shards too; only those inside a table are written out.
 
     Examples:
+
         capivara import karpathy dataset_flickr30k.json --images flickr30k-images --split test -o test.jsonl
 
         capivara import captions.csv --column image=path --column hi=hindi --verify -o data.jsonl

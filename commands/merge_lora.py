@@ -28,6 +28,7 @@ def command(
     `local-dir:FOLDER` and in plain open_clip. Runs of --full work too.
 
     Examples:
+
         capivara merge-lora runs/hi-lora -o clip-hi
 
         capivara merge-lora runs/hi-lora -o clip-hi-half --scale 0.5 --dtype float16

@@ -31,10 +31,10 @@ def command(
     when that is a pipe or a file. Several languages or models: one result file each.
 
     Examples:
+
         capivara retrieve-eval --data test.jsonl --lang hi --model local-dir:clip-hi
 
-        capivara retrieve-eval --data test.jsonl --lang hi --lang en --adapter runs/hi-lora --baseline
-        xlm-roberta-base-ViT-B-32 -o result.json
+        capivara retrieve-eval --data test.jsonl --lang hi,en --adapter runs/hi --baseline local-dir:base -o hi.json
     """
     from capivara_cli.retrieval import retrieve_eval
 

@@ -57,6 +57,7 @@ def command(
     language; without any, all is kept. A model that hardly knows a language cannot judge it: --by en.
 
     Examples:
+
         capivara score photos.hi.jsonl --lang hi --by en --min-score 0.2 -o clean.jsonl
 
         capivara score photos.hi.jsonl --keep-all --plot scores.png -o scored.jsonl

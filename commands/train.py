@@ -70,6 +70,7 @@ def command(
     then the built-in recipe.
 
     Examples:
+
         capivara train --lang hi --lora
 
         capivara train --lang pt --lora --data captions.jsonl --keep en:0.25 -o runs/pt

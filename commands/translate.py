@@ -73,6 +73,7 @@ def command(
     FILE.rejected.jsonl; it is never recorded. A class file (.json, .yaml) is written with its texts translated.
 
     Examples:
+
         capivara translate photos.jsonl --to hi,xh -o photos.hi.jsonl
 
         capivara caption photos/ | capivara translate --to hi --backend m2m100 | gzip > photos.hi.jsonl.gz
