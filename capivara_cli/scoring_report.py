@@ -69,6 +69,10 @@ class Report:
         """The histogram, the table of reasons, and a line of totals."""
         captions = sum(self.sources.values(), Counter[str | None]())
         kept, total = captions[None], captions.total()
+        if not self.images:
+            return
+        if not total:
+            console.warn("no caption was judged: the records have none")
         if self.kept or self.dropped:
             console.show(self._histogram())
         if kept < total:

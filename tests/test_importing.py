@@ -122,6 +122,21 @@ def test_columns_by_name_and_by_number(folder: Path) -> None:
     assert [(record["id"], texts(record)) for record in found] == [("1.png", ["one", "uno"]), ("2.png", ["two"])]
 
 
+@pytest.mark.parametrize("rows_after", [0, 1, 500])
+def test_a_quote_that_is_not_closed_swallows_nothing_in_silence(rows_after: int, folder: Path) -> None:
+    rest = "".join(f"images/{n % 10}.png,more\n" for n in range(rows_after))
+    Path("t.csv").write_text(f'filepath,title\nimages/1.png,one\nimages/2.png,"open\n{rest}')
+    with pytest.raises(CapivaraError, match=r"t\.csv:3: a quote is opened and not closed"):
+        imported("t.csv")
+    assert not Path("out.jsonl").exists()
+
+
+def test_columns_of_one_name_are_refused(folder: Path) -> None:
+    source = table("t.csv", ["filepath", "title", "title"], ["images/1.png", "a", "b"])
+    with pytest.raises(CapivaraError, match="several columns are called title"):
+        imported(source)
+
+
 def test_a_tsv_with_quotes_that_mean_nothing(folder: Path) -> None:
     Path("t.tsv").write_text('filepath\ttitle\nimages/1.png\t"a 3" screen\nimages/2.png\tother\n')
     assert [texts(record) for record in imported("t.tsv")] == [['"a 3" screen'], ["other"]]

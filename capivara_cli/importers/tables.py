@@ -38,6 +38,11 @@ def delimited(path: Path, options: Options) -> Iterator[Row]:
         header = [name.strip() for name in header]
         if not header:
             raise CapivaraError(f"{path}: empty", "a table with a header: filepath,title")
+    twice = {name for name in header if header.count(name) > 1 and name}
+    if twice:
+        raise CapivaraError(
+            f"{path}: several columns are called {', '.join(sorted(twice))}", "give each a name of its own"
+        )
     columns = find_columns(header, options, path)
     folder = options.images or path.parent
     width = len(header)

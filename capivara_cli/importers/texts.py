@@ -5,12 +5,13 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from capivara_cli.errors import CapivaraError
 
 FIELD_BYTES = 16 << 20  # a field of a table may have
+MOST_LINES = 200  # of one row: a quote that is not closed would swallow all that follows
 SAMPLE = 1 << 18  # characters that a table is judged by
 _MARKS = ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 
@@ -56,14 +57,44 @@ def rows(path: Path, encoding: str | None = None, delimiter: str | None = None) 
     delimiter = delimiter or delimiter_of(path, name)
     # Where fields are not quoted, an inch or an open quote in one would swallow all that follows.
     plain = delimiter == "\t" and not _has_quotes(path, name)
+    own: list[str] = []  # lines of the row that is being read
+
+    def lines_of(file: Iterable[str]) -> Iterator[str]:
+        for number, line in enumerate(file, start=1):
+            own.append(line)
+            if len(own) > MOST_LINES:
+                raise _open_quote(path, number - MOST_LINES)
+            yield line
+
     with path.open(encoding=name, errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file, delimiter=delimiter, quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL)
+        reader = csv.reader(lines_of(file), delimiter=delimiter, quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL)
+        last: list[str] = []
         try:
             for row in reader:
+                last = own.copy()
+                own.clear()
                 if row:
                     yield reader.line_num, row
         except csv.Error as error:
             raise CapivaraError(f"{path}:{reader.line_num}: not a table: {error}") from error
+        if not plain and _is_open(last, delimiter):
+            raise _open_quote(path, reader.line_num - len(last) + 1)
+
+
+def _is_open(lines: list[str], delimiter: str) -> bool:
+    """Whether the table's last row ends within quotes: Python's reader takes them as closed."""
+    try:
+        list(csv.reader(lines, delimiter=delimiter, strict=True))
+    except csv.Error as error:
+        return "end of data" in str(error)
+    return False
+
+
+def _open_quote(path: Path, line: int) -> CapivaraError:
+    return CapivaraError(
+        f"{path}:{line}: a quote is opened and not closed",
+        'a quote in a field is written twice, "", and the field quoted',
+    )
 
 
 def delimiter_of(path: Path, encoding: str) -> str:
