@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from capivara_cli.errors import CapivaraError
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NO_ROOM = "free some space, or write elsewhere: -o, and $CAPIVARA_CACHE for the cache"
+
+MODEL_FILES = {".bin", ".json", ".model", ".pt", ".pth", ".safetensors", ".txt"}
+SAMPLES, SAMPLE_BYTES = 256, 4096
 
 
 @contextmanager
@@ -145,6 +148,19 @@ def read_json(path: Path) -> Any:
         raise CapivaraError(f"{path} is not JSON: {error}") from error
 
 
+def lock(file: IO[bytes]) -> bool:
+    """Lock the file for this process; whether it was free."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:  # Windows has no such locks
+        return True
+    except OSError:
+        return False
+    return True
+
+
 def fingerprint(*parts: object) -> str:
     """32 hex digits that change whenever one of the parts does. Parts are compared as sorted JSON."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)
@@ -160,6 +176,36 @@ def fingerprint_tensors(tensors: dict[str, Tensor]) -> str:
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def files_identity(*paths: Path) -> str | None:
+    """32 hex digits that change when a model's files do: their names, sizes, and samples all over them.
+
+    None when none of the paths is there. A fine-tuned model has its base's sizes, and may differ in a twentieth of its
+    bytes only, so there are many samples; to read all would take longer than loading it.
+    """
+    found = [path for path in paths if path.exists()]
+    files = [(path, path.iterdir() if path.is_dir() else [path]) for path in found]
+    parts = [
+        [str(each.relative_to(path)), each.stat().st_size, _samples(each)]
+        for path, inside in files
+        for each in sorted(inside)
+        if each.is_file() and each.suffix in MODEL_FILES
+    ]
+    return fingerprint(parts) if found else None
+
+
+def _samples(path: Path) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if size <= SAMPLES * SAMPLE_BYTES:
+            digest.update(file.read())
+        else:
+            for number in range(SAMPLES):
+                file.seek((size - SAMPLE_BYTES) * number // (SAMPLES - 1))
+                digest.update(file.read(SAMPLE_BYTES))
     return digest.hexdigest()
 
 

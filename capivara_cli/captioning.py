@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from capivara_cli import captioners, console, outputs, records
+from capivara_cli import captioners, console, hub, outputs, records
 from capivara_cli.captioners import DEFAULT_MODEL, Asked, Captioner
 from capivara_cli.errors import CapivaraError
 from capivara_cli.loading import load_images
-from capivara_cli.outputs import Outcome, Output, Tally
+from capivara_cli.outputs import OPEN, Outcome, Output, Tally
 from capivara_cli.records import Record
 from capivara_cli.runtime import Runtime
 
@@ -71,14 +71,16 @@ def caption(
         "lang": lang,
         "max_new_tokens": max_new_tokens,
         "num_beams": num_beams,
-        "batch_size": batch_size,
-        "precision": precision,
+        "model_files": hub.identity_of(model),
+        "batch_size": batch_size or OPEN,
+        "precision": OPEN if precision == "auto" else precision,
     }
     total = records.count(sources)
     with outputs.open_output(output, settings, runtime, overwrite=overwrite) as out:
         captioner = captioners.load(model, asked, runtime)
-        size = out.settings["batch_size"] or runtime.least(captioner.batch_size())
-        out.begin(batch_size=size)
+        chosen = out.settings["batch_size"]
+        size = runtime.least(captioner.batch_size()) if chosen is OPEN else chosen
+        out.begin(batch_size=size, precision=captioner.runtime.precision)
         console.say(f"{model} on {captioner.runtime.describe()}, {size} images at once")
         job = _Job(captioner, source=model, strict=strict, size=size)
         tally = job.run(sources, out, total, workers)
@@ -148,7 +150,7 @@ class _Job:
         runtime, batch = self.captioner.runtime, out.settings["batch_size"]
         found = records.stream(sources) if total is None else itertools.chain.from_iterable(map(records.read, sources))
         own = outputs.share(found, batch, runtime)
-        begun = out.pass_over(own)
+        begun, own = out.pass_over(own)
         if begun:
             console.say(f"going on after {begun * runtime.world_size:,} records")
         waiting: deque[list[Record]] = deque()

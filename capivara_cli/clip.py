@@ -42,9 +42,16 @@ class ModelName:
 
     @classmethod
     def parse(cls, name: str | None, pretrained: str | None = None) -> ModelName:
-        """`ARCHITECTURE`, `ARCHITECTURE:TAG`, `hf-hub:…` or `local-dir:…`; None is the recipe's base model."""
+        """`ARCHITECTURE`, `ARCHITECTURE:TAG`, `hf-hub:…` or `local-dir:…`; None is the recipe's base model.
+
+        Raises CapivaraError for a tag of a model that is no architecture: it has its own weights.
+        """
         name = name or DEFAULT_MODEL
         if name.startswith(("hf-hub:", "local-dir:")):
+            if pretrained:
+                raise CapivaraError(
+                    f"--pretrained {pretrained}: {name} has its own weights", "a tag belongs to an architecture's name"
+                )
             return cls(name)
         name, _, tag = name.partition(":")
         tag = pretrained or tag

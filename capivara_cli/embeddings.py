@@ -7,7 +7,8 @@ the precision and the number of views. It holds segments that are never changed 
     identity    (n, 16) uint8, see images.identity: path, member, size and time of the image
 
 so that a killed run loses at most a segment's work, new images are added, changed images are computed anew
-(their identity is another), and any number of processes may write at once.
+(their identity is another), and any number of processes may write at once. Many small segments, as many small runs
+leave them, are put together now and then.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 SEGMENT_SECONDS = 60  # how much work a killed process may lose
 SEGMENT_BYTES = 256 << 20
+MANY_SEGMENTS = 64  # small ones; each open one takes a file of the thousand that a process may have
 IN_MEMORY_BYTES = 4 << 30  # a larger table stays on disk, memory-mapped
 
 
@@ -106,7 +109,8 @@ class Store:
         """Look which segments there are now; their embeddings stay on disk, memory-mapped."""
         import numpy as np
 
-        opened = [_open_segment(path) for path in sorted(self.folder.glob("*.safetensors"))]
+        _join_small_segments(self.folder)
+        opened = _segments(self.folder)
         self.segments = [embeddings for _, embeddings in opened]
         identity = np.concatenate([np.zeros((0, 16), np.uint8), *(identity for identity, _ in opened)])
         known = np.ascontiguousarray(identity).view("S16").ravel()  # (n,) of the whole store: 32 bytes an image
@@ -159,7 +163,10 @@ class Store:
         import numpy as np
 
         if self._pending:
-            _write_segment(self.folder, np.stack(list(self._pending.values())), list(self._pending))
+            identity = np.frombuffer(bytearray(b"".join(self._pending)), np.uint8).reshape(-1, 16)
+            # The name sorts by time, so of an image that was encoded twice the newer embedding is taken.
+            name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.safetensors"
+            _write_segment(self.folder / name, np.stack(list(self._pending.values())), identity)
             self._pending.clear()
             self.reload()
         self._flushed = time.monotonic()
@@ -252,6 +259,61 @@ def _identities(refs: Sequence[ImageRef]) -> tuple[dict[int, bytes], dict[int, s
     return keys, reasons
 
 
+def _segments(folder: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Identity and embeddings of each, oldest first."""
+    opened: dict[Path, tuple[np.ndarray, np.ndarray]] = {}
+    while left := _sizes(folder).keys() - opened.keys():
+        for path in left:
+            with suppress(FileNotFoundError):  # another process has just joined it to others: they are there now
+                opened[path] = _open_segment(path)
+    return [opened[path] for path in sorted(opened)]
+
+
+def _sizes(folder: Path) -> dict[Path, int]:
+    """Bytes of each segment, oldest first."""
+    result = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with suppress(FileNotFoundError):
+            result[path] = path.stat().st_size
+    return result
+
+
+def _join_small_segments(folder: Path) -> None:
+    """Put small segments that follow each other together when there are many, unless another process is doing it."""
+    import numpy as np
+
+    if sum(size < SEGMENT_BYTES // 2 for size in _sizes(folder).values()) <= MANY_SEGMENTS:
+        return
+    with ExitStack() as stack:
+        try:
+            lock = stack.enter_context((folder / "lock").open("ab"))
+        except OSError:  # a cache that we may only read
+            return
+        if not artifacts.lock(lock):
+            return
+        for run in _runs(_sizes(folder)):
+            parts = [tuple(map(np.array, _open_segment(path))) for path in run]  # copies: no file of them stays open
+            keys, embeddings = (np.concatenate(column) for column in zip(*parts, strict=True))
+            # In the place of the last of them: of an image that is there twice the newer one stays the newer one.
+            name = f"{run[-1].name[:20]}-{uuid.uuid4().hex[:8]}.safetensors"
+            _write_segment(folder / name, embeddings, keys)
+            for path in run:
+                path.unlink(missing_ok=True)
+
+
+def _runs(sizes: dict[Path, int]) -> Iterator[list[Path]]:
+    """Neighbours that together are no larger than a segment, at least two."""
+    run: list[Path] = []
+    total = 0
+    for path, size in (*sizes.items(), (Path(), SEGMENT_BYTES + 1)):
+        if total + size > SEGMENT_BYTES:
+            if len(run) > 1:
+                yield run
+            run, total = [], 0
+        run.append(path)
+        total += size
+
+
 def _open_segment(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Identity (n, 16), and embeddings (n, views, D) memory-mapped: safetensors' own reader would copy them."""
     import json
@@ -302,12 +364,9 @@ def _compute(store: Store, refs: list[ImageRef], keys: list[bytes], label: str) 
     store.flush()
 
 
-def _write_segment(store: Path, embeddings: np.ndarray, keys: list[bytes]) -> None:
-    import numpy as np
+def _write_segment(path: Path, embeddings: np.ndarray, identity: np.ndarray) -> None:
+    """Write (n, views, D) embeddings of images with (n, 16) identities."""
     import torch
 
-    identity = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16)
-    tensors = {"embeddings": torch.from_numpy(embeddings), "identity": torch.from_numpy(identity.copy())}
-    # The name sorts by time, so of an image that was encoded twice the newer embedding is taken.
-    name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.safetensors"
-    artifacts.save_tensors(store / name, tensors, {"format": "pt"})
+    tensors = {"embeddings": torch.from_numpy(embeddings), "identity": torch.from_numpy(identity)}
+    artifacts.save_tensors(path, tensors, {"format": "pt"})

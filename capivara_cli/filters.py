@@ -91,6 +91,7 @@ def redundant(texts: Sequence[str], scores: Sequence[float], most: float, at_lea
         return []
     similar = similarity(texts)
     similar.flat[:: len(texts) + 1] = 0  # to itself
+    most += 1e-9  # two texts that are the same may come to 1.0000000000000002
     if similar.max() <= most:
         return []
     cost = similar.sum(axis=0)
@@ -128,7 +129,7 @@ def similarity(texts: Sequence[str]) -> np.ndarray:
 
 
 def words(text: str) -> list[str]:
-    """Words of at least two characters, marks included; each letter of scripts that are written without spaces."""
+    """Words of at least two characters, marks and joiners included; each letter of scripts without spaces."""
     return _pattern().findall(text.lower())
 
 
@@ -137,4 +138,4 @@ def _pattern() -> regex.Pattern[str]:
     import regex
 
     spaceless = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
-    return regex.compile(rf"(?V1)[{spaceless}]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}_]--[{spaceless}]]{{2,}}")
+    return regex.compile(rf"(?V1)[{spaceless}]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}_\u200C\u200D]--[{spaceless}]]{{2,}}")

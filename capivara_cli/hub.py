@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from capivara_cli import artifacts
 from capivara_cli.errors import CapivaraError
 
 SECONDS = 10  # to wait for an answer; the hub's own client tries again and again for a minute
@@ -37,7 +38,7 @@ def source_of(name: str) -> str:
     Raises:
         CapivaraError: no such folder, no weights in it, or no network for the hub.
     """
-    name = name.removeprefix("local-dir:").removeprefix("hf-hub:")
+    name = _bare(name)
     folder = Path(name)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -53,3 +54,13 @@ def source_of(name: str) -> str:
             "run once with network, or copy the model's folder here and use --model FOLDER",
         )
     return name
+
+
+def identity_of(name: str) -> str | None:
+    """What changes when the model's files do, of a model in a folder; None of one that the hub has."""
+    folder = Path(_bare(name))
+    return artifacts.files_identity(folder) if folder.is_dir() else None
+
+
+def _bare(name: str) -> str:
+    return name.removeprefix("local-dir:").removeprefix("hf-hub:")

@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-import sqlite3
 import unicodedata
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +23,7 @@ from capivara_cli.importers.translations import Translations
 from capivara_cli.languages import find
 from capivara_cli.loading import load_images
 from capivara_cli.outputs import Outcome
-from capivara_cli.records import Record
+from capivara_cli.records import Record, Seen
 from capivara_cli.runtime import Runtime
 
 WINDOW = 1024  # records at once
@@ -171,19 +170,11 @@ def _as_on_disk(name: str) -> str:
 
 def _unique(items: Iterable[Item]) -> Iterator[Item]:
     """The same items; one whose id came before has that as its problem."""
-    with closing(sqlite3.connect("", check_same_thread=False)) as seen:
-        seen.execute("CREATE TABLE seen (id TEXT PRIMARY KEY, place TEXT) WITHOUT ROWID")
+    with closing(Seen()) as seen:
         for item in items:
-            id_ = item.id.encode("utf-8", "backslashreplace").decode()
-            place = item.where.encode("utf-8", "backslashreplace").decode()
-            if (
-                item.problem is None
-                and seen.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (id_, place)).rowcount == 0
-            ):
-                ((first,),) = seen.execute("SELECT place FROM seen WHERE id = ?", (id_,))
-                yield Item(item.data, item.where, item.image, f"{item.where}: its id is that of {first} too")
-            else:
-                yield item
+            key = item.id.encode("utf-8", "surrogatepass")
+            first = seen.before(key, item.where) if item.problem is None else None
+            yield item if first is None else replace(item, problem=f"{item.where}: its id is that of {first} too")
 
 
 @dataclass
@@ -235,13 +226,12 @@ class _Job:
         self.summary = Summary()
         self.begun = 0
         self._passing = True
-        self._contents = sqlite3.connect("", check_same_thread=False)
-        self._contents.execute("CREATE TABLE content (digest BLOB PRIMARY KEY, id TEXT) WITHOUT ROWID")
+        self._contents = Seen()
 
     def run(self, items: Iterator[Item], out: outputs.Output) -> outputs.Tally | None:
         """Write what is not written yet."""
         own = self._remembering(items) if self.check.dedupe else items
-        self.begun = out.pass_over(own)
+        self.begun, own = out.pass_over(own)
         self._passing = False
         if self.begun:
             console.say(f"going on after {self.begun:,} records")
@@ -293,10 +283,5 @@ class _Job:
 
     def _same(self, item: Item, found: _Found) -> str | None:
         """That the image's content came before, and where."""
-        if found.digest is None:
-            return None
-        new = self._contents.execute("INSERT OR IGNORE INTO content VALUES (?, ?)", (found.digest, item.id))
-        if new.rowcount:
-            return None
-        ((first,),) = self._contents.execute("SELECT id FROM content WHERE digest = ?", (found.digest,))
-        return f"the same image as {first}"
+        first = self._contents.before(found.digest, item.id) if found.digest is not None else None
+        return f"the same image as {first}" if first is not None else None

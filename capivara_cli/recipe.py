@@ -157,6 +157,25 @@ def resolve(method: str | None, recipe: str | None, sets: list[str], flags: Mapp
         raise CapivaraError("\n       ".join(_explain(error, layers)), "see docs/recipes.md") from error
 
 
+def project_model() -> Model | None:
+    """The model that ./capivara.yaml names, if it does. Raises CapivaraError for what is no model."""
+    layer = read_yaml(Path(PROJECT_FILE)) if Path(PROJECT_FILE).is_file() else {}
+    if "model" not in layer:
+        return None
+    given = {"model": layer["model"]}
+    problems = list(_unknown_keys(PROJECT_FILE, given, Recipe))
+    if not problems:
+        try:
+            return _Project.model_validate(given).model
+        except ValidationError as error:
+            problems = list(_explain(error, [(PROJECT_FILE, given)]))
+    raise CapivaraError("\n       ".join(problems), "see docs/recipes.md")
+
+
+class _Project(Section):
+    model: Model
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file that holds a mapping. Raises CapivaraError with the place when it does not."""
     try:

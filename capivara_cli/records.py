@@ -26,6 +26,7 @@ from capivara_cli.images import ImageRef
 from capivara_cli.shards import Shard
 
 UTF_8 = "iconv -t UTF-8 converts it"
+METADATA = "metadata.jsonl"  # the records of a folder, as Hugging Face's ImageFolder has them
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,21 +110,42 @@ def stream(sources: Iterable[str | Path]) -> Iterator[Record]:
 
     Raises CapivaraError when an id comes twice: what is made from the records could not be told apart.
     """
-    import sqlite3  # a temporary database, on disk as soon as it is large; whoever reads ahead does so in a thread
-
-    with closing(sqlite3.connect("", check_same_thread=False)) as seen:
-        seen.execute("CREATE TABLE seen (id TEXT PRIMARY KEY, place TEXT) WITHOUT ROWID")
+    with closing(Seen()) as seen:
         for record in itertools.chain.from_iterable(map(read, sources)):
-            id_ = record.id.encode("utf-8", "surrogatepass")
-            try:
-                seen.execute("INSERT INTO seen VALUES (?, ?)", (id_, record.where.encode("utf-8", "surrogatepass")))
-            except sqlite3.IntegrityError as error:
-                ((first,),) = seen.execute("SELECT place FROM seen WHERE id = ?", (id_,))
+            if (first := seen.before(record.id.encode("utf-8", "surrogatepass"), record.where)) is not None:
                 raise CapivaraError(
-                    f"{record.where}: the id {record.id} is that of {first.decode('utf-8', 'replace')} too",
-                    "each record needs an id of its own",
-                ) from error
+                    f"{record.where}: the id {record.id} is that of {first} too", "each record needs an id of its own"
+                )
             yield record
+
+
+class Seen:
+    """What has come before, in constant memory: a temporary database, on disk as soon as it is large."""
+
+    def __init__(self) -> None:
+        import sqlite3
+
+        self._failed = sqlite3.OperationalError
+        self._database = sqlite3.connect("", check_same_thread=False)  # whoever reads ahead does so in a thread
+        self._database.execute("CREATE TABLE seen (key BLOB PRIMARY KEY, place BLOB) WITHOUT ROWID")
+
+    def before(self, key: bytes, place: str) -> str | None:
+        """Where the key came first, or None: then it is here. Raises CapivaraError when there is no room."""
+        try:
+            row = (key, place.encode("utf-8", "surrogatepass"))
+            if self._database.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", row).rowcount:
+                return None
+            ((first,),) = self._database.execute("SELECT place FROM seen WHERE key = ?", (key,))
+        except self._failed as error:
+            raise CapivaraError(
+                f"the temporary folder cannot be written: {error}", "TMPDIR=FOLDER names another one"
+            ) from error
+        found: str = first.decode("utf-8", "replace")
+        return found
+
+    def close(self) -> None:
+        """Remove it."""
+        self._database.close()
 
 
 def count(sources: Sequence[str | Path], langs: Sequence[str] = ()) -> int | None:
@@ -215,7 +237,7 @@ def is_caption(value: object) -> bool:
 
 
 def _read_folder(folder: Path) -> Iterator[Record]:
-    metadata = folder / "metadata.jsonl"
+    metadata = folder / METADATA
     if metadata.is_file():
         yield from _read_jsonl(metadata)
         return

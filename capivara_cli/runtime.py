@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -140,7 +140,8 @@ class Runtime:
         if self.world_size > 1:
             import torch
 
-            torch.distributed.barrier()
+            with _together():
+                torch.distributed.barrier()
 
     def gather(self, rows: Tensor) -> Tensor:
         """(n, ...) of each rank, n the same on all -> (world_size * n, ...), in the order of the ranks."""
@@ -149,7 +150,8 @@ class Runtime:
         if self.world_size == 1:
             return rows
         parts = [torch.empty_like(rows) for _ in range(self.world_size)]
-        torch.distributed.all_gather(parts, rows.contiguous())
+        with _together():
+            torch.distributed.all_gather(parts, rows.contiguous())
         return torch.cat(parts)
 
     def sum_gradients(self, parameters: list[torch.nn.Parameter]) -> None:
@@ -160,7 +162,8 @@ class Runtime:
             for parameter in parameters:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
-                torch.distributed.all_reduce(parameter.grad)
+                with _together():
+                    torch.distributed.all_reduce(parameter.grad)
 
     def any_rank(self, flag: bool) -> bool:
         """Whether the flag is set on any rank."""
@@ -169,7 +172,8 @@ class Runtime:
         if self.world_size == 1:
             return flag
         flags = torch.tensor(int(flag), device=self.device)
-        torch.distributed.all_reduce(flags)
+        with _together():
+            torch.distributed.all_reduce(flags)
         return bool(flags)
 
     def least(self, number: int) -> int:
@@ -179,7 +183,8 @@ class Runtime:
         if self.world_size == 1:
             return number
         numbers = torch.tensor(number, device=self.device)
-        torch.distributed.all_reduce(numbers, torch.distributed.ReduceOp.MIN)
+        with _together():
+            torch.distributed.all_reduce(numbers, torch.distributed.ReduceOp.MIN)
         return int(numbers)
 
     def memory(self) -> tuple[int, int]:
@@ -191,6 +196,18 @@ class Runtime:
         import resource
 
         return _free_memory(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """Around what all ranks do together. Raises CapivaraError when one of them is there no more."""
+    try:
+        yield
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise CapivaraError(f"another rank has stopped: {first}", "its own error says why") from error
 
 
 def leave() -> None:

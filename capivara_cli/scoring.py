@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from capivara_cli import console, filters, outputs, records, subjects, windows
+from capivara_cli import artifacts, console, outputs, records, subjects, verdicts, windows
 from capivara_cli.errors import CapivaraError
 from capivara_cli.filters import MIN_CAPTIONS, Strategy
-from capivara_cli.outputs import REJECTED, Outcome, Output
+from capivara_cli.outputs import OPEN, Outcome, Output
 from capivara_cli.records import Record
 from capivara_cli.runtime import Runtime
-from capivara_cli.scoring_report import NOTHING_LEFT, PAIR, Report
+from capivara_cli.scoring_report import Report
+from capivara_cli.verdicts import HUMAN, Asked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,36 +26,6 @@ if TYPE_CHECKING:
     from capivara_cli.clip import Clip
 
 WINDOW = 1024  # records at once: enough texts to sort by length, few enough to hold
-HUMAN = ("human",)
-
-
-@dataclass(frozen=True)
-class Asked:
-    """Which captions are judged, and how.
-
-    Attributes:
-        langs: languages whose captions are dropped; none means all.
-        by: language of the captions that are scored, whose verdict falls on what was translated from them; None
-            scores each caption itself.
-        pair_score: an image whose human captions all score less is dropped.
-        human: sources that are people; a caption without a source is a person's too.
-        keep_all: mark instead of dropping.
-    """
-
-    langs: tuple[str, ...] = ()
-    by: str | None = None
-    strategy: Strategy = field(default_factory=Strategy)
-    pair_score: float | None = None
-    human: tuple[str, ...] = HUMAN
-    keep_all: bool = False
-
-    def covers(self, lang: str) -> bool:
-        """Whether captions in this language may be dropped."""
-        return not self.langs or lang in self.langs
-
-    def judges(self, lang: str) -> bool:
-        """Whether captions in this language are scored."""
-        return lang == self.by if self.by else self.covers(lang)
 
 
 def score(
@@ -69,7 +41,7 @@ def score(
     top_k: int | None = None,
     first: int | None = None,
     diverse: float | None = None,
-    min_captions: int = MIN_CAPTIONS,
+    min_captions: int | None = None,
     pair_score: float | None = None,
     human: Sequence[str] = HUMAN,
     scored: bool = False,
@@ -96,16 +68,23 @@ def score(
         CapivaraError: bad records, no caption in a language, a model that cannot be loaded, other settings than those
             the output was begun with, nothing left, or with `strict` an image that cannot be used.
     """
-    strategy = Strategy(first, min_score, top_k, diverse, min_captions)
+    strategy = Strategy(first, min_score, top_k, diverse, MIN_CAPTIONS if min_captions is None else min_captions)
     asked = Asked(tuple(dict.fromkeys(lang)), by, strategy, pair_score, tuple(human), keep_all)
-    _check(asked, sources, output, plot)
-    total = records.count(sources, [by] if by else asked.langs)
+    _check(asked, sources, output)
+    if min_captions is not None and diverse is None:
+        raise CapivaraError(f"--min-captions {min_captions}: only --diverse leaves so many", "--diverse 0.3")
+    if scored and ((model, pretrained, adapter) != (None,) * 3 or (device, precision) != ("auto",) * 2):
+        raise CapivaraError("--scored takes the scores that are there", "leave out what is said about a model")
+    if plot is not None:
+        _check_plot(plot, sources, output, overwrite=overwrite)
+    total = records.count(sources, asked.needed)
     subject = None if scored else subjects.pick(model, pretrained, adapter)
-    runtime = Runtime("cpu", "fp32", seed) if scored else Runtime.pick(device, precision, seed)
+    runtime = Runtime.pick("cpu", "fp32", seed) if scored else Runtime.pick(device, precision, seed)
     settings = {
         "sources": [str(source) for source in sources],
         "lang": list(asked.langs),
         "model": str(subject) if subject else "--scored",
+        "model_files": subject.identity() if subject else None,
         "by": by,
         "min_score": min_score,
         "top_k": top_k,
@@ -115,24 +94,28 @@ def score(
         "pair_score": pair_score,
         "human": list(human),
         "keep_all": keep_all,
-        "precision": precision,
+        "precision": OPEN if precision == "auto" else precision,
         "batch_size": WINDOW,
     }
     report = Report(asked)
     with outputs.open_output(output, settings, runtime, overwrite=overwrite, look=report) as out:
         clip = subject.load(runtime) if subject else None
-        out.begin(min_score=min_score, by=by)
-        tally = _Job(asked, clip, strict).run(sources, out, total, workers, runtime)
-    if tally is not None:
-        report.show(output)
-        if plot is not None:
-            report.plot(plot)
-        if not tally.kept:
-            outputs.report(tally, output, parts=None)  # an error
-        report.warn(output)
+        out.begin(precision=clip.runtime.precision if clip else runtime.precision)
+        job = _Job(asked, clip, strict)
+        tally = job.run(sources, out, total, workers, runtime)
+    if tally is None:
+        return
+    report.show(output)
+    if pair_score is not None:
+        job.say_without_human(report)
+    if not tally.kept:
+        outputs.report(tally, output, parts=None)  # an error
+    report.warn(output)
+    if plot is not None:
+        report.plot(plot)
 
 
-def _check(asked: Asked, sources: Sequence[str | Path], output: Path | None, plot: Path | None) -> None:
+def _check(asked: Asked, sources: Sequence[str | Path], output: Path | None) -> None:
     """Raise CapivaraError for what can be known to be wrong at once."""
     strategy = asked.strategy
     for name, value in (("min-score", strategy.min_score), ("pair-score", asked.pair_score)):
@@ -145,41 +128,83 @@ def _check(asked: Asked, sources: Sequence[str | Path], output: Path | None, plo
             raise CapivaraError(f"--{name} {number}: at least 1")
     if strategy.first is not None and strategy.first < 0:
         raise CapivaraError(f"--first {strategy.first}: 0 or more")
+    if asked.by is not None and not asked.by.strip():
+        raise CapivaraError(f"--by '{asked.by}': no language", "--by en")
     if asked.by in asked.langs and len(asked.langs) == 1:
         raise CapivaraError(f"--by {asked.by} is --lang {asked.by}", "leave --by out: each caption is judged by itself")
-    if plot is not None and (plot.suffix.lower() != ".png" or plot.is_dir()):
-        raise CapivaraError(f"--plot {plot}: not the name of a .png file", "--plot scores.png")
     outputs.check_not_read(sources, output)
+
+
+def _check_plot(plot: Path, sources: Sequence[str | Path], output: Path | None, *, overwrite: bool) -> None:
+    """Raise CapivaraError for a plot that could not be written once the work is done."""
+    if plot.suffix.lower() != ".png" or plot.is_dir():
+        raise CapivaraError(f"--plot {plot}: not the name of a .png file", "--plot scores.png")
+    if output is not None and plot.absolute() == output.absolute():
+        raise CapivaraError(f"--plot {plot} is what -o names", "another name")
+    outputs.check_not_read(sources, plot)
+    if plot.exists() and not overwrite:
+        raise CapivaraError(f"{plot} is there already", "--overwrite replaces it")
+    artifacts.make_folder(plot.absolute().parent)
+    if not os.access(plot.absolute().parent, os.W_OK):
+        raise CapivaraError(f"cannot write {plot}: no permission", "--plot elsewhere/scores.png")
 
 
 @dataclass
 class _Job:
-    """One run over the records; `clip` is None when the captions have their scores."""
+    """One run over the records.
+
+    Attributes:
+        clip: None when the captions have their scores.
+        images, without_human: how many were judged in this run, and those that no person's caption speaks for.
+        there: captions in each language, of records that come from a pipe.
+    """
 
     asked: Asked
     clip: Clip | None
     strict: bool
+    images: int = 0
+    without_human: int = 0
+    there: Counter[str] = field(default_factory=Counter)
 
     def run(
         self, sources: Sequence[str | Path], out: Output, total: int | None, workers: int | None, runtime: Runtime
     ) -> outputs.Tally | None:
         """Score what is not scored yet. Gives the tally on the first rank."""
-        found = records.stream(sources) if total is None else itertools.chain.from_iterable(map(records.read, sources))
-        own = outputs.share(found, WINDOW, runtime)
-        begun = out.pass_over(own) * runtime.world_size
+        read = itertools.chain.from_iterable(map(records.read, sources))
+        found = self._noting(records.stream(sources)) if total is None else read
+        passed, own = out.pass_over(outputs.share(found, WINDOW, runtime))
+        begun = passed * runtime.world_size
         if begun:
             console.say(f"going on after {begun:,} records")
         flowing = total is None and out.streams
         parts = windows.as_they_come(own, WINDOW) if flowing else windows.whole(own, WINDOW)
+        if flowing and workers is None:
+            workers = 0  # they would be given some windows before the first comes back
         captions, started = 0, time.monotonic()
         with console.progress("rate") as bar:
             task = bar.add_task("scoring", total=total, completed=begun, rate="")
             for window, scores, reasons in self._scores(parts, None if total is None else total - begun, workers):
                 out.write([self._outcome(*each, out.folder) for each in zip(window, scores, reasons, strict=True)])
                 captions += sum(value is not None for own_scores in scores for value in own_scores)
-                rate = captions * runtime.world_size / (time.monotonic() - started)
+                rate = captions * runtime.world_size / max(time.monotonic() - started, 1e-9)
                 bar.update(task, advance=len(window) * runtime.world_size, rate=f"{rate:,.0f} captions/s")
+        if total is None:
+            records.check_languages(self.there, self.asked.needed)
         return out.finish()
+
+    def _noting(self, found: Iterator[Record]) -> Iterator[Record]:
+        for record in found:
+            self.there.update(caption["lang"] for caption in record.captions)
+            yield record
+
+    def say_without_human(self, report: Report) -> None:
+        """How many images `--pair-score` could not judge."""
+        if self.without_human == self.images:
+            sources = ", ".join(report.sources) or "none"
+            console.warn(f"--pair-score judged no image: no caption is by a person (there are: {sources})")
+            console.say("hint: --human SOURCE names who is one")
+        elif self.without_human:
+            console.say(f"--pair-score: {self.without_human:,} of {self.images:,} images have no caption by a person")
 
     def _scores(
         self, parts: Iterator[list[Record]], expected: int | None, workers: int | None
@@ -191,19 +216,23 @@ class _Job:
             for window in parts:
                 yield window, [self._there(record) for record in window], [None] * len(window)
             return
-        waiting: deque[list[Record]] = deque()
+        waiting: deque[tuple[list[Record], list[int]]] = deque()  # windows, and which records have something to judge
 
         def refs() -> Iterator[list[Any]]:
             for window in parts:
-                waiting.append(window)
-                yield [record.image for record in window]
+                judged = [i for i, record in enumerate(window) if self.asked.judges_any(record.captions)]
+                waiting.append((window, judged))
+                yield [window[i].image for i in judged]
 
         for kept, images, errors in embed_windows(self.clip, refs(), expected, workers):
-            window = waiting.popleft()
-            scores = self._cosines([window[i] for i in kept], images)
-            places = dict(zip(kept, scores, strict=True))
-            everywhere = range(len(window))
-            yield window, [places.get(i, []) for i in everywhere], [errors.get(i) for i in everywhere]
+            window, judged = waiting.popleft()
+            scores: list[list[float | None]] = [[None] * len(record.captions) for record in window]
+            reasons: list[str | None] = [None] * len(window)
+            for i, found in zip(kept, self._cosines([window[judged[i]] for i in kept], images), strict=True):
+                scores[judged[i]] = found
+            for i, reason in errors.items():
+                reasons[judged[i]] = reason
+            yield window, scores, reasons
 
     def _there(self, record: Record) -> list[float | None]:
         """The scores that a record's captions have. Raises CapivaraError when one has none."""
@@ -215,8 +244,9 @@ class _Job:
             elif isinstance(given, int | float) and not isinstance(given, bool) and -1 <= given <= 1:
                 result.append(float(given))
             else:
+                problem = f"{given!r} is no cosine (-1 to 1)" if "score" in caption else "has no score"
                 raise CapivaraError(
-                    f"{record.where}: caption {number} ({caption['lang']}) has no score",
+                    f"{record.where}: caption {number} ({caption['lang']}): {problem}",
                     "without --scored CLIP gives one",
                 )
         return result
@@ -243,6 +273,11 @@ class _Job:
             texts = self.clip.encode_texts(list(number)).numpy()  # (distinct, D)
             cosines = np.einsum("nd,nd->n", texts[rows], images[[row for row, _ in places]])
             for (row, i), cosine in zip(places, cosines, strict=True):
+                if not np.isfinite(cosine):
+                    raise CapivaraError(
+                        f"{window[row].where}: the model's score of caption {i} is no number ({cosine})",
+                        "its weights are broken, or --precision fp32",
+                    )
                 result[row][i] = round(float(cosine), 4)
         return result
 
@@ -252,70 +287,6 @@ class _Job:
             if self.strict:
                 raise CapivaraError(f"{record.where}: {record.image}: {reason}", "without --strict it is left out")
             return Outcome(data, reason)
-        return decide(data, record.captions, scores, self.asked)
-
-
-def decide(
-    data: dict[str, Any], captions: Sequence[dict[str, Any]], scores: Sequence[float | None], asked: Asked
-) -> Outcome:
-    """What becomes of a record, by the scores of those captions that are judged (None of the others).
-
-    Args:
-        data: the record to write, its captions put in here.
-        captions: those that it came with.
-    """
-    if not captions:
-        return Outcome(data)
-    fresh = [dict(caption) for caption in captions]
-    for caption, value in zip(fresh, scores, strict=True):
-        if value is not None:
-            caption["score"] = value
-        if value is not None or asked.covers(caption["lang"]):
-            caption.pop(REJECTED, None)  # of an earlier verdict
-    roots = [records.lineage(captions, i)[-1] for i in range(len(captions))]
-    human = [captions[root].get("source") in (None, *asked.human) for root in roots]
-    pair = _pair_reason(scores, human, asked.pair_score)
-    reasons = [pair] * len(fresh) if pair else _reasons(fresh, scores, human, asked)
-    marked = [
-        {**caption, REJECTED: reason} if reason else caption for caption, reason in zip(fresh, reasons, strict=True)
-    ]
-    if asked.keep_all:
-        return Outcome(data | {"captions": marked})
-    kept = [i for i, reason in enumerate(reasons) if reason is None]
-    if not kept:
-        return Outcome(data | {"captions": marked}, pair or NOTHING_LEFT)
-    dropped = tuple({"id": data["id"], **marked[i]} for i, reason in enumerate(reasons) if reason)
-    return Outcome(data | {"captions": records.without(fresh, kept)}, parts=dropped)
-
-
-def _pair_reason(scores: Sequence[float | None], human: Sequence[bool], least: float | None) -> str | None:
-    """Why the whole image goes: the paper's filter of CC3M. One without a human caption stays."""
-    own = [value for value, is_human in zip(scores, human, strict=True) if value is not None and is_human]
-    if least is None or not own or max(own) >= least:
-        return None
-    return f"{PAIR} {least:g}"
-
-
-def _reasons(
-    captions: Sequence[dict[str, Any]], scores: Sequence[float | None], human: Sequence[bool], asked: Asked
-) -> list[str | None]:
-    """Why each caption is dropped: judged by itself, or by what it was translated from."""
-    verdicts: dict[int, str | None] = {}
-    judged = [i for i, value in enumerate(scores) if value is not None]
-    for lang in dict.fromkeys(captions[i]["lang"] for i in judged):
-        own = [i for i in judged if captions[i]["lang"] == lang]
-        items = [filters.Caption(captions[i]["text"], scores[i] or 0.0, not human[i]) for i in own]
-        verdicts |= zip(own, filters.judge(items, asked.strategy), strict=True)
-    if asked.by is None:
-        return [verdicts.get(i) for i in range(len(captions))]
-    reasons: list[str | None] = [None] * len(captions)
-    for i, caption in enumerate(captions):
-        judge = next((place for place in records.lineage(captions, i) if place in verdicts), None)
-        if judge is not None and asked.covers(caption["lang"]):
-            reasons[i] = verdicts[judge]
-    # What was judged goes with its translations, unless one in another language still stands on it.
-    needed = {place for i, reason in enumerate(reasons) if reason is None for place in records.lineage(captions, i)[1:]}
-    for i, verdict in verdicts.items():
-        if verdict and i not in needed:
-            reasons[i] = verdict
-    return reasons
+        self.images += 1
+        self.without_human += not verdicts.human_scores(record.captions, scores, self.asked)
+        return verdicts.decide(data, record.captions, scores, self.asked)

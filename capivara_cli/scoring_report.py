@@ -8,21 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capivara_cli import artifacts, console
-from capivara_cli.outputs import REJECTED, SHOWN
-from capivara_cli.records import lineage
+from capivara_cli.outputs import REJECTED, SHOWN, rejected_file
+from capivara_cli.verdicts import JUDGED, Asked, is_verdict, judge_of
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from capivara_cli.scoring import Asked
-
-NOTHING_LEFT = "every caption was dropped"
-PAIR = "human caption's score below"
-"""Reasons why a whole image goes; any other is that it cannot be used."""
-
-BIN = 0.005  # width of a bin that is counted; what is shown are some of them together
+BIN = 50  # ten-thousandths: width of a bin that is counted; what is shown are some of them together
 ROWS = 16  # of the histogram on the screen, at most
 WIDTH = 40  # characters of its longest bar
+SOURCES = 20  # of captions, in the table
+MOST_SOURCES = 1000  # that are counted apart
+OTHERS = "others"
 
 
 class Report:
@@ -36,34 +33,43 @@ class Report:
         self.sources: dict[str, Counter[str | None]] = {}  # captions of a source by the reason why they were dropped
         self.unusable: list[str] = []  # the first of the images that cannot be used
         self.unjudged = 0  # captions that --by finds no parent of
-
-    def record(self, data: dict[str, Any], reason: str | None) -> None:
-        """A record, and why it was rejected if it was."""
-        self.images[reason] += 1
-        if reason is not None and not _is_verdict(reason) and len(self.unusable) < SHOWN:
-            self.unusable.append(f"{data['id']}: {reason}")
-        captions = data.get("captions", [])
-        for caption in captions if reason is None or any(REJECTED in caption for caption in captions) else []:
-            self._count(caption, caption.get(REJECTED))
-        if self.asked.by is not None and reason is None:
-            for i, caption in enumerate(captions):
-                self.unjudged += self.asked.covers(caption["lang"]) and not self._has_judge(captions, i)
+        self._parts: list[dict[str, Any]] = []  # dropped captions of the record that comes next
 
     def part(self, data: dict[str, Any]) -> None:
         """A caption that was dropped."""
-        self._count(data, data[REJECTED])
+        self._parts.append(data)
 
-    def _has_judge(self, captions: list[dict[str, Any]], i: int) -> bool:
-        return any(captions[place]["lang"] == self.asked.by for place in lineage(captions, i))
+    def record(self, data: dict[str, Any], reason: str | None) -> None:
+        """A record, and why it was rejected if it was."""
+        parts, self._parts = self._parts, []
+        self.images[reason] += 1
+        if reason is not None and not is_verdict(reason):
+            if len(self.unusable) < SHOWN:
+                self.unusable.append(f"{data['id']}: {reason}")
+            return  # scores and marks on its captions are not ours
+        captions = data.get("captions", [])
+        judges = [judge_of(captions, i, self.asked) for i in range(len(captions))]
+        # A caption that failed may have stayed, because one in another language stands on it.
+        failed = {part[JUDGED]["text"] for part in parts if JUDGED in part}
+        for caption, judge in zip(captions, judges, strict=True):
+            if judge is not None and REJECTED in caption and self.asked.covers(caption["lang"]):
+                failed.add(captions[judge]["text"])
+        for caption in (*parts, *captions):
+            lang, why = caption["lang"], caption.get(REJECTED)
+            if self.asked.judges(lang):
+                counts = self.dropped if why or caption["text"] in failed else self.kept
+                counts[round(caption["score"] * 10_000) // BIN] += 1
+            if self.asked.judges(lang) or self.asked.covers(lang):
+                self._of(caption)[why] += 1
+        if self.asked.by is not None and reason is None:
+            without = (caption for caption, judge in zip(captions, judges, strict=True) if judge is None)
+            self.unjudged += sum(self.asked.covers(caption["lang"]) for caption in without)
 
-    def _count(self, caption: dict[str, Any], reason: str | None) -> None:
-        lang = caption["lang"]
-        judged, covered = self.asked.judges(lang), self.asked.covers(lang)
-        if judged and "score" in caption:
-            (self.dropped if reason else self.kept)[math.floor(caption["score"] / BIN)] += 1
-        if judged or covered:
-            source = caption.get("source") or "no source"
-            self.sources.setdefault(f"{source} ({lang})", Counter())[reason] += 1
+    def _of(self, caption: dict[str, Any]) -> Counter[str | None]:
+        """What is counted of the caption's source."""
+        name = f"{caption.get('source') or 'no source'} ({caption['lang']})"
+        known = name in self.sources or len(self.sources) < MOST_SOURCES
+        return self.sources.setdefault(name if known else OTHERS, Counter())
 
     def show(self, output: Path | None) -> None:
         """The histogram, the table of reasons, and a line of totals."""
@@ -76,9 +82,9 @@ class Report:
         if self.kept or self.dropped:
             console.show(self._histogram())
         if kept < total:
-            console.show(self._reasons(captions))
+            console.show(self._reasons())
         marked = ", the others marked" if self.asked.keep_all and kept < total else ""
-        where = f" in {output}" if output is not None else ""
+        where = f" in {output}" if output is not None and self.images[None] else ""
         share = f" ({kept / total:.0%})" if total else ""
         images = f"{self.images[None]:,} of {self.images.total():,} images"
         console.say(f"{images}, {kept:,} of {total:,} captions{share} kept{where}{marked}")
@@ -87,9 +93,9 @@ class Report:
 
     def warn(self, output: Path | None) -> None:
         """Name images that cannot be used. Dropping the others is what was asked for."""
-        count = sum(n for reason, n in self.images.items() if reason is not None and not _is_verdict(reason))
+        count = sum(n for reason, n in self.images.items() if reason is not None and not is_verdict(reason))
         if count:
-            where = f"; all are in {output}.rejected.jsonl" if output is not None else ""
+            where = f"; all are in {rejected_file(output)}" if output is not None else ""
             names = "".join(f"\n  {line}" for line in self.unusable)
             names += f"\n  and {count - len(self.unusable):,} more" if count > len(self.unusable) else ""
             console.warn(f"{count:,} of {self.images.total():,} records rejected{where}{names}")
@@ -122,21 +128,26 @@ class Report:
         for start in range(first // width * width, last + 1, width):
             inside = range(start, start + width)
             kept, dropped = (sum(counts[i] for i in inside) for counts in (self.kept, self.dropped))
-            result.append((start * BIN, (start + width) * BIN, kept, dropped))
+            result.append((start * BIN / 10_000, (start + width) * BIN / 10_000, kept, dropped))
         return result
 
-    def _reasons(self, captions: Counter[str | None]) -> Table:
+    def _reasons(self) -> Table:
         from rich import box
         from rich.table import Table
         from rich.text import Text
 
-        reasons = [reason for reason, _ in captions.most_common() if reason is not None]
+        largest = sorted(self.sources.items(), key=lambda item: -item[1].total())
+        rows = largest[:SOURCES]
+        if rest := largest[SOURCES:]:
+            rows.append((f"{len(rest):,} {OTHERS}", sum((counts for _, counts in rest), Counter[str | None]())))
+        every = sum((counts for _, counts in rows), Counter[str | None]())
+        reasons = [reason for reason, _ in every.most_common() if reason is not None]
         table = Table(box=box.SIMPLE_HEAD)
-        table.add_column("captions")
-        for source in self.sources:
-            table.add_column(Text(console.clean(source)), justify="right", overflow="fold")
-        for name, reason in (("kept", None), *((reason, reason) for reason in reasons)):
-            table.add_row(Text(console.clean(name)), *(f"{counts[reason]:,}" for counts in self.sources.values()))
+        table.add_column("captions of", overflow="fold")
+        for reason in (None, *reasons):
+            table.add_column(Text(reason or "kept"), justify="right", max_width=13)
+        for name, counts in (*rows, *([("all", every)] if len(rows) > 1 else [])):
+            table.add_row(Text(console.clean(name)), *(f"{counts[reason]:,}" for reason in (None, *reasons)))
         return table
 
     def plot(self, path: Path) -> None:
@@ -162,7 +173,3 @@ class Report:
         with artifacts.writing(path) as temporary:
             figure.savefig(temporary, format="png")
         console.say(f"wrote {path}")
-
-
-def _is_verdict(reason: str) -> bool:
-    return reason == NOTHING_LEFT or reason.startswith(PAIR)

@@ -9,7 +9,7 @@ from capivara_cli import adapters, artifacts, console
 from capivara_cli import clip as clips
 from capivara_cli.clip import Clip, ModelName
 from capivara_cli.errors import CapivaraError
-from capivara_cli.recipe import PROJECT_FILE, read_yaml
+from capivara_cli.recipe import project_model
 from capivara_cli.runtime import Runtime
 
 
@@ -27,6 +27,11 @@ class Subject:
 
     def __str__(self) -> str:
         return f"{self.name} + {self.adapter}" if self.adapter else str(self.name)
+
+    def identity(self) -> str | None:
+        """What changes when its files do; None when they are the hub's."""
+        given = [self.name.folder, Path(self.name.pretrained or ""), self.adapter]
+        return artifacts.files_identity(*(path for path in given if path is not None and path != Path()))
 
     def load(self, runtime: Runtime) -> Clip:
         """Load it, and say what it runs on."""
@@ -53,15 +58,20 @@ class Subject:
 def pick(model: str | None, pretrained: str | None = None, adapter: Path | None = None) -> Subject:
     """The model that was asked for. Without --model: the adapter's own base, or ./capivara.yaml's, or the recipe's.
 
-    Raises CapivaraError when there is no such adapter, or when it does not say what it was trained on.
+    Raises CapivaraError when there is no such adapter, when it does not say what it was trained on, or when a tag is
+    given for weights that are named already.
     """
     if model is None and adapter is not None:
-        name = adapters.base_model(adapter)
-        if name is None:
+        found = adapters.base_model(adapter)
+        if found is None:
             raise CapivaraError(f"{adapter} does not say which model it was trained on", "--model NAME says it")
-    elif model is None and Path(PROJECT_FILE).is_file():
-        section = read_yaml(Path(PROJECT_FILE)).get("model", {})
-        name = ModelName.parse(section.get("name"), section.get("pretrained"))
+        if pretrained is not None:
+            raise CapivaraError(
+                f"--pretrained {pretrained}: {adapter} was trained on {found}", "--model says another, with its tag"
+            )
+        name = found
+    elif model is None and (named := project_model()) is not None:
+        name = ModelName.parse(named.name, pretrained or named.pretrained)
     else:
         name = ModelName.parse(model, pretrained)
     return Subject("model", name, adapters.find(adapter) if adapter else None)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from capivara_cli import artifacts, class_files, console, outputs, records, windows
+from capivara_cli import artifacts, class_files, console, hub, outputs, records, windows
 from capivara_cli.errors import CapivaraError
 from capivara_cli.languages import BACKENDS, Language, find
 from capivara_cli.outputs import Outcome, Output, Tally
@@ -117,6 +117,7 @@ def translate(
             "from": origin,
             "backend": backend,
             "model": translators[asked.to[0]].model,
+            "model_files": hub.identity_of(model) if model else None,
             "engine": engine,
             "batch_size": WINDOW,
         }
@@ -231,7 +232,8 @@ class _Job:
         """Translate what is not translated yet. Gives the tally on the first rank."""
         found = records.stream(sources) if total is None else itertools.chain.from_iterable(map(records.read, sources))
         own = outputs.share(found, WINDOW, runtime)
-        begun = out.pass_over(own) * runtime.world_size
+        passed, own = out.pass_over(own)
+        begun = passed * runtime.world_size
         if begun:
             console.say(f"going on after {begun:,} records")
         if total is not None:

@@ -62,9 +62,6 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # the reader of our output has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
     except OSError as error:  # a disk that is full, a file that may not be read: the system says it best
         if os.environ.get("CAPIVARA_DEBUG"):
             raise

@@ -84,7 +84,7 @@ def command(
 
     classify_eval(
         data,
-        codes(lang),
+        codes("--lang", lang),
         classes=classes,
         templates=templates,
         metric=metric,

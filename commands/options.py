@@ -32,7 +32,7 @@ Baseline = Annotated[
 Adapter = Annotated[Path | None, typer.Option("--adapter", help="Run folder whose adapter is put on the model.")]
 
 BatchSize = Annotated[str, typer.Option("--batch-size", metavar="auto|N", help="Images at once.")]
-Workers = Annotated[int | None, typer.Option("--workers", help="Processes that decode images. [one a core]")]
+Workers = Annotated[int | None, typer.Option("--workers", min=0, help="Processes that decode images. [one a core]")]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first record that cannot be used.")]
 OverwriteOrResume = Annotated[
     bool, typer.Option("--overwrite/--resume", help="Begin anew, or go on from where the run stopped.")
@@ -48,6 +48,12 @@ def auto_or_number(flag: str, text: str) -> int | None:
     raise CapivaraError(f"{flag} {text}: neither auto nor a number of at least 1")
 
 
-def codes(given: list[str] | None) -> list[str]:
-    """Language codes of an option that may be repeated or hold several: `--to hi,xh --to pt`."""
-    return [code.strip() for part in given or [] for code in part.split(",") if code.strip()]
+def codes(flag: str, given: list[str] | None) -> list[str]:
+    """Language codes of an option that may be repeated or hold several: `--to hi,xh --to pt`.
+
+    Raises CapivaraError when something was given, and no language is in it.
+    """
+    found = [code.strip() for part in given or [] for code in part.split(",") if code.strip()]
+    if given and not found:
+        raise CapivaraError(f"{flag} {' '.join(given)}: no language in it", f"{flag} hi, or {flag} hi,xh")
+    return found

@@ -40,7 +40,7 @@ def command(
 
     retrieve_eval(
         data,
-        codes(lang),
+        codes("--lang", lang),
         model=model,
         pretrained=pretrained,
         adapter=adapter,

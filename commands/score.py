@@ -35,7 +35,7 @@ def command(
     diverse: Annotated[
         float | None, typer.Option("--diverse", help="Drop captions while two have a TF-IDF cosine above this.")
     ] = None,
-    min_captions: Annotated[int, typer.Option("--min-captions", help="--diverse leaves so many.")] = 3,
+    min_captions: Annotated[int | None, typer.Option("--min-captions", help="--diverse leaves so many. [3]")] = None,
     human: Annotated[
         list[str] | None,
         typer.Option("--human", metavar="SOURCE", help="`source` of captions by people, beside none. [human]"),
@@ -64,12 +64,13 @@ def command(
 
         capivara score scored.jsonl --scored --min-score 0.15 --diverse 0.3 -o clean.jsonl
     """
-    from capivara_cli.scoring import HUMAN, score
+    from capivara_cli.scoring import score
+    from capivara_cli.verdicts import HUMAN
 
     score(
         sources or ["-"],
         output,
-        lang=codes(lang),
+        lang=codes("--lang", lang),
         model=model,
         pretrained=pretrained,
         adapter=adapter,
@@ -80,7 +81,7 @@ def command(
         diverse=diverse,
         min_captions=min_captions,
         pair_score=pair_score,
-        human=human or HUMAN,
+        human=(*HUMAN, *(human or [])),
         scored=scored,
         keep_all=keep_all,
         plot=plot,

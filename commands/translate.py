@@ -85,7 +85,7 @@ def command(
     translate(
         sources or ["-"],
         output,
-        to=codes(to),
+        to=codes("--to", to),
         origin=origin,
         backend=backend,
         model=model,

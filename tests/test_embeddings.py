@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from capivara_cli import artifacts, images
+from capivara_cli import artifacts, embeddings, images
 from capivara_cli.clip import Clip
 from capivara_cli.embeddings import ImageTable, Store, embed, embed_windows
 from capivara_cli.images import ImageRef
@@ -137,3 +138,45 @@ def test_of_an_image_that_was_encoded_twice_the_newer_counts(clip: Clip, folder:
     assert (store.take(keys) == 2).all()
     assert store.find([b"x" * 16]).tolist() == [[-1, -1]]
     assert Store(clip).missing([*keys, b"\0" * 16]) == [3]
+
+
+def test_many_small_segments_are_put_together(clip: Clip, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embeddings, "MANY_SEGMENTS", 4)
+    found = refs(folder)
+    before = [rows(embed(clip, [ref])[0]) for ref in found]
+    assert 1 < segments() <= 5
+    after, kept, _ = embed(clip, found)
+    assert kept == list(range(10))
+    assert rows(after).equal(torch.cat(before))
+
+
+def test_of_an_image_that_is_there_twice_the_newer_one_stays_when_segments_are_joined(
+    clip: Clip, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = refs(folder)[0]
+    store = Store(clip)
+    for number in range(6):
+        store.add([images.identity(ref)], torch.full((1, 1, 4), float(number)))
+        store.flush()
+    assert segments() == 6
+    monkeypatch.setattr(embeddings, "MANY_SEGMENTS", 4)
+    assert Store(clip).take([images.identity(ref)]).tolist() == [[5.0] * 4]
+    assert segments() == 1
+
+
+def test_more_segments_than_a_process_may_have_files(clip: Clip, folder: Path) -> None:
+    """As a thousand runs on a few images each leave them."""
+    store = Store(clip)
+    keys = [number.to_bytes(16, "little") for number in range(1, 1201)]
+    made = store.folder
+    for number, key in enumerate(keys):
+        identity = np.frombuffer(bytearray(key), np.uint8).reshape(1, 16)
+        embeddings._write_segment(
+            made / f"{number:020d}-0.safetensors", np.full((1, 1, 4), number, np.float16), identity
+        )
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+    try:
+        assert Store(clip).take(keys)[:, 0].tolist() == list(range(1200))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)

@@ -135,6 +135,7 @@ def test_words_of_scripts_with_marks_and_of_those_without_spaces() -> None:
     assert words("एक कुत्ते की तस्वीर") == ["एक", "कुत्ते", "की", "तस्वीर"]
     assert words("A dog's x2 tail") == ["dog", "x2", "tail"]
     assert words("一只狗 in 雪") == ["一", "只", "狗", "in", "雪"]
+    assert words("क्\u200dष می\u200cخواهم") == ["क्\u200dष", "می\u200cخواهم"]  # joiners are parts of words
     assert words("") == []
 
 

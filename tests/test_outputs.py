@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from capivara_cli.artifacts import NO_ROOM
 from capivara_cli.errors import CapivaraError
 from capivara_cli.images import ImageRef
-from capivara_cli.outputs import Outcome, Output, Tally, check_not_read, open_output, report, share
+from capivara_cli.outputs import OPEN, Outcome, Output, Tally, check_not_read, open_output, report, share
 from capivara_cli.records import Record
 from capivara_cli.runtime import Runtime
 from tests.test_distributed import torchrun
@@ -48,10 +49,9 @@ def run(
 ) -> Tally | None:
     """Work through the records; stop before a batch as if killed, or after the last one if there are no more."""
     with open_output(path, SETTINGS | settings, ONE, overwrite=overwrite) as out:
-        size = out.settings["batch_size"] or 3
+        size = 3 if out.settings["batch_size"] is OPEN else out.settings["batch_size"]
         out.begin(batch_size=size)
-        rest = records(count)
-        out.pass_over(rest)
+        _, rest = out.pass_over(records(count))
         for number, batch in enumerate(iter(lambda: list(islice(rest, size)), [])):
             if number == stop:
                 return None
@@ -72,6 +72,13 @@ def begun(path: Path) -> Output:
     out = open_output(path, SETTINGS, ONE, overwrite=False)
     out.begin(batch_size=3)
     return out
+
+
+def put(out: Output, *outcomes: Outcome) -> None:
+    """Write what became of records with the outcomes' ids."""
+    came = (Record({"id": outcome.data["id"], "image": "x"}, "", ImageRef("/x")) for outcome in outcomes)
+    _, rest = out.pass_over(came)
+    out.write([outcome for outcome, _ in zip(outcomes, rest, strict=True)])
 
 
 @pytest.fixture
@@ -150,8 +157,8 @@ def test_a_name_is_no_pattern(tmp_path: Path) -> None:
 def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
     run(tmp_path / "out.jsonl", stop=2)
     out = begun(tmp_path / "out.jsonl")
-    rest = records()
-    assert out.pass_over(rest) == 6
+    passed, rest = out.pass_over(records())
+    assert passed == 6
     assert next(rest).id == "n6"
     out.close()
 
@@ -165,6 +172,14 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     assert (tmp_path / "out.jsonl").is_file()
 
 
+def test_a_flag_that_is_left_out_is_another_setting(tmp_path: Path) -> None:
+    run(tmp_path / "out.jsonl", stop=1, min_score=0.2)
+    with pytest.raises(CapivaraError, match=r"begun with other settings: --min-score 0\.2, now null"):
+        run(tmp_path / "out.jsonl", min_score=None)
+    with pytest.raises(CapivaraError, match=r"begun with other settings: --min-score 0\.2, now null"):
+        run(tmp_path / "out.jsonl")
+
+
 def test_all_settings_that_differ_are_named(tmp_path: Path) -> None:
     run(tmp_path / "out.jsonl", stop=1)
     changed: dict[str, Any] = {"model": "m" * 100, "prefixes": ["there is"], "lang": "pt"}
@@ -174,7 +189,7 @@ def test_all_settings_that_differ_are_named(tmp_path: Path) -> None:
         f'--lang null, now pt; --model m, now {"m" * 57}...; --prefixes ["a photo of"], now ["there is"]'
     )
     two = Runtime("cpu", "fp32", rank=0, world_size=2)
-    with pytest.raises(CapivaraError, match="--ranks 1, now 2"):
+    with pytest.raises(CapivaraError, match="the number of ranks 1, now 2"):
         open_output(tmp_path / "out.jsonl", SETTINGS, two, overwrite=False)
 
 
@@ -188,13 +203,15 @@ def test_overwrite_begins_anew(tmp_path: Path) -> None:
     run(tmp_path / "out.jsonl", stop=2)
     with open_output(tmp_path / "out.jsonl", SETTINGS, ONE, overwrite=True) as out:
         out.begin(batch_size=3)
-        assert out.pass_over(records()) == 0
+        assert out.pass_over(records())[0] == 0
 
 
 def test_what_is_left_open_is_what_was_chosen_before(tmp_path: Path) -> None:
-    run(tmp_path / "out.jsonl", stop=1, batch_size=None)
-    out = open_output(tmp_path / "out.jsonl", SETTINGS | {"batch_size": None}, ONE, overwrite=False)
+    run(tmp_path / "out.jsonl", stop=1, batch_size=OPEN)
+    out = open_output(tmp_path / "out.jsonl", SETTINGS | {"batch_size": OPEN}, ONE, overwrite=False)
     assert out.settings["batch_size"] == 3
+    with pytest.raises(CapivaraError, match="--batch-size 3, now 5"):
+        out.begin(batch_size=5)
     out.close()
     with pytest.raises(CapivaraError, match="--batch-size 3, now 4"):
         open_output(tmp_path / "out.jsonl", SETTINGS | {"batch_size": 4}, ONE, overwrite=False)
@@ -208,6 +225,9 @@ def test_other_records_are_refused_by_their_number(tmp_path: Path) -> None:
         out.pass_over(changed)
     with pytest.raises(CapivaraError, match="number 4 was n3, and is no more"):
         out.pass_over(records(3))
+    edited = (replace(record, data=record.data | {"captions": []}) for record in records())
+    with pytest.raises(CapivaraError, match=r"number 1 was n0, in\.jsonl:1, and has changed since"):
+        out.pass_over(edited)
     out.close()
 
 
@@ -229,7 +249,7 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
 def test_a_rejected_file_of_an_earlier_run_does_not_stay(tmp_path: Path) -> None:
     (tmp_path / "out.jsonl.rejected.jsonl").write_text("old")
     out = begun(tmp_path / "out.jsonl")
-    out.write([Outcome({"id": "1", "rejected": "a reason of an earlier run"})])
+    put(out, Outcome({"id": "1", "rejected": "a reason of an earlier run"}))
     tally = out.finish()
     assert tally is not None
     report(tally, tmp_path / "out.jsonl")
@@ -239,20 +259,29 @@ def test_a_rejected_file_of_an_earlier_run_does_not_stay(tmp_path: Path) -> None
 
 def test_parts_that_were_rejected_are_in_a_file_when_no_record_was(tmp_path: Path) -> None:
     out = begun(tmp_path / "out.jsonl")
-    out.write([Outcome({"id": "1"}, parts=({"id": "1", "rejected": "empty"},))])
+    put(out, Outcome({"id": "1"}, parts=({"id": "1", "rejected": "empty"},)))
     out.finish()
     assert both(tmp_path / "out.jsonl") == (b'{"id": "1"}\n', b'{"id": "1", "rejected": "empty"}\n')
 
 
 def test_when_nothing_is_left_there_is_no_file(tmp_path: Path) -> None:
     out = begun(tmp_path / "out.jsonl")
-    out.write([Outcome({"id": str(number)}, "torn") for number in range(7)])
+    put(out, *(Outcome({"id": str(number)}, "torn") for number in range(7)))
     tally = out.finish()
     assert tally is not None
     with pytest.raises(CapivaraError, match="nothing was left: 7 of 7 rejected") as error:
         report(tally, tmp_path / "out.jsonl")
     assert "\n  4: torn\n  and 2 more" in error.value.message
     assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl.rejected.jsonl"]
+
+
+def test_when_nothing_is_left_the_file_that_was_there_stays(tmp_path: Path) -> None:
+    (tmp_path / "out.jsonl").write_text("good")
+    with open_output(tmp_path / "out.jsonl", SETTINGS, ONE, overwrite=True) as out:
+        out.begin()
+        put(out, Outcome({"id": "1"}, "torn"))
+        out.finish()
+    assert both(tmp_path / "out.jsonl") == (b"good", b'{"rejected": "torn", "id": "1"}\n')
 
 
 def test_no_records_at_all_are_an_error() -> None:
@@ -273,14 +302,14 @@ def test_only_one_process_writes_a_file(tmp_path: Path) -> None:
         with pytest.raises(CapivaraError, match="written by another process"), begun(tmp_path / "out.jsonl"):
             pass
     with begun(tmp_path / "out.jsonl") as second:
-        assert second.pass_over(records()) == 3
+        assert second.pass_over(records())[0] == 3
 
 
 def test_only_one_process_writes_a_file_before_its_first_batch_is_done_too(tmp_path: Path) -> None:
     with begun(tmp_path / "out.jsonl") as first:
         with pytest.raises(CapivaraError, match="written by another process"), begun(tmp_path / "out.jsonl"):
             pass
-        first.write([Outcome({"id": "first"})])
+        put(first, Outcome({"id": "first"}))
         first.finish()
     assert (tmp_path / "out.jsonl").read_text() == '{"id": "first"}\n'
 
@@ -291,7 +320,7 @@ def test_overwrite_does_not_take_a_file_from_the_process_that_writes_it(tmp_path
             second.begin(batch_size=3)
 
     with begun(tmp_path / "out.jsonl") as first:
-        first.write([Outcome({"id": "first"})])
+        put(first, Outcome({"id": "first"}))
         with pytest.raises(CapivaraError, match="written by another process"):
             overwrite()
         first.finish()
@@ -323,14 +352,14 @@ def test_several_ranks_cannot_share_standard_output() -> None:
 
 def test_what_is_rejected_again_has_its_new_reason_alone(tmp_path: Path) -> None:
     out = begun(tmp_path / "out.jsonl")
-    out.write([Outcome({"id": "1", "rejected": "old"}, "new"), Outcome({"id": "2", "rejected": "old"})])
+    put(out, Outcome({"id": "1", "rejected": "old"}, "new"), Outcome({"id": "2", "rejected": "old"}))
     out.finish()
     assert both(tmp_path / "out.jsonl") == (b'{"id": "2"}\n', b'{"rejected": "new", "id": "1"}\n')
 
 
 def test_text_that_is_no_unicode_stays_one_line(tmp_path: Path) -> None:
     out = begun(tmp_path / "out.jsonl")
-    out.write([Outcome({"id": "a\ud800b", "text": "one\ntwo\r\x85"})])
+    put(out, Outcome({"id": "a\ud800b", "text": "one\ntwo\r\x85"}))
     out.finish()
     (line,) = (tmp_path / "out.jsonl").read_bytes().split(b"\n")[:-1]
     assert json.loads(line.decode("utf-8"))["text"] == "one\ntwo\r\x85"
@@ -341,11 +370,11 @@ def test_any_text_comes_back_from_a_run_that_was_interrupted(text: str, tmp_path
     part = {"id": text, "rejected": text, "text": text}
     outcomes = [Outcome({"id": text, text: [text]}, parts=(part,)), Outcome({"id": "2"}, text), Outcome({"id": "3"})]
     out = begun(tmp_path / "out.jsonl")
-    out.write(outcomes)
+    put(out, *outcomes)
     out.close()
     again = begun(tmp_path / "out.jsonl")
     same = (Record({"id": outcome.data["id"], "image": "x"}, "", ImageRef("/x")) for outcome in outcomes)
-    assert again.pass_over(same) == 3
+    assert again.pass_over(same)[0] == 3
     again.finish()
     kept, rejected = (content.decode("utf-8").split("\n")[:-1] for content in both(tmp_path / "out.jsonl"))
     assert [json.loads(line) for line in kept] == [{"id": text, text: [text]}, {"id": "3"}]
@@ -371,7 +400,9 @@ try:
         out.begin(batch_size=2)
         data = [{"id": str(number), "image": "x", "text": text} for number in range(100)]
         limit("write")
-        for start in range(out.pass_over(Record(each, "", ImageRef("/x")) for each in data), 100, 2):
+        passed, rest = out.pass_over(Record(each, "", ImageRef("/x")) for each in data)
+        for start in range(passed, 100, 2):
+            next(rest), next(rest)
             out.write([Outcome(data[start]), Outcome(data[start + 1], "torn")])
         limit("finish")
         out.finish()
@@ -408,6 +439,17 @@ def test_a_file_that_is_read_is_not_written(tmp_path: Path) -> None:
         check_not_read(["-", tmp_path / "in.jsonl"], tmp_path / "link.jsonl")
 
 
+def test_what_a_pattern_a_folder_or_an_earlier_run_names_is_not_written(tmp_path: Path) -> None:
+    for name in ("p0.jsonl", "p1.jsonl", "metadata.jsonl", "z.jsonl.rejected.jsonl"):
+        (tmp_path / name).touch()
+    read: list[tuple[str, str]] = [
+        ("p{0..1}.jsonl", "p1.jsonl"), (".", "metadata.jsonl"), ("z.jsonl.rejected.jsonl", "z.jsonl")
+    ]  # fmt: skip
+    for source, written in read:
+        with pytest.raises(CapivaraError, match="is read and cannot be written too"):
+            check_not_read([tmp_path / source], tmp_path / written)
+
+
 @pytest.mark.parametrize("ranks", [1, 2, 3, 5])
 def test_ranks_share_the_records_by_whole_batches(ranks: int) -> None:
     shares = [
@@ -430,8 +472,8 @@ runtime = Runtime.pick("cpu", "fp32")
 def run(stop, begun):
     out = open_output(Path("out.jsonl"), SETTINGS, runtime, overwrite=False)
     out.begin(batch_size=3)
-    own = share(records(23), 3, runtime)
-    assert out.pass_over(own) == begun
+    passed, own = out.pass_over(share(records(23), 3, runtime))
+    assert passed == begun
     for batch in islice(iter(lambda: list(islice(own, 3)), []), stop):
         out.write([work(record) for record in batch])
     return out
@@ -439,7 +481,7 @@ def run(stop, begun):
 out = run(stop=runtime.rank, begun=0)  # each rank is killed at another place, amid a batch
 out.close()
 with out.partial.open("ab") as file:
-    file.write(b'+{"id": "n7"}\\n~{"id": "n8')
+    file.write(b'+00000000{"id": "n7"}\\n~00000000{"id": "n8')
 runtime.barrier()
 tally = run(stop=None, begun=3 * runtime.rank).finish()
 assert (tally is not None) == runtime.is_main

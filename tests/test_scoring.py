@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,17 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from capivara_cli import artifacts, images, records
+from capivara_cli import clip as clips
 from capivara_cli.clip import Clip
 from capivara_cli.errors import CapivaraError
-from capivara_cli.filters import Strategy
-from capivara_cli.records import lineage, without
 from capivara_cli.retrieval import retrieve_eval
-from capivara_cli.scoring import Asked, decide, score
+from capivara_cli.scoring import score
 from tests import kills
 from tests.conftest import Process, Refused, command, peak_memory
 from tests.test_distributed import torchrun
@@ -84,121 +82,6 @@ def test_an_image_that_comes_again_and_one_that_cannot_be_used(
     assert stored[0].stat().st_size == size
 
 
-# --- what becomes of a record
-
-
-def record_of(*captions: tuple[str, str, int | None]) -> list[dict[str, Any]]:
-    """Text, language and parent of each."""
-    return [
-        {"text": text, "lang": lang} | ({"parent": parent, "source": "google"} if parent is not None else {})
-        for text, lang, parent in captions
-    ]
-
-
-CAPTIONS = record_of(("a", "en", None), ("b", "en", None), ("A", "hi", 0), ("B", "hi", 1), ("X", "xh", 1))
-
-
-def test_the_verdict_on_the_english_falls_on_what_was_translated_from_it() -> None:
-    asked = Asked(langs=("hi", "xh"), by="en", strategy=Strategy(min_score=0.2))
-    outcome = decide({"id": "1"}, CAPTIONS, [0.3, 0.1, None, None, None], asked)
-    assert outcome.data["captions"] == [
-        {"text": "a", "lang": "en", "score": 0.3},
-        {"text": "A", "lang": "hi", "parent": 0, "source": "google"},
-    ]
-    assert [(part["text"], part["rejected"]) for part in outcome.parts] == [
-        ("b", "score below 0.2"),
-        ("B", "score below 0.2"),
-        ("X", "score below 0.2"),
-    ]
-
-
-def test_what_another_language_still_stands_on_stays() -> None:
-    asked = Asked(langs=("hi",), by="en", strategy=Strategy(min_score=0.2))
-    outcome = decide({"id": "1"}, CAPTIONS, [0.3, 0.1, None, None, None], asked)
-    assert [(each["text"], each.get("parent")) for each in outcome.data["captions"]] == [
-        ("a", None),
-        ("b", None),
-        ("A", 0),
-        ("X", 1),
-    ]
-
-
-def test_a_chain_of_translations_follows_its_beginning() -> None:
-    chain = record_of(("a", "en", None), ("A", "hi", 0), ("X", "xh", 1), ("other", "xh", None))
-    outcome = decide({"id": "1"}, chain, [0.1, None, None, None], Asked(by="en", strategy=Strategy(min_score=0.2)))
-    assert outcome.data["captions"] == [{"text": "other", "lang": "xh"}]
-
-
-def test_parents_are_counted_anew() -> None:
-    asked = Asked(langs=("hi",), strategy=Strategy(min_score=0.2))
-    captions = record_of(("a", "en", None), ("A", "hi", 0), ("B", "hi", 0), ("X", "xh", 2), ("C", "hi", 9))
-    outcome = decide({"id": "1"}, captions, [None, 0.1, 0.3, None, 0.5], asked)
-    assert [(each["text"], each.get("parent")) for each in outcome.data["captions"]] == [
-        ("a", None),
-        ("B", 0),
-        ("X", 1),
-        ("C", None),
-    ]
-
-
-@pytest.mark.parametrize(("human", "rejected"), [(0.1, True), (0.2, False)])
-def test_an_image_whose_human_caption_scores_too_low_goes_as_a_whole(human: float, rejected: bool) -> None:
-    captions: list[dict[str, Any]] = [
-        {"text": "h", "lang": "en", "source": "human"},
-        {"text": "g", "lang": "en", "source": "blip2"},
-        {"text": "H", "lang": "hi", "parent": 0, "source": "google"},
-    ]
-    outcome = decide({"id": "1"}, captions, [human, 0.9, None], Asked(("hi",), by="en", pair_score=0.2))
-    assert outcome.reason == ("human caption's score below 0.2" if rejected else None)
-    assert len(outcome.data["captions"]) == 3
-
-
-def test_who_counts_as_a_person() -> None:
-    captions: list[dict[str, Any]] = [{"text": "h", "lang": "en", "source": "crowd"}, {"text": "n", "lang": "en"}]
-    by_name = decide({"id": "1"}, captions, [0.1, 0.9], Asked(pair_score=0.2, human=("human",)))
-    assert by_name.reason is None  # the caption without a source is a person's, and is good
-    first = Asked(strategy=Strategy(first=0))
-    assert len(decide({"id": "1"}, captions, [0.1, 0.9], first).data["captions"]) == 1
-    crowd = Asked(strategy=Strategy(first=0), human=("crowd",))
-    assert len(decide({"id": "1"}, captions, [0.1, 0.9], crowd).data["captions"]) == 2
-
-
-def test_a_record_that_has_nothing_left_is_rejected_with_all_reasons() -> None:
-    outcome = decide({"id": "1", "x": 2}, CAPTIONS[:2], [0.1, 0.0], Asked(strategy=Strategy(min_score=0.2)))
-    assert outcome.reason == "every caption was dropped"
-    assert [each["rejected"] for each in outcome.data["captions"]] == ["score below 0.2"] * 2
-    assert outcome.data["x"] == 2
-    assert not outcome.parts
-
-
-def test_each_language_has_a_best_of_its_own() -> None:
-    captions = record_of(("a", "en", None), ("b", "en", None), ("A", "hi", 0), ("B", "hi", 1))
-    outcome = decide({"id": "1"}, captions, [0.9, 0.8, 0.1, 0.2], Asked(strategy=Strategy(top_k=1)))
-    assert [each["text"] for each in outcome.data["captions"]] == ["a", "B"]
-
-
-PARENTS = st.none() | st.integers(-1, 6) | st.sampled_from(["0", 1.0, True, [0]])
-
-
-@given(st.lists(st.tuples(st.sampled_from(["en", "hi", "xh"]), PARENTS), max_size=7), st.data())
-def test_whatever_is_dropped_the_parents_that_are_left_are_the_same_captions(
-    found: list[tuple[str, Any]], data: st.DataObject
-) -> None:
-    captions: list[dict[str, Any]] = [
-        {"text": str(i), "lang": lang} | ({} if parent is None else {"parent": parent})
-        for i, (lang, parent) in enumerate(found)
-    ]
-    kept = data.draw(st.lists(st.sampled_from(range(len(captions))), unique=True).map(sorted)) if captions else []
-    after = without(captions, kept)
-    assert [each["text"] for each in after] == [str(i) for i in kept]
-    for i, caption in zip(kept, after, strict=True):
-        own = lineage(captions, i)
-        if len(own) > 1 and own[1] in kept:
-            assert after[caption["parent"]]["text"] == str(own[1])
-        elif "parent" in caption:
-            assert caption["parent"] == kept.index(i)  # its own parent, as it came
-
-
 # --- marks, and scores that are there
 
 
@@ -228,12 +111,71 @@ def test_scores_that_are_there_give_what_the_model_gave(base: Path, some: Path, 
     assert {each["rejected"] for each in dropped} >= {"score below 0.93", "too like another (TF-IDF above 0.7)"}
 
 
-@pytest.mark.parametrize("given", [None, "0.3", True, float("nan"), 1e400])
-def test_a_caption_without_a_score_is_named(given: object, tmp_path: Path) -> None:
-    captions = [{"text": "a", "lang": "en", "score": 0.3}, {"text": "b", "lang": "en", "score": given}]
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({}, "has no score"),
+        ({"score": None}, r"None is no cosine \(-1 to 1\)"),
+        ({"score": "0.3"}, "'0.3' is no cosine"),
+        ({"score": True}, "True is no cosine"),
+        ({"score": float("nan")}, "nan is no cosine"),
+        ({"score": 31.2}, "31.2 is no cosine"),
+    ],
+)
+def test_a_caption_without_a_score_is_named(given: dict[str, Any], problem: str, tmp_path: Path) -> None:
+    captions = [{"text": "a", "lang": "en", "score": 0.3}, {"text": "b", "lang": "en", **given}]
     source = write(tmp_path / "in.jsonl", [{"image": "a.png", "captions": captions}])
-    with pytest.raises(CapivaraError, match=r"in.jsonl:1: caption 1 \(en\) has no score"):
+    with pytest.raises(CapivaraError, match=rf"in.jsonl:1: caption 1 \(en\): {problem}"):
         score([source], tmp_path / "out.jsonl", scored=True)
+
+
+def test_two_ranks_share_scores_that_are_there(tmp_path: Path) -> None:
+    captions = [{"text": str(number), "lang": "en", "score": number / 10} for number in range(5)]
+    write(tmp_path / "in.jsonl", [{"id": str(i), "image": "a.png", "captions": captions} for i in range(2100)])
+    flags = ["score", "in.jsonl", "--scored", "--top-k", "2"]
+    result = torchrun("-m", "capivara_cli", *flags, "-o", "two.jsonl", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    score([tmp_path / "in.jsonl"], tmp_path / "one.jsonl", scored=True, top_k=2)
+    for end in ("", ".rejected.jsonl"):
+        assert (tmp_path / f"two.jsonl{end}").read_bytes() == (tmp_path / f"one.jsonl{end}").read_bytes()
+
+
+@pytest.mark.parametrize("found", [float("nan"), 31.2, "0.3", None, [1]])
+@pytest.mark.parametrize("mark", ["mine", ["mine"], 3, True])
+def test_scores_and_marks_of_an_image_that_cannot_be_used_are_not_ours(
+    found: object, mark: object, base: Path, some: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    captions = [{"text": "a", "lang": "en", "score": found, "rejected": mark}]
+    records = [*lines(some)[:1], {"id": "gone", "image": "gone.png", "captions": captions}]
+    source = write(tmp_path / "in.jsonl", records)
+    score([source], tmp_path / "out.jsonl", lang=["en"], model=f"local-dir:{base}", keep_all=True)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "1 of 2 images, 2 of 2 captions (100%) kept" in said
+    assert "gone: no such file" in said
+
+
+def test_a_model_that_gives_no_numbers_is_named(base: Path, some: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "nan")
+    clips.relocate(tmp_path / "nan")
+    weights = tmp_path / "nan" / "open_clip_model.safetensors"
+    tensors = artifacts.load_tensors(weights)
+    tensors["text.proj.weight"].fill_(float("nan"))
+    artifacts.save_tensors(weights, tensors, {"format": "pt"})
+    with pytest.raises(CapivaraError, match=r"some\.jsonl:1: the model's score of caption 0 is no number \(nan\)"):
+        score([some], tmp_path / "out.jsonl", lang=["en"], model=f"local-dir:{tmp_path / 'nan'}")
+
+
+@pytest.mark.parametrize(("source", "said"), [("crowd", "judged no image"), ("human", "")])
+def test_a_pair_score_that_can_judge_nothing_says_so(
+    source: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    captions = [{"text": "a", "lang": "en", "score": 0.3, "source": source}]
+    write(tmp_path / "in.jsonl", [{"image": "a.png", "captions": captions}])
+    score([tmp_path / "in.jsonl"], tmp_path / "out.jsonl", scored=True, pair_score=0.2)
+    text = capsys.readouterr().err
+    assert said in text
+    assert ("--human SOURCE" in text) == bool(said)
+    assert ("crowd (en)" in text) == bool(said)
 
 
 # --- as it is typed
@@ -247,7 +189,7 @@ def test_a_pipe_with_its_table_and_histogram_on_the_other_side(
     assert result.returncode == 0, result.stderr
     made = [json.loads(line) for line in result.stdout.splitlines()]
     kept = sum(caption["lang"] in ("en", "hi") for record in made for caption in record["captions"])
-    dropped = int(next(line for line in result.stderr.splitlines() if "score below 0.93" in line).split()[-1])
+    dropped = int(next(line.split() for line in result.stderr.splitlines() if line.split()[:1] == ["all"])[-1])
     assert kept + dropped == 480  # the English ones stay: their Portuguese stands on them
     assert f"120 of 120 images, {kept} of 480 captions" in " ".join(result.stderr.split())
     assert "█" in result.stderr
@@ -264,6 +206,22 @@ def test_settings_and_records_of_another_run_are_refused(base: Path, some: Path,
         score([source], out, min_score=0.9, **flags)
     with pytest.raises(CapivaraError, match=r"--min-score 0\.9, now 0\.8; --top-k null, now 3"):
         score([source], out, min_score=0.8, top_k=3, **flags)
+    with pytest.raises(CapivaraError, match=r"--min-score 0\.9, now null"):
+        score([source], out, **flags)
+    with pytest.raises(CapivaraError, match="begun with other records: number 4 was .*:4, and has changed since"):
+        score(
+            [write(source, [*found[:3], found[3] | {"captions": found[4]["captions"]}, *found[4:]])],
+            out,
+            min_score=0.9,
+            **flags,
+        )
+    stray = base / "model.bin"  # other weights in a folder of the same name
+    stray.write_bytes(b"1")
+    try:
+        with pytest.raises(CapivaraError, match="begun with other settings: the model's files "):
+            score([source], out, min_score=0.9, **flags)
+    finally:
+        stray.unlink()
     found[1100]["image"] = found[0]["image"]
     write(source, found)
     score([source], out, min_score=0.9, **flags)
@@ -276,6 +234,7 @@ import capivara_cli.embeddings, capivara_cli.scoring_report, rich.progress, rich
 import open_clip, transformers
 from capivara_cli import scoring, embeddings
 from capivara_cli.scoring import score
+from capivara_cli.scoring_report import Report
 
 scoring.WINDOW = 16
 embeddings.SEGMENT_SECONDS = 0  # each batch is written: a killed process leaves some of a window's images
@@ -313,6 +272,7 @@ MEMORY = """
 import sys
 from pathlib import Path
 from capivara_cli.scoring import score
+from capivara_cli.scoring_report import Report
 score([sys.argv[1]], Path(sys.argv[2]), scored=True, min_score=0.2)
 """
 
@@ -333,7 +293,7 @@ def test_memory_does_not_grow_with_the_number_of_records(tmp_path: Path) -> None
 
 def test_a_pipe_keeps_flowing(base: Path, some: Path) -> None:
     """What has come in is scored, though more may come."""
-    line = command("score", "-", "--lang", "en", "--model", f"local-dir:{base}", "--workers", "0")
+    line = command("score", "-", "--lang", "en", "--model", f"local-dir:{base}")
     first = some.read_text().splitlines(True)[0]
     with subprocess.Popen(
         line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -360,6 +320,16 @@ def test_a_pipe_keeps_flowing(base: Path, some: Path) -> None:
         (["in.jsonl", "-o", "in.jsonl"], "in.jsonl is read", "-o"),
         (["in.jsonl", "--model", "local-dir:nowhere", "-o", "out.jsonl"], "no open_clip_config.json", ""),
         (["in.jsonl", "--plot", "folder"], "--plot folder", ".png"),
+        (["in.jsonl", "--plot", "there.png"], "there.png is there already", "--overwrite"),
+        (["in.jsonl", "--plot", "x.png", "-o", "x.png"], "--plot x.png is what -o names", "another name"),
+        (["in.jsonl", "--by", "en", "--lang", "hj"], "no caption in hj: the data has en (1)", ""),
+        (["in.jsonl", "--by", "en,hi"], "no caption in en,hi", ""),
+        (["in.jsonl", "--by", ""], "--by '': no language", "--by en"),
+        (["in.jsonl", "--lang", ","], "--lang ,: no language in it", "--lang hi,xh"),
+        (["in.jsonl", "--min-captions", "2"], "--min-captions 2: only --diverse", "--diverse 0.3"),
+        (["in.jsonl", "--scored", "--model", "x"], "--scored takes the scores that are there", "leave out"),
+        (["in.jsonl", "--scored", "--device", "gpu"], "--scored takes the scores that are there", "leave out"),
+        (["in.jsonl", "--model", "local-dir:m", "--pretrained", "t"], "--pretrained t: local-dir:m has its own", ""),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(
@@ -367,9 +337,46 @@ def test_what_is_wrong_is_said_in_one_line(
 ) -> None:
     write(tmp_path / "in.jsonl", [{"image": "a.png", "captions": [{"text": "a", "lang": "en"}]}])
     (tmp_path / "folder").mkdir()
+    (tmp_path / "there.png").touch()
     said = refused("score", *arguments)
     assert message in said
     assert hint in said
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ("model:", "capivara.yaml: model = None"),
+        ("model: foo", "capivara.yaml: model = 'foo'"),
+        ("model: {nam: x}", "capivara.yaml: unknown key model.nam, did you mean model.name?"),
+        ("model: {name: [x]}", "capivara.yaml: model.name = ['x']"),
+    ],
+)
+def test_a_project_file_that_names_no_model(section: str, message: str, refused: Refused, tmp_path: Path) -> None:
+    write(tmp_path / "in.jsonl", [{"image": "a.png", "captions": [{"text": "a", "lang": "en"}]}])
+    (tmp_path / "capivara.yaml").write_text(section)
+    assert message in refused("score", "in.jsonl")
+
+
+def test_a_language_that_a_pipe_lacks_is_named_at_its_end(capivara: Capivara, base: Path, some: Path) -> None:
+    result = capivara("score", "--lang", "zz", "--model", f"local-dir:{base}", stdin=some.read_text())
+    assert result.returncode == 1
+    assert "error: no caption in zz: the data has en (240), pt (240), hi (240), xh (240)" in result.stderr
+
+
+def test_a_reader_that_has_enough_is_no_error(base: Path, some: Path) -> None:
+    line = command("score", some, "--lang", "en", "--model", f"local-dir:{base}")
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(60) == 141
+
+
+def test_a_pipe_has_the_languages_human_and_those_that_are_named(capivara: Capivara) -> None:
+    captions = [{"text": name, "lang": "en", "score": 0.1, "source": name} for name in ("human", "crowd", "blip2")]
+    record = json.dumps({"image": "a.png", "captions": captions})
+    result = capivara("score", "--scored", "--first", "0", "--human", "crowd", stdin=record)
+    assert [each["text"] for each in json.loads(result.stdout)["captions"]] == ["human", "crowd"]
 
 
 def test_scores_of_a_model_with_an_adapter_are_others(base: Path, run: Path, some: Path, tmp_path: Path) -> None:

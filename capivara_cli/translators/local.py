@@ -5,10 +5,8 @@ All four are sequence-to-sequence models; they differ in how they are told the l
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capivara_cli import artifacts, hub
@@ -60,8 +58,8 @@ class Local(Translator):
 
     def identity(self) -> str:
         """The name, and for a folder what is in it."""
-        folder = Path(self.model)
-        return f"{self.model} {artifacts.fingerprint(_identity(folder))}" if folder.is_dir() else self.model
+        files = hub.identity_of(self.model)
+        return f"{self.model} {files}" if files else self.model
 
     def translate(self, texts: Sequence[str], target: str, attempt: int = 0) -> Iterator[tuple[int, str | Failure]]:
         """See `Translator`; what failed before is tried with beams and without repetitions."""
@@ -170,7 +168,9 @@ class CTranslate2(Local):
             ) from error
         cuda = self.runtime.device.startswith("cuda")
         kind = "float16" if cuda else "int8"
-        folder = artifacts.cache_folder() / "ctranslate2" / artifacts.fingerprint(_identity(Path(source)), kind)
+        folder = (
+            artifacts.cache_folder() / "ctranslate2" / artifacts.fingerprint(hub.identity_of(source) or source, kind)
+        )
         if not (folder / "model.bin").is_file():
             with artifacts.writing(folder) as temporary:
                 # quietly: the converter is no command
@@ -203,16 +203,3 @@ class CTranslate2(Local):
 def batch_length(lengths: np.ndarray, first: int, budget: int) -> int:
     """How many texts from `first` on fit into a batch: padded to the first, which is the longest; at least one."""
     return max(budget // int(lengths[first]), 1)
-
-
-def _identity(source: Path) -> list[Any]:
-    """What changes when the model does: its files' names and sizes, and their beginnings and ends."""
-    if not source.is_dir():
-        return [str(source)]
-    parts = []
-    for path in sorted(path for path in source.iterdir() if path.suffix in (".json", ".safetensors", ".bin", ".model")):
-        with path.open("rb") as file:
-            head = file.read(1 << 20)
-            file.seek(max(path.stat().st_size - (1 << 20), 0))
-            parts.append([path.name, path.stat().st_size, hashlib.blake2b(head + file.read()).hexdigest()])
-    return parts
