@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -62,6 +63,24 @@ def remove_leftovers(folder: Path) -> None:
     """Remove what a killed process may have left in the folder; for a folder that only one process writes."""
     for path in [*folder.glob(".*.tmp"), *folder.glob(".*.old")]:
         _remove(path)
+
+
+def remove_dead(path: Path) -> None:
+    """Remove what processes that are there no more have left of `writing` this path."""
+    for each in path.absolute().parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        number = each.name.split(".")[-2]
+        if number.isdecimal() and not _is_running(int(number)):
+            _remove(each)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
 
 
 def _remove(path: Path) -> None:
@@ -148,7 +167,7 @@ def read_json(path: Path) -> Any:
         raise CapivaraError(f"{path} is not JSON: {error}") from error
 
 
-def lock(file: IO[bytes]) -> bool:
+def lock(file: IO[bytes] | int) -> bool:
     """Lock the file for this process; whether it was free."""
     try:
         import fcntl

@@ -187,16 +187,18 @@ def embed(
     store = Store(clip, views)
     keys, reasons = _identities(refs)
     places = store.find(list(keys.values()))
-    missing = [i for i, (segment, _) in zip(keys, places, strict=True) if segment < 0]
-    if missing or clip.runtime.world_size > 1:
-        share = missing[clip.runtime.rank :: clip.runtime.world_size]
-        _compute(store, [refs[i] for i in share], [keys[i] for i in share], label)
+    missing = {keys[i]: i for i, (segment, _) in zip(keys, places, strict=True) if segment < 0}
+    rank, ranks = clip.runtime.rank, clip.runtime.world_size
+    if missing or ranks > 1:
+        # By the key: what is missing now is not the same for each rank, as the others are at work already.
+        own = [i for key, i in missing.items() if int.from_bytes(key[:8], "big") % ranks == rank]
+        _compute(store, [refs[i] for i in own], [keys[i] for i in own], label)
         clip.runtime.barrier()
         store.reload()
         places = store.find(list(keys.values()))
     there = places[:, 0] >= 0
     for i in itertools.compress(keys, ~there):
-        reasons[i] = store.failed.get(keys[i], "rejected by another rank")
+        reasons[i] = store.failed.get(keys[i]) or _why_not(clip, refs[i])
     kept = list(itertools.compress(keys, there))
     table = ImageTable(store.segments, places[there, 0], places[there, 1])
     return _settle(table), kept, [Rejected(str(refs[i]), reasons[i]) for i in sorted(reasons)]
@@ -347,6 +349,17 @@ def _settle(table: ImageTable) -> ImageTable:
         here = table.part == index
         whole[here] = table.parts[index][table.row[here]]
     return ImageTable([whole], np.zeros(len(table), np.int64), np.arange(len(table)))
+
+
+def _why_not(clip: Clip, ref: ImageRef) -> str:
+    """Why another rank could not use the image."""
+    try:
+        Views(clip, 1)(ref)
+    except ImageRejected as error:
+        return error.message
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        return f"cannot be prepared for the model: {error}"
+    return "another rank could not use it"
 
 
 def _compute(store: Store, refs: list[ImageRef], keys: list[bytes], label: str) -> None:

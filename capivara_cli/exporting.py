@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import csv
-import json
+import os
+import re
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TextIO
 
 from capivara_cli import artifacts, console, images, records
 from capivara_cli.errors import CapivaraError, nearest
+from capivara_cli.exporters import folder, shards, tables
 from capivara_cli.images import ImageRejected
-from capivara_cli.importers.tables import MORE, OWN, kind
 from capivara_cli.outputs import REJECTED, SHOWN
 from capivara_cli.records import Record
 
 SHARD_SIZE = 10_000  # images in a shard, as img2dataset's and the recipe's shards have
-FOLDER_SIZE = 10_000  # files in a folder: more make some file systems slow
-SETTINGS = "export.json"
 
 
 @dataclass
-class _Export:
+class Export:
     """One run.
 
     Attributes:
         lang: language of the one caption that readers of one caption take; None takes any.
-        rejected: records that could not be written.
+        seen, images, captions: how many came, and how many were written.
+        rejected: records that could not be written, and
+        first: the first of them, with the reason.
     """
 
     source: str
@@ -38,36 +39,105 @@ class _Export:
     prefix: str
     overwrite: bool
     strict: bool
-    written: int = 0
-    rejected: list[dict[str, str]] = field(default_factory=list)
+    seen: int = 0
+    images: int = 0
+    captions: int = 0
+    rejected: int = 0
+    first: list[str] = field(default_factory=list)
+    total: int | None = None
+
+    def look(self) -> None:
+        """Check all records and count them, before anything is changed. Raises CapivaraError."""
+        self.total = records.count([self.source], [self.lang] if self.lang else [], self._check)
+
+    def _check(self, record: Record) -> None:
+        if record.image.path.startswith(f"{self.output.absolute()}{os.sep}"):
+            raise CapivaraError(f"{record.where}: its image is in {self.output}, which is written", "-o another folder")
 
     def records(self) -> Iterator[Record]:
         """The records, with a bar."""
-        total = records.count([self.source])
-        found = records.stream([self.source]) if total is None else records.read(self.source)
+        found = records.stream([self.source]) if self.total is None else records.read(self.source)
         with console.progress() as bar:
-            task = bar.add_task("exporting", total=total)
+            task = bar.add_task("exporting", total=self.total)
             for record in found:
+                self._check(record)
+                self.seen += 1
                 yield record
                 bar.update(task, advance=1)
 
-    def content(self, record: Record) -> bytes | None:
-        """The image's bytes as they are; None when they cannot be had, which is told at the end."""
+    def content(self, record: Record) -> tuple[bytes, str] | None:
+        """The image's bytes as they are, and the ending that fits them; None when it cannot be used, which is told."""
         try:
-            return images.content(record.image)
+            content = images.content(record.image)
+            if ending := images.ending(content):
+                return content, ending
+            reason = "not an image that can be read"
         except ImageRejected as error:
             reason = error.message
-        except OSError as error:
-            reason = "no such file" if isinstance(error, FileNotFoundError) else str(error.strerror or error)
         if self.strict:
             raise CapivaraError(f"{record.where}: {record.image}: {reason}", "without --strict it is left out")
-        self.rejected.append({"id": record.id, REJECTED: reason})
+        self.rejected += 1
+        if len(self.first) < SHOWN:
+            self.first.append(f"{record.id}: {reason}")
         return None
 
     def text(self, record: Record) -> str | None:
         """The first caption, in the language if one is asked for."""
         texts = (caption for caption in record.captions if REJECTED not in caption)
         return next((each["text"] for each in texts if self.lang in (None, each["lang"])), None)
+
+    @contextmanager
+    def writing(self) -> Iterator[TextIO]:
+        """The file to write, which appears whole; standard output for `-`."""
+        settings = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
+        if str(self.output) == "-":
+            with open(sys.stdout.fileno(), "w", closefd=False, **settings) as stream:  # type: ignore[call-overload]
+                yield stream
+            self.check_written(self.captions or self.seen)
+            return
+        with artifacts.writing(self.output) as temporary:
+            with temporary.open("w", **settings) as file:  # type: ignore[call-overload]
+                yield file
+            self.check_written(self.captions or self.seen)
+
+    def check_written(self, count: int) -> None:
+        """Raise CapivaraError when nothing was written: what was there before then stays."""
+        if not self.seen:
+            raise CapivaraError("no records came in", "one line is one image: docs/data.md")
+        if not count:
+            raise CapivaraError(f"nothing was left: {self._names()}")
+
+    def _names(self) -> str:
+        more = self.rejected - len(self.first)
+        names = "".join(f"\n  {line}" for line in self.first) + (f"\n  and {more:,} more" if more else "")
+        return f"{self.rejected:,} images left out{names}"
+
+    def report(self, *, pictures: bool) -> None:
+        """What was written, and what could not be."""
+        if self.rejected:
+            console.warn(self._names())
+        count = f"{self.images:,} images" if pictures else f"{self.captions:,} captions"
+        console.say(f"wrote {'them' if str(self.output) == '-' else self.output}: {count}")
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form that records are written in.
+
+    Attributes:
+        owns: pattern of the names that an export leaves in its folder; None of what is one file.
+    """
+
+    write: Callable[[Export], None]
+    owns: str | None = None
+
+
+FORMATS = {
+    "webdataset": Form(shards.write, shards.OWN),
+    "imagefolder": Form(folder.write, folder.OWN),
+    "csv": Form(tables.write),
+    "captions.txt": Form(tables.write_lines),
+}
 
 
 def export(
@@ -84,8 +154,8 @@ def export(
     """Write records in another form. Arguments as `capivara export`.
 
     Raises:
-        CapivaraError: no such format, a place that holds something already, no caption in the language, nothing left,
-            or with `strict` an image that cannot be read.
+        CapivaraError: no such format, a place that holds something else, no caption in the language, nothing left, or
+            with `strict` an image that cannot be read.
     """
     if format not in FORMATS:
         raise CapivaraError(
@@ -95,192 +165,50 @@ def export(
         raise CapivaraError(f"--shard-size {shard_size}: at least 1")
     if "/" in prefix or "\\" in prefix or prefix.startswith("."):
         raise CapivaraError(f"--prefix {prefix}: the beginning of a file's name", "--prefix train-")
-    resumes = format == "webdataset" and (output / SETTINGS).is_file()
-    if output.exists() and not overwrite and not resumes and not (output.is_dir() and not any(output.iterdir())):
-        raise CapivaraError(f"{output} is there already", "--overwrite replaces it")
-    if source != "-" and Path(source).exists() and output.exists() and Path(source).samefile(output):
-        raise CapivaraError(f"{output} is read and cannot be written too", "-o another place")
-    if lang is not None:
-        records.count([source], [lang])
-    job = _Export(source, output, lang, shard_size, prefix, overwrite, strict)
-    FORMATS[format](job)
-    _report(job)
-
-
-def _report(job: _Export) -> None:
-    if job.rejected:
-        names = "".join(f"\n  {each['id']}: {each[REJECTED]}" for each in job.rejected[:SHOWN])
-        left = len(job.rejected) - SHOWN
-        names += f"\n  and {left:,} more" if left > 0 else ""
-        if not job.written:
-            raise CapivaraError(f"nothing was left: {len(job.rejected):,} rejected{names}")
-        console.warn(f"{len(job.rejected):,} images left out{names}")
-    console.say(f"wrote {job.output}: {job.written:,} {'captions' if job.output.is_file() else 'images'}")
-
-
-def _webdataset(job: _Export) -> None:
-    """Shards of `shard_size` images; each appears whole, so an interrupted export goes on with the next."""
-    from webdataset import TarWriter
-
-    settings = {"source": job.source, "lang": job.lang, "shard_size": job.shard_size, "prefix": job.prefix}
-    if job.overwrite:
-        for path in [*job.output.glob("*.tar"), job.output / SETTINGS]:
-            path.unlink(missing_ok=True)
-    if (job.output / SETTINGS).is_file() and artifacts.read_json(job.output / SETTINGS) != settings:
-        raise CapivaraError(f"{job.output} was begun with other settings", "--overwrite begins anew")
-    artifacts.write_json(job.output / SETTINGS, settings)
-    artifacts.remove_leftovers(job.output)  # of a shard that a killed process was writing
-    samples = _samples(job)
-    for number in range(10**9):
-        shard = job.output / f"{job.prefix}{number:05d}.tar"
-        first = next(samples, None)
-        if first is None:
-            break
-        own = (sample for sample in _part(first, samples, job.shard_size))
-        if shard.is_file():
-            for _ in own:
-                pass
-            continue
-        with (
-            artifacts.writing(shard) as temporary,
-            temporary.open("wb") as file,
-            # Neither the time nor who wrote it: the same records make the same shards.
-            TarWriter(file, encoder=False, mtime=0, user="", group="") as writer,
-        ):
-            for sample in own:
-                writer.write(sample)
-    (job.output / SETTINGS).unlink()
-
-
-def _part(first: dict[str, Any], samples: Iterator[dict[str, Any]], size: int) -> Iterator[dict[str, Any]]:
-    yield first
-    for _ in range(size - 1):
-        sample = next(samples, None)
-        if sample is None:
-            return
-        yield sample
-
-
-def _samples(job: _Export) -> Iterator[dict[str, Any]]:
-    """Image, `.json` with all that the record has, and the `.txt` and `.cls` that other readers look for."""
-    for record in job.records():
-        content = job.content(record)
-        if content is None:
-            continue
-        data = {
-            "id": record.id,
-            **{key: value for key, value in record.data.items() if key not in ("image", "file_name")},
-        }
-        # Keys are numbers: WebDataset ends a key at its first dot, and ids have slashes and what not.
-        sample: dict[str, Any] = {"__key__": f"{job.written:09d}", _ending(record, content): content}
-        sample["json"] = _json(data).encode("utf-8", "backslashreplace")
-        text, label = job.text(record), str(record.data.get("label", ""))
-        if text is not None:
-            sample["txt"] = text.encode("utf-8", "backslashreplace")
-        if label.isdecimal():
-            sample["cls"] = label.encode()
-        job.written += 1
-        yield sample
-
-
-def _ending(record: Record, content: bytes) -> str:
-    """`jpg`, `png` or `webp`, as open_clip's loader knows them; by the content where it says, not by the name."""
-    found = kind(content)
-    return (found if found != ".img" else Path(record.image.member or record.image.path).suffix.lower()).lstrip(".")
-
-
-def _image_folder(job: _Export) -> None:
-    """Hugging Face's ImageFolder: images, and `metadata.jsonl` with all that the records have."""
-    if job.output.is_dir() and any(job.output.iterdir()) and not (job.output / "metadata.jsonl").is_file():
-        raise CapivaraError(f"{job.output} holds something else than an ImageFolder", "-o another folder")
-    with artifacts.writing(job.output) as temporary:
-        temporary.mkdir()
-        with (temporary / "metadata.jsonl").open("w", encoding="utf-8", errors="backslashreplace") as file:
-            for record in job.records():
-                content = job.content(record)
-                if content is None:
-                    continue
-                folder = f"{job.written // FOLDER_SIZE:05d}"
-                name = f"{folder}/{job.prefix}{job.written:09d}.{_ending(record, content)}"
-                (temporary / folder).mkdir(exist_ok=True)
-                (temporary / name).write_bytes(content)
-                data = {key: value for key, value in record.data.items() if key not in ("image", "file_name", "id")}
-                text = job.text(record)
-                head = {"file_name": name, "id": record.id} | ({"text": text} if text is not None else {})
-                file.write(_json(head | data) + "\n")
-                job.written += 1
-
-
-def _table(job: _Export) -> None:
-    """A row for each caption; open_clip's trainer reads `filepath` and `title`."""
-    columns = ["filepath", "title", "lang", "id", "label", *OWN, MORE]
-    delimiter = "\t" if job.output.suffix == ".tsv" else ","
-    folder = job.output.absolute().parent
-    with (
-        artifacts.writing(job.output) as temporary,
-        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
-    ):
-        writer, careful = (
-            csv.DictWriter(file, columns, delimiter=delimiter, lineterminator="\n", quoting=quoting)
-            for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
-        )
-        writer.writeheader()
-        for record in job.records():
-            data = record.for_folder(folder)
-            head = {"filepath": data.get("image") or data["file_name"], "id": data["id"], "label": data.get("label")}
-            known = ("image", "file_name", "id", "captions") + (
-                ("label",) if isinstance(data.get("label"), str) else ()
-            )
-            rest = {key: value for key, value in data.items() if key not in known}
-            own: list[dict[str, Any] | None] = [*_in_language(record.captions, job.lang)] or [None]
-            for number, caption in enumerate(own):
-                row: dict[str, Any] = dict(head)
-                more = {"record": rest} if rest and number == 0 else {}
-                if caption is not None:
-                    row |= {"title": caption["text"], "lang": caption["lang"]}
-                    # What is written as it is must be read back as it was.
-                    plain = {key: caption[key] for key in OWN if _is_plain(key, caption.get(key))}
-                    row |= plain
-                    odd = {key: value for key, value in caption.items() if key not in ("text", "lang", *plain)}
-                    more |= {"caption": odd} if odd else {}
-                row[MORE] = _json(more) if more else None
-                odd_end = any("\r" in value for value in row.values() if isinstance(value, str))
-                (careful if odd_end else writer).writerow(row)  # the csv module does not see that "\r" wants quotes
-                job.written += caption is not None
-
-
-def _in_language(captions: list[dict[str, Any]], lang: str | None) -> list[dict[str, Any]]:
-    if lang is None:
-        return captions
-    return records.without(captions, [i for i, caption in enumerate(captions) if caption["lang"] == lang])
-
-
-def _is_plain(key: str, value: Any) -> bool:
-    if key in ("parent", "score"):
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, str) and bool(value)
-
-
-def _lines(job: _Export) -> None:
-    """A caption a line, for people or services that translate; `capivara import --translations` takes them back."""
-    if job.lang is None:
+    if format == "captions.txt" and lang is None:
         raise CapivaraError("captions.txt is of one language", "--lang en")
-    with (
-        artifacts.writing(job.output) as temporary,
-        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
-    ):
-        for record in job.records():
-            for caption in record.captions:
-                if caption["lang"] == job.lang:
-                    file.write(" ".join(caption["text"].split()) + "\n")
-                    job.written += 1
+    form = FORMATS[format]
+    _check_not_read(source, output)
+    if form.owns is None:
+        _check_file(output, overwrite=overwrite)
+    else:
+        _check_folder(output, form.owns.format(prefix=re.escape(prefix)), overwrite=overwrite)
+    job = Export(source, output, lang, shard_size, prefix, overwrite, strict)
+    job.look()
+    form.write(job)
+    job.report(pictures=form.owns is not None)
 
 
-_json: Callable[[Any], str] = partial(json.dumps, ensure_ascii=False)
+def _check_not_read(source: str, output: Path) -> None:
+    for path in records.expand(source) if source != "-" and output.exists() else []:
+        if output.resolve() in (path.resolve(), *path.resolve().parents):
+            raise CapivaraError(f"{output} is read and cannot be written too", "-o another place")
 
-FORMATS: dict[str, Callable[[_Export], None]] = {
-    "webdataset": _webdataset,
-    "imagefolder": _image_folder,
-    "csv": _table,
-    "captions.txt": _lines,
-}
+
+def _check_file(output: Path, *, overwrite: bool) -> None:
+    if str(output) == "-":
+        return
+    if output.is_dir():
+        raise CapivaraError(f"{output} is a folder", f"-o {output}/FILE")
+    if images.is_image_name(output.name) or output.suffix in (".tar", ".jsonl", ".parquet"):
+        raise CapivaraError(f"{output} is not the name of a table or a text", "-o FILE.csv")
+    if output.exists() and not output.is_file():
+        raise CapivaraError(f"{output} is no file", "-o - writes to standard output")
+    if output.exists() and not overwrite:
+        raise CapivaraError(f"{output} is there already", "--overwrite replaces it")
+
+
+def _check_folder(output: Path, own: str, *, overwrite: bool) -> None:
+    """Raise CapivaraError for a folder that holds anything but an export of this form."""
+    if str(output) == "-":
+        raise CapivaraError("a folder cannot be written to standard output", "-o FOLDER")
+    if not output.exists():
+        return
+    if not output.is_dir():
+        raise CapivaraError(f"{output} is no folder", "-o another place")
+    inside = sorted(path.relative_to(output).as_posix() for path in output.rglob("*"))
+    odd = next((name for name in inside if not re.fullmatch(own, name)), None)
+    if odd is not None:
+        raise CapivaraError(f"{output} holds something else: {odd}", "-o another folder")
+    if inside and not overwrite and not (output / shards.PROGRESS).is_file():
+        raise CapivaraError(f"{output} is there already", "--overwrite replaces it")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import stat
 import tarfile
 import warnings
 from collections.abc import Iterator
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 # Pillow refuses more pixels than this by itself, unless another library has lifted its limit.
 MAX_PIXELS = 178_956_970
+
+NO_FILE = "not a file"
+_STARTS = {b"\xff\xd8\xff": ".jpg", b"\x89PNG\r\n": ".png", b"GIF8": ".gif", b"II*\0": ".tif", b"MM\0*": ".tif"}
 
 EXTENSIONS = frozenset(
     [".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"]
@@ -133,15 +137,65 @@ def _reason(error: BaseException) -> str:
 
 
 def content(ref: ImageRef) -> bytes:
-    """The bytes of the file or member. Raises OSError, or ImageRejected when there is no such member."""
-    if ref.member is None:
-        return Path(ref.path).read_bytes()
+    """The bytes of the file or member. Raises ImageRejected when there is no such file or member."""
     try:
-        place = shards.find(ref.path, ref.member)
+        if ref.member is None:
+            with open(ref.path, "rb", opener=_open_file) as file:
+                return file.read()
+        place = _member(ref)
+        with open(ref.path, "rb") as shard:
+            shard.seek(place[0])
+            return shard.read(place[1])
+    except (OSError, ValueError) as error:
+        raise ImageRejected(_reason(error)) from error
+
+
+def check(ref: ImageRef) -> None:
+    """Raise ImageRejected when there is no such file or member. It is not read."""
+    try:
+        status = os.stat(ref.path)
+    except (OSError, ValueError) as error:
+        raise ImageRejected(_reason(error)) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageRejected(NO_FILE)
+    if ref.member is not None:
+        _member(ref)
+
+
+def _open_file(path: str, flags: int) -> int:
+    """Never waits: a pipe would, and a device never ends."""
+    file = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    if stat.S_ISREG(os.fstat(file).st_mode):
+        return file
+    os.close(file)
+    raise ValueError(NO_FILE)
+
+
+def _member(ref: ImageRef) -> tuple[int, int]:
+    try:
+        place = shards.find(ref.path, ref.member or "")
     except tarfile.ReadError as error:
         raise ImageRejected(f"not a tar file: {error}") from error
+    except OSError as error:
+        raise ImageRejected(_reason(error)) from error
     if place is None:
         raise ImageRejected("no such member in the shard")
-    with open(ref.path, "rb") as shard:
-        shard.seek(place[0])
-        return shard.read(place[1])
+    return place
+
+
+def ending(content: bytes) -> str | None:
+    """The ending that an image's content asks for, `.jpg`; None when it is no image that others read."""
+    from PIL import Image
+
+    if found := next((found for start, found in _STARTS.items() if content.startswith(start)), None):
+        return found
+    if content[8:12] == b"WEBP":
+        return ".webp"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(content)) as image:
+                kind = image.format
+    except Exception:  # a broken file makes Pillow's decoders raise nearly anything
+        return None
+    return next((each for each in sorted(EXTENSIONS) if Image.registered_extensions().get(each) == kind), None)

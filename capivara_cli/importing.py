@@ -20,13 +20,14 @@ from capivara_cli.importers import FORMATS, choose
 from capivara_cli.importers.rows import Options, Row, join
 from capivara_cli.importers.summary import Summary
 from capivara_cli.importers.translations import Translations
-from capivara_cli.languages import find
+from capivara_cli.languages import find, table
 from capivara_cli.loading import load_images
 from capivara_cli.outputs import Outcome
-from capivara_cli.records import Record, Seen
+from capivara_cli.records import Record, Seen, is_caption
 from capivara_cli.runtime import Runtime
 
 WINDOW = 1024  # records at once
+_RECORDS = ("id", "image", "file_name", "captions", "rejected")  # keys of a record
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +74,12 @@ def import_data(
     for source in sources:
         if not Path(source).exists() and "{" not in source:
             raise CapivaraError(f"{source}: no such file")
-    outputs.check_not_read(sources, output)
+        if Path(source).exists() and not Path(source).is_file() and not Path(source).is_dir():
+            raise CapivaraError(f"{source} is no file", "a pipe can be read once only: save it first")
+    outputs.check_not_read([*sources, *([translations] if translations else [])], output)
     chosen = choose(list(sources), format, asked)
+    given = {"images": images, "split": split, "column": column, "labels": labels is not None, "encoding": encoding}
+    FORMATS[chosen].refuse(chosen, given)
     if images is not None and not images.is_dir() and chosen not in ("parquet", "huggingface"):  # which put some there
         raise CapivaraError(f"--images {images}: no such folder", "the folder of the images that the annotations name")
     if format is None:
@@ -85,6 +90,9 @@ def import_data(
     if translations is not None and to is not None:
         if not translations.is_file():
             raise CapivaraError(f"{translations}: no such file")
+        if find(to) is None or to == lang:
+            reason = "is the captions' own (--lang)" if to == lang else f"is not known{nearest(to, list(table()))}"
+            raise CapivaraError(f"--to {to}: the language {reason}", "--to hi")
         added = Translations(translations, to, asked)
     settings = {
         "sources": list(sources),
@@ -131,7 +139,8 @@ def _options(
         if not equals or not what or not name:
             raise CapivaraError(f"--column {given}: not WHAT=COLUMN", "--column image=path --column hi=caption_hi")
         columns[what] = name
-    extracted = folder or (output.with_name(f"{output.stem}-images") if output is not None else None)
+    named = output is not None and str(output) != "-"
+    extracted = folder or (output.with_name(f"{output.stem}-images") if output is not None and named else None)
     return Options(folder, split, lang, columns, labels, encoding, extracted)
 
 
@@ -143,9 +152,9 @@ def _rows(sources: Sequence[str], format: str, asked: Options, added: Translatio
         rows = added.to_lines(iter(rows))
     # A file of lines that turns out too short or too long must be known before the first record is written.
     if chosen.scattered or added is not None:
-        rows = join(rows)
-    if added is not None and not added.by_line:
-        rows = added.by_key(rows)
+        rows = join(rows, scattered=chosen.scattered)
+    if added is not None:
+        rows = added.expand(rows) if added.by_line else added.by_key(rows)
     return iter(rows)
 
 
@@ -156,16 +165,23 @@ def _items(rows: Iterable[Row]) -> Iterator[Item]:
         data: dict[str, Any] = {"id": row.id or row.key or row.where, "image": image}
         if row.captions:
             data["captions"] = list(row.captions)
-        rest = {key: value for key, value in row.extra.items() if key not in data and key != "file_name"}
-        yield Item(data | rest, row.where, ImageRef.parse(image, folder), row.problem)
+        # A column of a name that a record has another use for.
+        rest = {f"{key}_" if key in _RECORDS else key: value for key, value in row.extra.items()}
+        problem = row.problem
+        if problem is None and not all(map(is_caption, row.captions)):
+            problem = "a caption without a text or a language"
+        yield Item(data | rest, row.where, ImageRef.parse(image, folder), problem)
 
 
 def _as_on_disk(name: str) -> str:
     """The name in the normal form that the file has: macOS decomposes what others compose."""
-    if name.isascii() or os.path.exists(name.partition(".tar#")[0]):
+    path, tar, member = name.partition(".tar#")
+    path += ".tar" if tar else ""
+    if name.isascii() or os.path.exists(path):
         return name
-    forms = [unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)]
-    return next((form for form in forms if os.path.exists(form.partition(".tar#")[0])), name)
+    forms = [unicodedata.normalize("NFC", path), unicodedata.normalize("NFD", path)]
+    found = next((form for form in forms if os.path.exists(form)), path)
+    return f"{found}#{member}" if tar else found
 
 
 def _unique(items: Iterable[Item]) -> Iterator[Item]:
@@ -208,11 +224,9 @@ class _Check:
             if self.verify:
                 found.size = images.load(ref).size
             if not self.dedupe and not self.verify:
-                images.identity(ref)
+                images.check(ref)
         except ImageRejected as error:
             found.problem = error.message
-        except OSError as error:
-            found.problem = "no such file" if isinstance(error, FileNotFoundError) else str(error.strerror or error)
         return found
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol, Self, TypeVar
 
-from capivara_cli import console, records
+from capivara_cli import console, images, records
 from capivara_cli.errors import CapivaraError
 from capivara_cli.records import Record
 from capivara_cli.runtime import Runtime
@@ -50,7 +50,7 @@ class Outcome:
 
 
 def _json(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+    return records.to_json(value).encode("utf-8", "backslashreplace") + b"\n"
 
 
 class Look(Protocol):
@@ -89,7 +89,7 @@ class Tally:
             return
         data = json.loads(line)
         if named:
-            names.append(f"{data['id']}: {data[REJECTED]}")
+            names.append(f"{data['id']}: {data[REJECTED]}".replace("\n", "\\n"))
         if self.look is not None:
             self.look.part(data) if mark == PART else self.look.record(data, data.get(REJECTED))
 
@@ -155,6 +155,8 @@ def open_output(
     Raises:
         CapivaraError: FILE is there, or was begun with other settings, which are named.
     """
+    if path is not None and (images.is_image_name(path.name) or path.suffix == ".tar"):
+        raise CapivaraError(f"{path} is not the name of a file of records", "-o FILE.jsonl")
     if path is None or str(path) == "-":
         if runtime.world_size > 1:
             raise CapivaraError("several ranks cannot share standard output", "give -o FILE")

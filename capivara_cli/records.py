@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import re
 import sys
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from capivara_cli import console, images, sidecars
 from capivara_cli.errors import CapivaraError
@@ -26,6 +27,7 @@ from capivara_cli.images import ImageRef
 from capivara_cli.shards import Shard
 
 UTF_8 = "iconv -t UTF-8 converts it"
+MOST_SHARDS = 1_000_000  # of a pattern
 METADATA = "metadata.jsonl"  # the records of a folder, as Hugging Face's ImageFolder has them
 
 
@@ -148,8 +150,10 @@ class Seen:
         self._database.close()
 
 
-def count(sources: Sequence[str | Path], langs: Sequence[str] = ()) -> int | None:
-    """How many records there are, all of them checked; None when they come from standard input.
+def count(
+    sources: Sequence[str | Path], langs: Sequence[str] = (), check: Callable[[Record], None] | None = None
+) -> int | None:
+    """How many records there are, all of them checked, by `check` too; None when they come from standard input.
 
     Raises CapivaraError for what is wrong in any of them, when there is none, and when one of `langs` is in none.
     """
@@ -159,14 +163,16 @@ def count(sources: Sequence[str | Path], langs: Sequence[str] = ()) -> int | Non
     there: Counter[str] = Counter()
     for record in stream(sources):
         total += 1
+        if check is not None:
+            check(record)
         there.update(caption["lang"] for caption in record.captions)
-    check_languages(there, langs)
     if not total:
         folders = all(Path(source).is_dir() for source in sources)
         hint = (
             f"images end in {' '.join(sorted(images.EXTENSIONS))}" if folders else "one line is one image: docs/data.md"
         )
         raise CapivaraError(f"{' '.join(map(str, sources))}: no {'images' if folders else 'records'} in it", hint)
+    check_languages(there, langs)
     return total
 
 
@@ -186,6 +192,8 @@ def expand(pattern: str) -> list[Path]:
         return [Path(pattern)]
     first, last = match.groups()
     numbers = range(int(first), int(last) + 1)
+    if not 0 < len(numbers) <= MOST_SHARDS:
+        raise CapivaraError(f"{pattern}: {len(numbers):,} files", "{00000..00331}: the first and the last")
     return [Path(f"{pattern[: match.start()]}{n:0{len(first)}}{pattern[match.end() :]}") for n in numbers]
 
 
@@ -262,28 +270,79 @@ def read_shard(path: Path, lang: str = "en") -> Iterator[Record]:
     Raises:
         CapivaraError: no tar, or a sample whose `.json` is none.
     """
+    for sample in shard_samples(path, lang):
+        if isinstance(sample.data, CapivaraError):
+            raise sample.data
+        yield checked(sample.data, sample.where, Path.cwd())
+
+
+class Sample(NamedTuple):
+    """An image of a shard, and the object of what stands beside it, or what is wrong with that."""
+
+    where: str
+    image: str
+    data: dict[str, Any] | CapivaraError
+
+
+def shard_samples(path: Path, lang: str = "en", encoding: str | None = None) -> Iterator[Sample]:
+    """All images of a shard. What is passed over is said at the end.
+
+    Args:
+        encoding: of `.txt` and `.cls`; None is UTF-8.
+
+    Raises:
+        CapivaraError: no tar.
+    """
     shard = Shard(path)
+    bare: list[str] = []
+    bare_count = 0
     try:
         with path.open("rb") as file:
             for stem, members in shard.samples():
                 image = next((member for member in members.values() if images.is_image_name(member.name)), None)
                 if image is None:
+                    bare_count += 1
+                    bare = bare or [stem]
                     continue
+                where, name = f"{path}#{image.name}", f"{path.as_posix()}#{image.name}"
                 parts = {}
                 for extension in sidecars.EXTENSIONS:
                     if extension in members:
                         file.seek(members[extension].offset)
-                        parts[extension] = file.read(members[extension].size)
-                data = {"id": stem, **sidecars.read(parts, f"{path}#{stem}", lang)}
-                data["image"] = f"{path.as_posix()}#{image.name}"
-                yield checked(data, f"{path}#{image.name}", Path.cwd())
+                        parts[extension] = file.read(min(members[extension].size, sidecars.MOST_BYTES + 1))
+                try:
+                    data = {"id": stem, **sidecars.read(parts, f"{path}#{stem}", lang, encoding), "image": name}
+                    yield Sample(where, name, data)
+                except CapivaraError as error:
+                    yield Sample(where, name, error)
     except (OSError, tarfile.ReadError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"not a tar file: {error}"
         raise CapivaraError(f"{path}: {reason}") from error
     if shard.lost:
         console.warn(f"{path} is {shard.lost}")
-    if shard.refused:
-        console.warn(f"{path}: {len(shard.refused):,} members refused, they lead out of it: {shard.refused[0]}")
+    for reason, names in shard.refused.items():
+        console.warn(f"{path}: {names[0]:,} members refused, {reason}: {names[1]}")
+    if bare:
+        console.warn(f"{path}: {bare_count:,} samples without an image, the first {bare[0]}")
+
+
+def to_json(value: object) -> str:
+    """One line of JSON. What is no number (NaN, infinity) becomes null: JSON has none, and other readers choke."""
+    try:
+        return _encode(value)
+    except ValueError:
+        return _encode(_finite(value))
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def languages(records: Iterable[Record]) -> Counter[str]:

@@ -10,12 +10,14 @@ import hashlib
 import os
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 from capivara_cli import artifacts
+from capivara_cli.errors import CapivaraError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,15 +37,18 @@ class Shard:
     """A tar that is read once from its beginning.
 
     Attributes:
-        lost: what a tar that was cut short has lost, once it was read to its end.
-        refused: names of members that were passed over, as they are absolute or lead out of their folder.
+        lost: what a tar that was cut short or damaged has lost, once it was read to its end.
+        refused: how many members were refused, and the first of them, by the reason.
     """
 
     path: Path
     lost: str | None = None
+    refused: dict[str, tuple[int, str]] = field(default_factory=dict)
+    table: np.ndarray | None = None
 
-    def __post_init__(self) -> None:
-        self.refused: list[str] = []
+    def _refuse(self, reason: str, name: str) -> None:
+        count, first = self.refused.get(reason, (0, name))
+        self.refused[reason] = (count + 1, first)
 
     def members(self) -> Iterator[Member]:
         """The regular files, in order; of a tar cut short the whole ones. Keeps where they are for `find`.
@@ -59,24 +64,25 @@ class Shard:
                 for member in archive:
                     archive.members = []  # type: ignore[attr-defined]  # it would remember them all
                     if not member.isfile():
+                        if not member.isdir():
+                            self._refuse("they are links or devices", member.name)
                         continue
                     if member.offset_data + member.size > total:
                         self.lost = f"cut short: {member.name} is not whole, and what follows is lost"
                         break
                     if not is_inside(member.name):
-                        self.refused.append(member.name)
+                        self._refuse("they lead out of it", member.name)
                         continue
                     hashes += _hash(member.name)
                     places.append((member.offset_data, member.size))
                     yield Member(member.name, *places[-1])
                 else:
-                    if archive.offset + tarfile.BLOCKSIZE > total:  # where the end mark stands: blocks of zeros
-                        self.lost = "without an end mark: it may have been cut short"
+                    self.lost = _what_is_wrong_at(self.path, archive.offset, total)
         except tarfile.ReadError as error:
             if not places:
                 raise
             self.lost = f"cut short after {len(places):,} members: {error}"
-        _keep(self.path, bytes(hashes), np.array(places, np.int64).reshape(-1, 2))
+        self.table = _keep(self.path, bytes(hashes), np.array(places, np.int64).reshape(-1, 2))
 
     def samples(self) -> Iterator[tuple[str, dict[str, Member]]]:
         """Samples: the members' common name, and by what follows its first dot (WebDataset's rule) the members."""
@@ -93,6 +99,17 @@ class Shard:
             own[extension.lower()] = member
         if own:
             yield stem, own
+
+
+def _what_is_wrong_at(path: Path, offset: int, total: int) -> str | None:
+    """What ends a tar there, unless it is the end mark: blocks of zeros."""
+    if offset + tarfile.BLOCKSIZE > total:
+        return "without an end mark: it may have been cut short"
+    with path.open("rb") as file:
+        file.seek(offset)
+        if any(file.read(tarfile.BLOCKSIZE)):
+            return f"damaged at byte {offset:,}: the {total - offset:,} bytes from there on are lost"
+    return None
 
 
 def is_inside(name: str) -> bool:
@@ -130,10 +147,14 @@ def _index(path: str, size: int, time: int) -> tuple[np.ndarray, np.ndarray]:
     import numpy as np
 
     file = _file(path, size, time)
-    if not file.is_file():
-        for _ in Shard(Path(path)).members():
+    if file.is_file():
+        table = np.load(file, mmap_mode="r", allow_pickle=False)
+    else:
+        shard = Shard(Path(path))
+        for _ in shard.members():
             pass
-    table = np.load(file, mmap_mode="r", allow_pickle=False)
+        assert shard.table is not None, "it was read to its end"
+        table = shard.table
     return table["name"], table["place"]
 
 
@@ -141,16 +162,17 @@ def _file(path: str, size: int, time: int) -> Path:
     return artifacts.cache_folder() / "shards" / f"{artifacts.fingerprint(os.path.abspath(path), size, time)}.npy"
 
 
-def _keep(path: Path, hashes: bytes, places: np.ndarray) -> None:
+def _keep(path: Path, hashes: bytes, places: np.ndarray) -> np.ndarray:
+    """The index, which is kept in the cache when that can be written."""
     import numpy as np
 
     status = os.stat(path)
     file = _file(str(path), status.st_size, status.st_mtime_ns)
-    if file.is_file():
-        return
     names = _sortable(hashes)
     order = np.argsort(names, kind="stable")
     table = np.empty(len(names), [("name", "S16"), ("place", np.int64, 2)])
     table["name"], table["place"] = names[order], places[order]
-    with artifacts.writing(file) as temporary, temporary.open("wb") as out:
-        np.save(out, table, allow_pickle=False)
+    if not file.is_file():
+        with suppress(CapivaraError), artifacts.writing(file) as temporary, temporary.open("wb") as out:
+            np.save(out, table, allow_pickle=False)
+    return table

@@ -13,37 +13,54 @@ from typing import Any
 from capivara_cli.errors import CapivaraError
 
 EXTENSIONS = ("json", "txt", "cls")
+MOST_BYTES = 64 << 20  # of one of them
 _CAPTIONS = re.compile(r"(generated-)?captions-([A-Za-z]{2,3}(?:-[A-Za-z0-9]+)*)")
 
 
-def read(parts: dict[str, bytes], where: str, lang: str = "en") -> dict[str, Any]:
+def read(parts: dict[str, bytes], where: str, lang: str = "en", encoding: str | None = None) -> dict[str, Any]:
     """The keys of a record, without `image`.
 
     Args:
         parts: extension -> content.
         where: of the sample, for messages.
         lang: language of captions that do not say theirs.
+        encoding: of `.txt` and `.cls`; None is UTF-8.
 
     Raises:
-        CapivaraError: a `.json` that is none, or is none of an object.
+        CapivaraError: a `.json` that is none, or is none of an object; text in another encoding.
     """
     data: dict[str, Any] = {}
+    large = next((name for name, content in parts.items() if len(content) > MOST_BYTES), None)
+    if large is not None:
+        raise CapivaraError(f"{where}.{large}: more than {MOST_BYTES >> 20} MB")
     if "json" in parts:
         try:
             found = json.loads(parts["json"])
         except (ValueError, RecursionError) as error:
             raise CapivaraError(f"{where}.json: not JSON: {error}") from error
-        data = from_json(found, lang) if isinstance(found, dict) else {}
+        if not isinstance(found, dict):
+            raise CapivaraError(f"{where}.json: a {type(found).__name__}, not an object")
+        data = from_json(found, lang)
     if "txt" in parts and not data.get("captions"):
-        text = parts["txt"].decode("utf-8-sig", "replace").strip()
+        text = _text(parts, "txt", where, encoding)
         data["captions"] = [{"text": text, "lang": lang}] if text else []
     if "cls" in parts and "label" not in data:
-        data["label"] = parts["cls"].decode("utf-8", "replace").strip()
+        data["label"] = _text(parts, "cls", where, encoding)
     return data
+
+
+def _text(parts: dict[str, bytes], extension: str, where: str, encoding: str | None) -> str:
+    try:
+        return parts[extension].decode(encoding or "utf-8-sig").strip()
+    except UnicodeError as error:
+        raise CapivaraError(f"{where}.{extension}: not {encoding or 'UTF-8'}", "--encoding latin-1") from error
 
 
 def from_json(found: dict[str, Any], lang: str) -> dict[str, Any]:
     """The keys of a record from those of any of the forms; what is not known is kept as it came."""
+    captions = found.get("captions")
+    if isinstance(captions, list) and all(isinstance(each, dict) for each in captions):
+        return dict(found)  # our own
     if any(_CAPTIONS.fullmatch(key) for key in found):
         return _capivara(found)
     caption = found.get("caption")

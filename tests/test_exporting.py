@@ -113,14 +113,14 @@ def test_any_record_survives_a_table(captions: list[dict[str, Any]], extra: dict
 READS_SHARDS = """
 import json, sys
 import open_clip, webdataset
-from open_clip_train.data import get_wds_dataset
+from open_clip_train.data import get_dataset_size, get_wds_dataset
 
 pattern = "shards/train-{00000..00001}.tar"
 read = list(webdataset.WebDataset(pattern, shardshuffle=False).decode("pil"))
 assert read[2]["webp"].size == (9, 8)
 
 class Arguments:
-    val_data, val_num_samples = pattern, 102
+    val_data, val_num_samples = pattern, None  # sizes.json says it
     dataset_resampled = distributed = False
     batch_size, workers, world_size, seed = 17, 1, 1, 0
 
@@ -132,6 +132,7 @@ print(json.dumps({
     "text": read[1]["txt"],
     "labels": [sample.get("cls") for sample in read[:4]],
     "images": sum(len(images) for images, _ in batches),
+    "size": get_dataset_size(pattern)[0],
     "shape": list(batches[0][0].shape),
 }))
 """
@@ -159,12 +160,14 @@ def answer(script: str) -> dict[str, Any]:
 
 def test_webdataset_and_open_clips_loader_read_the_shards(source: str) -> None:
     export("webdataset", source, Path("shards"), lang="en", shard_size=60, prefix="train-")
-    assert sorted(path.name for path in Path("shards").iterdir()) == ["train-00000.tar", "train-00001.tar"]
+    names = ["sizes.json", "train-00000.tar", "train-00001.tar"]
+    assert sorted(path.name for path in Path("shards").iterdir()) == names
     assert answer(READS_SHARDS) == {
         "ids": [record["id"] for record in lines(source)],
         "text": 'a "dog",\n\ton; a beach',
         "labels": [None, 7, None, 0],
         "images": 102,  # open_clip leaves the one without a caption out
+        "size": 103,
         "shape": [17, 3, 32, 32],
     }
 
@@ -244,11 +247,125 @@ def test_images_that_cannot_be_read_are_named(source: str, capsys: pytest.Captur
     assert not Path("folder").exists()
 
 
+def write(name: str, found: list[dict[str, Any]]) -> str:
+    Path(name).write_text("".join(json.dumps(record) + "\n" for record in found))
+    return name
+
+
 def test_standard_input(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with Path(source).open() as file:
         monkeypatch.setattr(sys, "stdin", file)
         export("captions.txt", "-", Path("en.txt"), lang="en")
     assert len(Path("en.txt").read_text().splitlines()) == 103
+
+
+def test_standard_output(source: str, tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "capivara_cli", "export", "csv", source, "--lang", "hi", "-o", "-"]
+    result = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stderr
+    export("csv", source, Path("hi.csv"), lang="hi")
+    assert result.stdout == Path("hi.csv").read_text()
+    assert "2 captions" in result.stderr
+    assert not Path("-").exists()
+
+
+@pytest.mark.parametrize("form", ["webdataset", "imagefolder"])
+def test_overwriting_takes_nothing_away_before_the_new_one_is_sure(form: str, source: str) -> None:
+    out = Path("out")
+    export(form, source, out, shard_size=20)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    gone = write("gone.jsonl", [{"id": "1", "image": "gone.png"}])
+    with pytest.raises(CapivaraError, match=r"nothing was left: 1 images left out\n  1: no such file"):
+        export(form, gone, out, overwrite=True)
+    with pytest.raises(CapivaraError, match="nowhere.jsonl: no such file"):
+        export(form, "nowhere.jsonl", out, overwrite=True)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    few = write("few.jsonl", lines(source)[:30])
+    export(form, few, out, shard_size=20, overwrite=True)
+    import_data(["out"], Path("back.jsonl"))
+    assert len(lines("back.jsonl")) == 30
+
+
+@pytest.mark.parametrize("form", ["webdataset", "imagefolder"])
+def test_what_is_read_is_not_written(form: str, source: str) -> None:
+    export(form, source, Path("out"), shard_size=60)
+    import_data(["out"], Path("back.jsonl"))
+    before = sorted(Path("out").rglob("*"))
+    with pytest.raises(CapivaraError, match=r"back\.jsonl:1: its image is in out, which is written"):
+        export(form, "back.jsonl", Path("out"), overwrite=True)
+    inside = "out/{00000..00001}.tar" if form == "webdataset" else "out"
+    with pytest.raises(CapivaraError, match="out is read and cannot be written too"):
+        export(form, inside, Path("out"), overwrite=True)
+    assert sorted(Path("out").rglob("*")) == before
+
+
+def test_shards_are_not_gone_on_with_when_the_records_have_changed(source: str) -> None:
+    records = [*lines(source)[:30], {"id": "gone", "image": "gone.png"}]
+    write("some.jsonl", records)
+    with pytest.raises(CapivaraError, match="no such file"):
+        export("webdataset", "some.jsonl", Path("out"), shard_size=10, strict=True)
+    assert sorted(path.name for path in Path("out").glob("*.tar")) == ["00000.tar", "00001.tar", "00002.tar"]
+    write("some.jsonl", records[1:30])
+    with pytest.raises(CapivaraError, match="out was begun with other records"):
+        export("webdataset", "some.jsonl", Path("out"), shard_size=10)
+    write("some.jsonl", [*records[:30], records[0] | {"id": "new"}])
+    export("webdataset", "some.jsonl", Path("out"), shard_size=10)
+    assert json.loads(Path("out/sizes.json").read_text()) == {
+        f"{n:05d}.tar": size for n, size in enumerate([10, 10, 10, 1])
+    }
+
+
+@pytest.mark.parametrize("form", ["webdataset", "imagefolder"])
+@pytest.mark.parametrize("name", ["pic.json", "pic", "pic.__key__", "pic.txt"])
+def test_an_image_is_known_by_its_content_and_not_by_its_name(form: str, name: str, source: str) -> None:
+    Image.new("RGB", (5, 4)).save("odd.ppm")
+    Path("odd.ppm").rename(name)
+    Path("secret.png").write_text("no image: root:x:0:0")
+    found = [{"id": "1", "image": name}, {"id": "2", "image": "secret.png"}]
+    export(form, write("odd.jsonl", found), Path("out"))
+    import_data(["out"], Path("back.jsonl"), verify=True)
+    [record] = lines("back.jsonl")
+    assert (record["id"], record["image"][-4:]) == ("1", ".ppm")
+
+
+@pytest.mark.parametrize("form", ["webdataset", "imagefolder", "csv"])
+def test_odd_records_come_back_too(form: str, source: str) -> None:
+    found: list[dict[str, Any]] = [
+        {
+            "id": "1",
+            "image": "images/1.png",
+            "captions-hi": None,
+            "captions": [{"text": "a", "lang": "en", "score": 0.5}],
+        },
+        {"id": "2", "image": "images/1.png", "captions-pt": ["x"], "captions": [{"text": "b", "lang": "pt"}]},
+        {"id": "3", "image": "images/1.png", "text": "mine", "captions": [{"text": "a", "lang": "en"}]},
+        {"id": "4", "image": "images/1.png", "caption": "mine", "nothing": None},
+        {
+            "id": "5",
+            "image": "images/1.png",
+            "captions": [
+                {"text": "", "lang": "en"},
+                {"text": "b", "lang": "en"},
+                {"text": "line\n" * 300, "lang": "hi", "parent": 1},
+            ],
+        },
+    ]
+    export(form, write("odd.jsonl", found), Path("out.csv" if form == "csv" else "out"))
+    import_data(["out.csv" if form == "csv" else "out"], Path("back.jsonl"))
+    assert without_image(lines("back.jsonl")) == without_image(found)
+
+
+def test_what_is_no_number_is_null(source: str) -> None:
+    found = [
+        {
+            "id": "1",
+            "image": "images/1.png",
+            "captions": [{"text": "a", "lang": "en", "source": "x", "score": float("nan")}],
+        }
+    ]
+    export("csv", write("nan.jsonl", found), Path("nan.csv"))
+    import_data(["nan.csv"], Path("back.jsonl"))
+    assert lines("back.jsonl")[0]["captions"] == [{"text": "a", "lang": "en", "source": "x", "score": None}]
 
 
 SETUP = """
@@ -257,7 +374,8 @@ from capivara_cli.exporting import export
 
 def run(output):
     shards = folder / f"{output.stem}-shards"
-    export("webdataset", sys.argv[2], shards, shard_size=9)
+    if (shards / "export.json").exists() or not (shards / "sizes.json").exists():
+        export("webdataset", sys.argv[2], shards, shard_size=9)
     # The bytes of all shards, for the comparison.
     temporary = folder / f"{output.stem}.part"
     temporary.write_bytes(b"".join(path.read_bytes() for path in sorted(shards.iterdir())))
@@ -267,7 +385,7 @@ def run(output):
 
 def test_after_any_number_of_kills_the_shards_are_those_of_an_undisturbed_run(source: str, tmp_path: Path) -> None:
     kills.survive(SETUP, tmp_path / "out", tmp_path / source, kills=15)
-    assert len(list((tmp_path / "out" / "whole-shards").iterdir())) == 12
+    assert len(list((tmp_path / "out" / "whole-shards").iterdir())) == 13
 
 
 @pytest.mark.parametrize(
@@ -278,8 +396,15 @@ def test_after_any_number_of_kills_the_shards_are_those_of_an_undisturbed_run(so
             "the format webdatset is not known, did you mean webdataset",
             "imagefolder",
         ),
-        (["csv", "in.jsonl", "-o", "images"], "images is there already", "--overwrite"),
-        (["imagefolder", "in.jsonl", "-o", "images", "--overwrite"], "images holds something else", "another folder"),
+        (["csv", "in.jsonl", "-o", "full.csv"], "full.csv is there already", "--overwrite"),
+        (["csv", "in.jsonl", "-o", "images", "--overwrite"], "images is a folder", "-o images/FILE"),
+        (["csv", "in.jsonl", "-o", ".", "--overwrite"], ". is read and cannot be written", ""),
+        (["csv", "in.jsonl", "-o", "new.png"], "new.png is not the name of a table", "-o FILE.csv"),
+        (["imagefolder", "in.jsonl", "-o", "images", "--overwrite"], "images holds something else: 1.png", "another"),
+        (["webdataset", "in.jsonl", "-o", "backup", "--overwrite"], "backup holds something else: home.tar", "another"),
+        (["webdataset", "in.jsonl", "-o", "full.csv"], "full.csv is no folder", ""),
+        (["webdataset", "in.jsonl", "-o", "-"], "a folder cannot be written to standard output", "-o FOLDER"),
+        (["captions.txt", "none.jsonl", "-o", "x.txt", "--lang", "en"], "none.jsonl: no records", ""),
         (["csv", "in.jsonl", "-o", "in.jsonl", "--overwrite"], "in.jsonl is read", "-o"),
         (["captions.txt", "in.jsonl", "-o", "x.txt"], "captions.txt is of one language", "--lang en"),
         (["captions.txt", "in.jsonl", "-o", "x.txt", "--lang", "xh"], "no caption in xh", ""),
@@ -291,6 +416,10 @@ def test_after_any_number_of_kills_the_shards_are_those_of_an_undisturbed_run(so
 def test_what_is_wrong_is_said_in_one_line(
     arguments: list[str], message: str, hint: str, source: str, refused: Refused
 ) -> None:
+    Path("full.csv").write_text("mine")
+    Path("none.jsonl").touch()
+    Path("backup").mkdir()
+    Path("backup/home.tar").write_text("mine")
     said = refused("export", *arguments)
     assert message in said
     assert hint in said

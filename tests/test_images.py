@@ -171,7 +171,7 @@ def test_a_missing_file_is_rejected(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_rejected(tmp_path: Path) -> None:
-    assert refused(tmp_path) == "Is a directory"
+    assert refused(tmp_path) == "not a file"
 
 
 def test_members_of_a_shard_are_loaded(tmp_path: Path) -> None:

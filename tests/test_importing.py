@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from capivara_cli.errors import CapivaraError
+from capivara_cli.exporting import export
 from capivara_cli.importing import import_data
 from tests import kills
 from tests.conftest import Process, Refused, peak_memory
@@ -538,10 +540,43 @@ def test_translations_of_scattered_captions_follow_the_files_order(folder: Path)
     found = imported(source, translations=Path("pt.csv"), to="pt")
     assert [(each["text"], each.get("parent")) for each in found[0]["captions"]] == [
         ("a", None),
-        ("legenda a", 0),
         ("c", None),
-        ("legenda c", 2),
+        ("legenda a", 0),
+        ("legenda c", 1),
     ]
+
+
+def test_translations_of_captions_that_have_parents_of_their_own(folder: Path) -> None:
+    own = [
+        {"text": "first", "lang": "en"},
+        {"text": "again", "lang": "en", "parent": 0},
+        {"text": "x", "lang": "en", "parent": 1},
+    ]
+    Path("in.jsonl").write_text(json.dumps({"id": "1", "image": "images/1.png", "captions": own}))
+    Path("pt.txt").write_text("pt first\npt again\npt x\n")
+    export("csv", "in.jsonl", Path("in.csv"))
+    for source in ("in.jsonl", "in.csv"):
+        [record] = imported(source, translations=Path("pt.txt"), to="pt")
+        assert record["captions"][:3] == own
+        made = [(each["text"], each["parent"]) for each in record["captions"][3:]]
+        assert made == [("pt first", 0), ("pt again", 1), ("pt x", 2)]
+
+
+def test_translations_do_not_make_one_of_two_records(folder: Path) -> None:
+    captions = [{"text": "a", "lang": "en"}]
+    found = [{"id": "1", "image": f"images/{i}.png", "captions": captions} for i in (1, 2)]
+    Path("in.jsonl").write_text("".join(json.dumps(record) + "\n" for record in found))
+    Path("pt.txt").write_text("um\ndois\n")
+    [record] = imported("in.jsonl", translations=Path("pt.txt"), to="pt")
+    assert texts(record, "pt") == ["um"]
+    assert list(rejected().values()) == ["in.jsonl:2: its id is that of in.jsonl:1 too"]
+
+
+def test_a_table_of_translations_without_a_value(folder: Path) -> None:
+    source = table("t.csv", ["filepath", "title"], ["images/1.png", "x"], ["images/2.png", "y"])
+    Path("pt.tsv").write_text("x\tX\ny\n")
+    with pytest.raises(CapivaraError, match=r"pt\.tsv:2: 1 fields: no translation"):
+        imported(source, translations=Path("pt.tsv"), to="pt")
 
 
 @pytest.mark.parametrize("kind", ["tsv", "csv", "xlsx", "flickr"])
@@ -670,6 +705,23 @@ def test_the_format_is_found_and_a_pipe_gets_the_records(capivara: Capivara, fol
         (["t.csv", "--to", "pt"], "--translations FILE and --to LANG", ""),
         (["t.csv", "--encoding", "utf-9"], "--encoding utf-9 is not known", "latin-1"),
         (["t.csv", "-o", "t.csv", "--overwrite"], "t.csv is read", "-o"),
+        (["t.csv", "-o", "t.png"], "t.png is not the name of a file of records", "-o FILE.jsonl"),
+        (["o.jsonl.rejected.jsonl", "-o", "o.jsonl"], "o.jsonl.rejected.jsonl is read", "-o"),
+        (["t.csv", "--translations", "pt.txt", "--to", "pt", "-o", "pt.txt", "--overwrite"], "pt.txt is read", "-o"),
+        (
+            ["t.csv", "--translations", "pt.txt", "--to", "klingon"],
+            "--to klingon: the language is not known",
+            "--to hi",
+        ),
+        (["t.csv", "--translations", "pt.txt", "--to", "en"], "--to en: the language is the captions' own", "--to hi"),
+        (["t.csv", "--split", "train"], "--split: csv has no use for it", "--images, --column, --encoding"),
+        (["t.csv", "--column", "titel=title"], "--column titel=title: titel is no language", "label"),
+        (["csv", "t.csv", "--column", "image=9"], "t.csv has no column 9: there are 2", "1 is the first"),
+        (["csv", "t.csv", "--column", "image=0"], "t.csv has no column 0", "1 is the first"),
+        (["t.csv", "--encoding", "rot13"], "--encoding rot13 is not known", "latin-1"),
+        (["t.csv", "--encoding", "utf-16"], "t.csv: not utf-16", "--encoding"),
+        (["s{0..99999999999}.tar"], "100,000,000,000 files", "the first and the last"),
+        (["s{5..2}.tar"], "0 files", ""),
         (["empty.csv"], "empty.csv looks like no format", ""),
         (["t.csv", "images"], "several formats: csv, folder", "one at a time"),
     ],
@@ -680,9 +732,169 @@ def test_what_is_wrong_is_said_in_one_line(
     table("t.csv", ["filepath", "title"], ["images/1.png", "one"])
     Path("text.csv").write_text("just some words\nand more\n")
     Path("empty.csv").touch()
+    Path("pt.txt").write_text("um")
+    Path("o.jsonl.rejected.jsonl").write_text('{"image": "images/1.png"}')
     said = refused("import", *arguments)
     assert message in said
     assert hint in said
+
+
+# --- what others' files may hold
+
+
+def test_an_open_quote_that_another_one_closes_swallows_nothing(folder: Path) -> None:
+    rows = [
+        "filepath,title",
+        "images/1.png,one",
+        'images/2.png,"open',
+        "images/3.png,three",
+        'images/4.png,close" here',
+    ]
+    Path("t.csv").write_text("\n".join(rows) + "\n")
+    with pytest.raises(CapivaraError, match=r"t\.csv:3: a quote is opened and not closed"):
+        imported("t.csv")
+
+
+def test_structs_of_parquet_are_captions(folder: Path) -> None:
+    import pyarrow as arrow
+    import pyarrow.parquet
+
+    own = [{"text": "a", "lang": "en", "score": 0.5}, {"text": "क", "lang": "hi", "parent": 0}]
+    found = {"file_name": ["images/1.png"], "text": ["a"], "captions": [own]}
+    arrow.parquet.write_table(arrow.table(found), "own.parquet")
+    assert imported("own.parquet")[0]["captions"] == own
+    raw = {"file_name": ["images/1.png"], "sentences": [[{"raw": "one"}, {"raw": "two"}]]}
+    arrow.parquet.write_table(arrow.table(raw), "raw.parquet")
+    assert texts(imported("raw.parquet")[0]) == ["one", "two"]
+
+
+def test_times_and_bytes_of_parquet(folder: Path) -> None:
+    import datetime
+    import decimal
+
+    import pyarrow as arrow
+    import pyarrow.parquet
+
+    found = {
+        "file_name": ["images/1.png"],
+        "caption": ["one"],
+        "when": [datetime.datetime(2020, 1, 2, 3)],
+        "price": [decimal.Decimal("1.50")],
+        "raw": [b"\x00"],
+    }
+    arrow.parquet.write_table(arrow.table(found), "t.parquet")
+    [record] = imported("t.parquet")
+    assert (record["when"], record["price"]) == ("2020-01-02T03:00:00", "1.50")
+
+
+def test_splits_of_parquet_are_whole_names(folder: Path) -> None:
+    import pyarrow as arrow
+    import pyarrow.parquet
+
+    for number, name in enumerate(("data/test-0.parquet", "data/latest-0.parquet", "other/test/0.parquet")):
+        (folder / "hub" / name).parent.mkdir(parents=True, exist_ok=True)
+        found = {"image": [f"{folder}/images/{number}.png"], "id": [name], "text": ["x"]}
+        arrow.parquet.write_table(arrow.table(found), folder / "hub" / name)
+    assert {record["id"] for record in imported("hub", split="test")} == {"data/test-0.parquet", "other/test/0.parquet"}
+
+
+@pytest.mark.parametrize("more", ["1", "[" * 2000, '{"record": {"captions": [1]}}', '{"caption": {"text": 5}}', "x"])
+def test_columns_of_our_names_in_tables_of_others(more: str, folder: Path) -> None:
+    source = table("t.csv", ["filepath", "title", "more", "captions"], ["images/1.png", "one", more, "other"])
+    [record] = imported(source)
+    assert texts(record) == ["one"]
+    assert record["more"] == more
+    assert record["captions_"] == "other"
+
+
+@pytest.mark.parametrize("name", ["x\0.png", "fifo.png", "images", "/dev/zero", "s.tar#nope.png"])
+@pytest.mark.parametrize("flags", [{}, {"dedupe": True}, {"verify": True}])
+def test_names_of_what_is_no_image_file(name: str, flags: dict[str, bool], folder: Path) -> None:
+    os.mkfifo("fifo.png")
+    with tarfile.open("s.tar", "w") as archive:
+        archive.add("images/1.png")
+    found = [{"id": "odd", "image": name}, {"id": "good", "image": "images/1.png"}]
+    Path("in.jsonl").write_text("".join(json.dumps(record) + "\n" for record in found))
+    assert [record["id"] for record in imported("in.jsonl", workers=0, **flags)] == ["good"]
+    assert list(rejected()) in (["odd"], ["in.jsonl:1"])
+
+
+def test_one_bad_sample_or_line_does_not_cost_the_others(folder: Path) -> None:
+    with tarfile.open("s.tar", "w") as archive:
+        for number, beside in enumerate([b'{"caption": "good"}', b"{", b"[1]", b'{"captions": ["a", "b"]}']):
+            archive.add(f"images/{number}.png", f"{number}.png")
+            info = tarfile.TarInfo(f"{number}.json")
+            info.size = len(beside)
+            archive.addfile(info, io.BytesIO(beside))
+    assert [texts(record) for record in imported("s.tar")] == [["good"]]
+    assert len(rejected()) == 3
+    Path("in.jsonl").write_bytes(
+        b'{"image": "images/1.png"}\n{\n[]\n{"id": "x"}\n{"image": "\xff.png"}\n{"image": "images/2.png"}\n'
+    )
+    assert [record["image"] for record in imported("in.jsonl")] == ["images/1.png", "images/2.png"]
+    assert [reason.split(":")[0] for reason in rejected().values()] == [
+        "not JSON",
+        "a list, not an object",
+        "no `image` (keys there are",
+        "not UTF-8",
+    ]
+
+
+def test_texts_beside_an_image_in_another_encoding(folder: Path) -> None:
+    picture(folder / "in" / "1.png")
+    (folder / "in" / "1.txt").write_bytes("café".encode("latin-1"))
+    picture(folder / "in" / "2.png")
+    assert len(imported("in")) == 1
+    assert list(rejected().values()) == ["in/1.png.txt: not UTF-8"]
+    assert texts(imported("in", encoding="latin-1")[0]) == ["café"]
+
+
+def test_two_images_of_one_id(folder: Path) -> None:
+    images = [{"id": 1, "file_name": f"{n}.png"} for n in (1, 2)]
+    notes = [{"image_id": 1, "caption": "one"}]
+    Path("c.json").write_text(json.dumps({"images": images, "annotations": notes}))
+    with pytest.raises(CapivaraError, match=r"has another image of this name: images/2\.png"):
+        imported("c.json", images=Path("images"))
+
+
+def test_languages_that_steer_the_terminal(folder: Path, capsys: Says) -> None:
+    record = {"image": "images/1.png", "captions": [{"text": "a", "lang": "[/x]"}, {"text": "b", "lang": "[b]"}]}
+    Path("in.jsonl").write_text(json.dumps(record))
+    assert len(imported("in.jsonl")) == 1
+    said = capsys.readouterr().err
+    assert "[/x]" in said
+    assert "[b]" in said
+
+
+def test_captions_of_crossmodal_that_are_none(folder: Path) -> None:
+    found = {"image/key": "1", "en": {"caption": None}, "hi": {"caption": "abc"}, "pt": {"caption": ["um"]}}
+    Path("captions.jsonl").write_text(json.dumps(found))
+    picture(folder / "images" / "1.jpg")
+    [record] = imported("captions.jsonl")
+    assert record["captions"] == [{"text": "um", "lang": "pt"}]
+
+
+def test_a_cache_that_cannot_be_written_costs_only_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAPIVARA_CACHE", "/proc/no-cache")
+    with tarfile.open("s.tar", "w") as archive:
+        archive.add("images/1.png", "1.png")
+    [record] = imported("s.tar", verify=True)
+    assert record["image"] == "s.tar#1.png"
+
+
+def test_records_that_were_edited_are_not_mixed(folder: Path) -> None:
+    def rows(text: str) -> list[list[str]]:
+        return [[f"images/{n % 10}.png#{n}", f"{text} {n}"] for n in range(3000)]
+
+    records = [
+        {"id": str(n), "image": "images/1.png", "captions": [{"text": "old", "lang": "en"}]} for n in range(3000)
+    ]
+    Path("in.jsonl").write_text("".join(json.dumps(each) + "\n" for each in [*records, {"image": "gone.png"}]))
+    with pytest.raises(CapivaraError, match="no such file"):
+        import_data(["in.jsonl"], Path("out.jsonl"), strict=True)
+    Path("in.jsonl").write_text("".join(json.dumps(each) + "\n" for each in records).replace("old", "new"))
+    with pytest.raises(CapivaraError, match=r"number 1 was 0, in\.jsonl:1, and has changed since"):
+        import_data(["in.jsonl"], Path("out.jsonl"), strict=True)
 
 
 SETUP = """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,35 +21,72 @@ class Format:
 
     Attributes:
         what: it is, for the person.
+        takes: options that it has a use for.
         scattered: whether an image's captions may stand apart, and have to be put together.
     """
 
     read: Callable[[Path, Options], Iterator[Row]]
     what: str
+    takes: str = ""
     scattered: bool = False
+
+    def refuse(self, name: str, given: Mapping[str, object]) -> None:
+        """Raise CapivaraError for an option that was given, and that it has no use for."""
+        for option, value in given.items():
+            if value and option not in self.takes.split():
+                takes = self.takes.replace(" ", ", --")
+                raise CapivaraError(
+                    f"--{option}: {name} has no use for it", f"it takes --{takes}" if takes else "leave it out"
+                )
 
 
 FORMATS: dict[str, Format] = {
-    "folder": Format(folders.folder, "images in folders, classes too; .json .txt .cls beside them, or metadata.jsonl"),
-    "webdataset": Format(folders.shards, "tar shards: images with .json .txt .cls; the published CAPIVARA shards"),
+    "folder": Format(
+        folders.folder,
+        "images in folders, classes too; .json .txt .cls beside them, or metadata.jsonl",
+        "labels encoding",
+    ),
+    "webdataset": Format(
+        folders.shards, "tar shards: images with .json .txt .cls; the published CAPIVARA shards", "encoding"
+    ),
     "csv": Format(
-        tables.delimited, "a table with a header, its columns by their names (open_clip's filepath, title)", True
+        tables.delimited,
+        "a table with a header, its columns by their names (open_clip's filepath, title)",
+        "images column encoding",
+        True,
     ),
-    "tsv": Format(tables.delimited, "the same", True),
-    "parquet": Format(tables.parquet, "Parquet files, images inside or beside (pip install 'capivara[parquet]')", True),
+    "tsv": Format(tables.delimited, "the same", "images column encoding", True),
+    "parquet": Format(
+        tables.parquet,
+        "Parquet files, images inside or beside (pip install 'capivara[parquet]')",
+        "images column split",
+        True,
+    ),
     "huggingface": Format(
-        tables.hugging_face, "a folder of datasets' save_to_disk (pip install 'capivara[datasets]')", True
+        tables.hugging_face,
+        "a folder of datasets' save_to_disk (pip install 'capivara[datasets]')",
+        "images column split",
+        True,
     ),
-    "coco": Format(json_files.coco, "COCO's captions_….json", True),
-    "karpathy": Format(json_files.karpathy, "Karpathy's dataset_….json of Flickr8k, Flickr30k, COCO: --split"),
-    "pracegover": Format(json_files.pracegover, "PraCegoVer's JSON: --split, --lang pt"),
+    "coco": Format(json_files.coco, "COCO's captions_….json", "images", True),
+    "karpathy": Format(
+        json_files.karpathy, "Karpathy's dataset_….json of Flickr8k, Flickr30k, COCO: --split", "images split"
+    ),
+    "pracegover": Format(json_files.pracegover, "PraCegoVer's JSON: --split, --lang pt", "images split"),
     "cc3m": Format(
-        folders.cc3m, "Conceptual Captions' TSV with --images of img2dataset, or img2dataset's output", True
+        folders.cc3m,
+        "Conceptual Captions' TSV with --images of img2dataset, or img2dataset's output",
+        "images encoding",
+        True,
     ),
-    "xm3600": Format(json_files.xm3600, "Crossmodal-3600: captions.jsonl, images/"),
-    "xtd": Format(lines.xtd, "XTD-10 and XTD-200: test_image_names.txt and captions line by line", True),
-    "flickr30k-200": Format(lines.flickr30k_200, "Flickr30k-200: filenames.txt and hin_Deva.txt …", True),
-    "jsonl": Format(folders.jsonl, "records of our own: to verify, or to add translations"),
+    "xm3600": Format(json_files.xm3600, "Crossmodal-3600: captions.jsonl, images/", "images encoding"),
+    "xtd": Format(
+        lines.xtd, "XTD-10 and XTD-200: test_image_names.txt and captions line by line", "images encoding", True
+    ),
+    "flickr30k-200": Format(
+        lines.flickr30k_200, "Flickr30k-200: filenames.txt and hin_Deva.txt …", "images encoding", True
+    ),
+    "jsonl": Format(folders.jsonl, "records of our own: to verify, or to add translations", "encoding"),
 }
 
 
@@ -82,7 +119,7 @@ def _guess_folder(path: Path) -> str | None:
     if "captions.jsonl" in names and '"image/key"' in next(texts.lines(path / "captions.jsonl"), ""):
         return "xm3600"
     for ending, format_ in ((".tar", "webdataset"), (".parquet", "parquet")):
-        if any(name.endswith(ending) for name in names):
+        if any(name.endswith(ending) for name in names) or next(path.glob(f"*/*{ending}"), None) is not None:
             return format_
     return "folder"
 

@@ -16,6 +16,8 @@ from capivara_cli.errors import CapivaraError
 from capivara_cli.importers import texts
 from capivara_cli.importers.rows import Options, Row
 
+_PARTS = {"train", "val", "valid", "validation", "dev", "test", "images", "annotations"}  # folders that are no classes
+
 
 def folder(path: Path, options: Options) -> Iterator[Row]:
     """Images below a folder, with `.json`, `.txt` or `.cls` beside them, or Hugging Face's `metadata.jsonl`.
@@ -37,7 +39,7 @@ def folder(path: Path, options: Options) -> Iterator[Row]:
             if beside.is_file():
                 parts[extension] = beside.read_bytes()
         try:
-            data = sidecars.read(parts, where, options.lang)
+            data = sidecars.read(parts, where, options.lang, options.encoding)
         except CapivaraError as error:
             yield Row(where, where, where, problem=error.message)
             continue
@@ -47,9 +49,11 @@ def folder(path: Path, options: Options) -> Iterator[Row]:
 
 
 def _are_classes(path: Path) -> bool:
-    """Whether there are images in folders one deep, and none elsewhere. Links to folders are not followed."""
+    """Whether there are images in several folders one deep, and none elsewhere. Links to folders are not followed."""
     inside = [entry for entry in sorted(path.iterdir()) if not entry.is_symlink()]
     deep = [entry for entry in inside if entry.is_dir()]
+    if len(deep) < 2 or {entry.name.lower() for entry in deep} <= _PARTS:
+        return False
     if any(images.is_image_name(entry.name) for entry in inside if entry.is_file()) or not deep:
         return False
     return all(not any(child.is_dir() for child in entry.iterdir()) for entry in deep)
@@ -57,26 +61,20 @@ def _are_classes(path: Path) -> bool:
 
 def _metadata(path: Path, options: Options) -> Iterator[Row]:
     """Hugging Face's ImageFolder: `file_name`, and captions in our form or as a text of a usual name."""
-    for number, line in enumerate(texts.lines(path), start=1):
-        if not line.strip():
+    for where, found, problem in texts.objects(path, options.encoding):
+        name = found.get("file_name")
+        if problem is not None or not isinstance(name, str):
+            yield Row(where, "", id=where, problem=problem or "no JSON object with file_name")
             continue
-        where = f"{path}:{number}"
-        try:
-            found = json.loads(line)
-            name = found["file_name"]
-            place = str(path.parent / name)
-        except (ValueError, RecursionError, KeyError, TypeError) as error:
-            yield Row(where, "", id=where, problem=f"no JSON object with file_name: {error}")
-            continue
-        data = {key: value for key, value in found.items() if key != "file_name" and value is not None}
-        if "captions" not in data:
-            for key in ("text", "caption"):
-                if isinstance(data.get(key), str):
-                    data = sidecars.from_json({**data, "caption": data.pop(key)}, options.lang)
-                    break
-        elif isinstance(data["captions"], list) and isinstance(data.get("text"), str):
+        ours = isinstance(found.get("captions"), list)
+        data = {key: value for key, value in found.items() if key != "file_name" and (ours or value is not None)}
+        for key in ("text", "caption") if not ours else ():
+            if isinstance(data.get(key), str):
+                data = sidecars.from_json({**data, "caption": data.pop(key)}, options.lang)
+                break
+        if ours and data.get("text") in [each.get("text") for each in data["captions"] if isinstance(each, dict)]:
             data.pop("text")  # of the captions, for readers that take one: see exporters
-        yield _row(where, str(name), place, data)
+        yield _row(where, name, str(path.parent / name), data)
 
 
 def shards(path: Path, options: Options) -> Iterator[Row]:
@@ -85,12 +83,27 @@ def shards(path: Path, options: Options) -> Iterator[Row]:
     if not paths:
         raise CapivaraError(f"{path}: no .tar in it")
     for shard in paths:
-        yield from map(_from_record, records.read_shard(shard, options.lang))
+        for where, image, data in records.shard_samples(shard, options.lang, options.encoding):
+            if isinstance(data, CapivaraError):
+                yield Row(where, where, image, id=where, problem=data.message)
+            else:
+                yield _checked(data, where, Path.cwd())
 
 
-def jsonl(path: Path, options: Options) -> Iterator[Row]:  # noqa: ARG001
+def jsonl(path: Path, options: Options) -> Iterator[Row]:
     """Our own records."""
-    return map(_from_record, records.read(path))
+    if path.suffix != ".jsonl" or path.is_dir() or not path.exists():
+        yield from map(_from_record, records.read(path))
+        return
+    for where, found, problem in texts.objects(path, options.encoding):
+        yield Row(where, where, id=where, problem=problem) if problem else _checked(found, where, path.parent)
+
+
+def _checked(data: dict[str, Any], where: str, folder: Path) -> Row:
+    try:
+        return _from_record(records.checked(data, where, folder))
+    except CapivaraError as error:
+        return Row(where, where, id=where, problem=error.message.removeprefix(f"{where}: "))
 
 
 def _from_record(record: records.Record) -> Row:
@@ -118,13 +131,13 @@ def cc3m(path: Path, options: Options) -> Iterator[Row]:
                 yield Row(where, "", id=where, problem="not a caption, a tab and an address")
                 continue
             caption, url = (field.strip() for field in fields)
-            found = there.execute("SELECT image, data FROM there WHERE url = ?", (url,)).fetchone()
+            found = there.execute("SELECT image, data FROM there WHERE url = ?", (json.dumps(url),)).fetchone()
             if found is None:
                 yield Row(where, "", id=where, problem=f"not downloaded: {url}")
                 continue
             captions = ({"text": caption, "lang": options.lang},) if caption else ()
             data = {key: value for key, value in json.loads(found[1]).items() if key != "captions"}
-            yield _row(where, url, found[0], data | {"captions": list(captions)})
+            yield _row(where, url, json.loads(found[0]), data | {"captions": list(captions)})
 
 
 def _downloaded(there: sqlite3.Connection, options: Options) -> None:
@@ -134,7 +147,8 @@ def _downloaded(there: sqlite3.Connection, options: Options) -> None:
         if isinstance(row.extra.get("url"), str) and row.problem is None:
             data = row.extra | ({"id": row.id} if row.id else {})
             there.execute(
-                "INSERT OR IGNORE INTO there VALUES (?, ?, ?)", (row.extra["url"], row.image, json.dumps(data))
+                "INSERT OR IGNORE INTO there VALUES (?, ?, ?)",
+                (json.dumps(row.extra["url"]), json.dumps(row.image), json.dumps(data)),
             )
 
 

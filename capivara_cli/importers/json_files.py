@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,27 +101,26 @@ def xm3600(path: Path, options: Options) -> Iterator[Row]:
     if path.is_dir():
         path = path / "captions.jsonl"
     folder = options.images or path.parent / "images"
-    for number, line in enumerate(texts.lines(path, options.encoding), start=1):
-        if not line.strip():
+    for where, found, problem in texts.objects(path, options.encoding):
+        if problem is not None:
+            yield Row(where, "", id=where, problem=problem)
             continue
-        where = f"{path}:{number}"
-        try:
-            found = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            yield Row(where, "", id=where, problem=f"not JSON: {error}")
-            continue
-        key = found.get("image/key") if isinstance(found, dict) else None
+        key = found.get("image/key")
         if not isinstance(key, str):
             raise other_format(path, "xm3600")
         captions = [
             {"text": text, "lang": lang}
             for lang, value in found.items()
             if isinstance(value, dict)
-            for text in value.get("caption", [])
+            for text in _list(value.get("caption"))
             if isinstance(text, str) and text.strip()
         ]
         locale = {"locale": found["image/locale"]} if isinstance(found.get("image/locale"), str) else {}
         yield Row(where, key, inside(folder, f"{key}.jpg"), tuple(captions), extra=locale)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _captions(found: list[Any], lang: str) -> tuple[dict[str, Any], ...]:

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import date, time
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,11 @@ def inside(folder: Path, name: str) -> str:
     return name if place == "." or name.startswith("/") else f"{place}/{name}"
 
 
-def join(rows: Iterable[Row]) -> Iterator[Row]:
+def join(rows: Iterable[Row], *, scattered: bool = True) -> Iterator[Row]:
     """One row for each key, in the order in which the keys came first, with the captions of all its rows.
 
     Rows of one image need not stand together: they wait in a temporary database, which is on disk as soon as it is
-    large, so memory does not grow. A row with a problem stays by itself.
+    large, so memory does not grow. A row with a problem stays by itself; all do when they are not `scattered`.
     """
     with closing(sqlite3.connect("")) as spool:
         spool.execute("PRAGMA journal_mode=OFF")
@@ -80,7 +81,7 @@ def join(rows: Iterable[Row]) -> Iterator[Row]:
         )
         last, number = None, 0
         for turn, row in enumerate(rows):
-            if row.problem is not None:
+            if row.problem is not None or not scattered:
                 number, last = spool.execute("INSERT INTO image (key) VALUES (NULL)").lastrowid or 0, None
             elif row.key != last:
                 found = spool.execute("SELECT number FROM image WHERE key = ?", (_text(row.key),)).fetchone()
@@ -107,7 +108,14 @@ def _text(key: str) -> str:
     return key.encode("utf-8", "backslashreplace").decode()  # a database takes no halves of surrogates
 
 
-_encode = json.JSONEncoder(separators=(",", ":")).encode
+def _plain(value: object) -> object:
+    """What JSON has no form for, of tables' columns: times as ISO 8601, exact numbers as text, bytes left out."""
+    if isinstance(value, date | time):
+        return value.isoformat()
+    return None if isinstance(value, bytes) else str(value)
+
+
+_encode = json.JSONEncoder(separators=(",", ":"), default=_plain).encode
 
 
 def _dump(row: Row) -> str:
@@ -129,6 +137,9 @@ def _joined(own: list[Row]) -> Row:
     first = next((row for row in own if row.image is not None), own[0])
     ids = [row.id for row in own if row.id is not None]
     problem = own[0].problem
+    other = next((row for row in own if row.image not in (None, first.image)), None)
     if problem is None and first.image is None:
         problem = "a caption of an image that the file does not have"
+    if problem is None and other is not None:
+        problem = f"{other.where} has another image of this name: {other.image}"
     return Row(first.where, first.key, first.image, tuple(captions), ids[0] if ids else None, extra, problem)

@@ -8,6 +8,8 @@ from typing import Any
 
 from capivara_cli import console
 
+MOST_LABELS = 10_000  # that are counted
+
 
 class Sizes:
     """The smallest, the largest and the middle of many images' shorter sides."""
@@ -54,7 +56,7 @@ class Summary:
         for lang, count in own.items():
             self.most[lang] = max(self.most[lang], count)
         label = data.get("label")
-        if isinstance(label, str) and len(self.labels) <= 10_000:
+        if isinstance(label, str) and (label in self.labels or len(self.labels) < MOST_LABELS):
             self.labels[label] += 1
 
     def part(self, data: dict[str, Any]) -> None:
@@ -64,6 +66,7 @@ class Summary:
         """A table by language, and what else is worth knowing."""
         from rich import box
         from rich.table import Table
+        from rich.text import Text
 
         if not self.images:
             return
@@ -76,7 +79,7 @@ class Summary:
             for lang, count in self.captions.most_common():
                 mean = count / self.with_lang[lang]
                 each = f"{mean:.1f}, at most {self.most[lang]:,}" if self.most[lang] > mean else f"{mean:.0f}"
-                table.add_row(console.clean(lang), f"{count:,}", f"{self.with_lang[lang]:,}", each)
+                table.add_row(Text(console.clean(lang)), f"{count:,}", f"{self.with_lang[lang]:,}", each)
             console.show(table)
         if self.bare:
             console.say(f"{self.bare:,} images without a caption" + ("" if self.captions else ": capivara caption"))

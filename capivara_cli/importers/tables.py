@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from capivara_cli import artifacts
-from capivara_cli.errors import CapivaraError
+from capivara_cli import artifacts, images
+from capivara_cli.errors import CapivaraError, nearest
 from capivara_cli.importers import texts
 from capivara_cli.importers.rows import Options, Row, inside
+from capivara_cli.records import is_caption
 
 # What others call it, the commonest first: open_clip, Hugging Face, Flickr8k and 30k, img2dataset, Kaggle.
 NAMES = {
@@ -51,6 +52,8 @@ def delimited(path: Path, options: Options) -> Iterator[Row]:
         width = width or len(values)
         if len(values) != width:
             yield Row(where, "", id=where, problem=f"{len(values)} fields where there should be {width}")
+        elif numbered and (odd := [each for each in columns.values() if not 0 < int(each) <= width]):
+            raise CapivaraError(f"{path} has no column {odd[0]}: there are {width}", "1 is the first")
         elif not all(map(texts.is_clean, values)):
             yield Row(where, "", id=where, problem="not in the file's encoding: --encoding latin-1, or iconv")
         else:
@@ -71,7 +74,10 @@ def parquet(path: Path, options: Options) -> Iterator[Row]:
 
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     if options.split is not None and path.is_dir():
-        files = [file for file in files if options.split in file.relative_to(path).as_posix()]
+        part = re.compile(
+            rf"(.*/)?{re.escape(options.split)}([-_./].*)?"
+        )  # train/0.parquet, train-00000-of-00002.parquet
+        files = [file for file in files if part.fullmatch(file.relative_to(path).as_posix())]
     if not files:
         raise CapivaraError(f"{path}: no Parquet files in it", "--split, or a folder above")
     for file in files:
@@ -81,7 +87,7 @@ def parquet(path: Path, options: Options) -> Iterator[Row]:
             folder = options.images or file.parent
             classes = _classes(table.schema_arrow.metadata)
             number = 0
-            for batch in table.iter_batches(batch_size=256):
+            for batch in table.iter_batches(batch_size=32):
                 for values in batch.to_pylist():
                     number += 1
                     named = {key: _class_name(value, classes.get(key)) for key, value in values.items()}
@@ -114,8 +120,9 @@ def hugging_face(path: Path, options: Options) -> Iterator[Row]:
 
     try:
         found = datasets.load_from_disk(str(path))
-    except (FileNotFoundError, ValueError, OSError) as error:
-        raise CapivaraError(f"{path} is no data set that save_to_disk wrote: {error}") from error
+    except Exception as error:  # of a folder that only looks like one
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CapivaraError(f"{path} is no data set that save_to_disk wrote: {reason}") from error
     if isinstance(found, datasets.DatasetDict):
         if options.split is None and len(found) > 1:
             raise CapivaraError(f"{path} has several splits", f"--split: {', '.join(found)}")
@@ -143,6 +150,11 @@ def find_columns(header: Sequence[str], options: Options, path: Path) -> dict[st
     """
     columns: dict[str, str] = {}
     for what, column in options.columns.items():
+        if what not in NAMES and not _is_language(what):
+            raise CapivaraError(
+                f"--column {what}={column}: {what} is no language{nearest(what, list(NAMES))}",
+                f"{', '.join(NAMES)}, or a language",
+            )
         if header and column not in header:
             raise CapivaraError(f"{path} has no column {column}", f"columns there are: {', '.join(header)}")
         columns[what] = column
@@ -171,40 +183,37 @@ def _is_language(code: str) -> bool:
 
 def _row(where: str, values: dict[str, Any], columns: dict[str, str], folder: Path, options: Options) -> Row:
     given = values[columns["image"]]
-    try:
-        more = json.loads(values.get(MORE) or "{}")
-        own = {
-            key: json.loads(values[key]) if key in ("parent", "score") else values[key]
-            for key in OWN
-            if values.get(key)
-        }
-    except (ValueError, TypeError):
-        more, own = {}, {}
+    more, own = _more(values), _own(values)
     key = values.get(columns.get("id", ""))
     if isinstance(given, dict):
-        name, problem = _extract(given, where, options)
+        name, problem = _extract(given, where, folder, options)
     elif not isinstance(given, str) or not given.strip():
         name, problem = "", "no image"
     elif re.match(r"https?://", given):
         name, problem = given, "an address and no file: img2dataset downloads it, and --images says where to"
     else:
         name, problem = (match[1] if (match := _NUMBERED.fullmatch(given.strip())) else given.strip()), None
-    used = {*columns.values(), MORE, *(OWN if own or MORE in values else ())}
+    ours = more is not None
+    used = {*columns.values(), *((MORE, *OWN) if ours else own)}
     extra = {name: value for name, value in values.items() if name not in used and value not in (None, "")}
     label = values.get(columns.get("label", ""))
     if label not in (None, ""):
         extra["label"] = label
     lang = str(values.get(columns.get("lang", "")) or options.lang)
-    captions = _captions(values, columns, lang, own)
-    if captions and isinstance(more.get("caption"), dict):
-        captions[0] |= more["caption"]
-    record = more.get("record")
+    structs = _structs(values)
+    if structs is not None:
+        captions = structs
+        extra.pop("captions", None)
+    else:
+        keep_empty = ours and bool(values.get(columns.get("lang", "")))  # an empty caption of our own has a language
+        captions = _captions(values, columns, lang, own, keep_empty=keep_empty)
+    odd, record = ((more or {}).get(what) for what in ("caption", "record"))
+    if captions and isinstance(odd, dict):
+        captions[0] |= odd
     id_ = str(key) if key not in (None, "") else None
     return Row(
         where,
-        (id_ or name)
-        if isinstance(given, dict) or MORE in values
-        else name,  # what we wrote ourselves is apart by its id
+        (id_ or name) if isinstance(given, dict) or ours else name,  # what we wrote ourselves is apart by its id
         inside(folder, name) if not isinstance(given, dict) else name,
         tuple(captions),
         id_,
@@ -214,7 +223,46 @@ def _row(where: str, values: dict[str, Any], columns: dict[str, str], folder: Pa
     )
 
 
-def _captions(values: dict[str, Any], columns: dict[str, str], lang: str, own: dict[str, Any]) -> list[dict[str, Any]]:
+def _more(values: dict[str, Any]) -> dict[str, Any] | None:
+    """What our own tables have in a column of JSON; None in those of others."""
+    if MORE not in values or not set(OWN) <= values.keys():
+        return None
+    try:
+        found = json.loads(values[MORE] or "{}")
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return found if isinstance(found, dict) and found.keys() <= {"caption", "record"} else None
+
+
+def _own(values: dict[str, Any]) -> dict[str, Any]:
+    """Keys of a caption, as our own tables have them; what is not what it should be is left out."""
+    own: dict[str, Any] = {}
+    for key in OWN:
+        given = values.get(key)
+        if given in (None, ""):
+            continue
+        if key in ("parent", "score"):
+            try:
+                given = json.loads(given) if isinstance(given, str) else given
+            except (ValueError, RecursionError):
+                continue
+            if not isinstance(given, int if key == "parent" else int | float) or isinstance(given, bool):
+                continue
+        own[key] = given
+    return own
+
+
+def _structs(values: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """Captions of a column in our own form: a list of structs, where what a caption lacks is null."""
+    given = values.get("captions")
+    if not isinstance(given, list) or not given or not all(map(is_caption, given)):
+        return None
+    return [{key: value for key, value in each.items() if value is not None} for each in given]
+
+
+def _captions(
+    values: dict[str, Any], columns: dict[str, str], lang: str, own: dict[str, Any], *, keep_empty: bool
+) -> list[dict[str, Any]]:
     """The captions of a row; those in a column of another language are translations of the one beside them."""
     captions: list[dict[str, Any]] = []
     first: list[int] = []
@@ -223,8 +271,9 @@ def _captions(values: dict[str, Any], columns: dict[str, str], lang: str, own: d
             continue
         value = values[columns[what]]
         place = []
-        for number, text in enumerate(value if isinstance(value, list) else [value]):
-            if isinstance(text, str) and text.strip():
+        for number, each in enumerate(value if isinstance(value, list) else [value]):
+            text = _text_of(each)
+            if text is not None and (text.strip() or keep_empty):
                 parent = {"parent": first[number]} if number < len(first) and "parent" not in own else {}
                 place.append(len(captions))
                 captions.append({"text": text, "lang": lang if what == "caption" else what, **parent})
@@ -235,38 +284,30 @@ def _captions(values: dict[str, Any], columns: dict[str, str], lang: str, own: d
     return captions
 
 
-def _extract(given: dict[str, Any], where: str, options: Options) -> tuple[str, str | None]:
+def _text_of(value: Any) -> str | None:
+    """A text, or that of a struct: `{"raw": …}` as Karpathy's sentences have it."""
+    if isinstance(value, dict):
+        value = next((value[key] for key in NAMES["caption"] if isinstance(value.get(key), str)), None)
+    return value if isinstance(value, str) else None
+
+
+def _extract(given: dict[str, Any], where: str, folder: Path, options: Options) -> tuple[str, str | None]:
     """Write an image that is inside a table, and give its file's name; named by what it holds, so never twice."""
     import hashlib
 
     content, path = given.get("bytes"), given.get("path")
     if not isinstance(content, bytes):
-        return (path, None) if isinstance(path, str) else ("", "no image")
+        return (inside(folder, path), None) if isinstance(path, str) else ("", "no image")
     if options.extracted is None:
         raise CapivaraError(
             f"{where}: the images are inside the table", "-o FILE puts them beside it, --images DIR there"
         )
+    ending = images.ending(content)
+    if ending is None:
+        return "", "not an image that can be read"
     digest = hashlib.blake2b(content, digest_size=12).hexdigest()
-    ending = Path(path).suffix.lower() if isinstance(path, str) else ""
-    file = (
-        options.extracted / digest[:2] / f"{digest}{ending if re.fullmatch(r'[.][a-z0-9]+', ending) else kind(content)}"
-    )
+    file = options.extracted / digest[:2] / f"{digest}{ending}"
     if not file.is_file() or file.stat().st_size != len(content):
         with artifacts.writing(file) as temporary:
             temporary.write_bytes(content)
     return str(file), None
-
-
-def kind(content: bytes) -> str:
-    """The ending that the content's first bytes ask for."""
-    starts = {
-        b"\xff\xd8": ".jpg",
-        b"\x89PNG": ".png",
-        b"GIF8": ".gif",
-        b"BM": ".bmp",
-        b"II*\0": ".tif",
-        b"MM\0*": ".tif",
-    }
-    if content[8:12] == b"WEBP":
-        return ".webp"
-    return next((ending for start, ending in starts.items() if content.startswith(start)), ".img")

@@ -6,6 +6,7 @@ import itertools
 import sqlite3
 import unicodedata
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from capivara_cli.importers.rows import Options, Row
 KEYS = ("image", "id", "key", "image_id", "file_name", "filename", "filepath", "source", "text", "caption", "title")
 TEXTS = ("translation", "translated", "target")
 SHEETS = (".xlsx",)
+_LINE = "\0line"  # key of a caption, while it waits
 TABLES = (".csv", ".tsv", *SHEETS)
 
 
@@ -39,7 +41,7 @@ class Translations:
         self.unused = 0
 
     def to_lines(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """Rows in the order in which they are read; each caption takes a line.
+        """Rows in the order in which they are read; each caption takes a line, which waits for `expand`.
 
         Raises CapivaraError when there are more captions than lines, or fewer.
         """
@@ -53,10 +55,20 @@ class Translations:
                 rest = sum(len(list(filter(self._wants, later.captions))) for later in rows)
                 total = taken - len(own) + len(values)
                 raise self._unequal(taken + rest, total)
-            yield self._with(row, list(zip(own, values, strict=True)))
+            marked = list(row.captions)
+            for i, text in zip(own, values, strict=True):
+                marked[i] = {**marked[i], _LINE: text}
+            yield replace(row, captions=tuple(marked))
         left = sum(1 for _ in found)
         if left:
             raise self._unequal(taken, taken + left)
+
+    def expand(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Rows of one image each, with what `to_lines` has put aside: behind all captions, so places stay right."""
+        for row in rows:
+            pairs = [(i, caption[_LINE]) for i, caption in enumerate(row.captions) if _LINE in caption]
+            captions = tuple({key: caption[key] for key in caption if key != _LINE} for caption in row.captions)
+            yield self._with(replace(row, captions=captions), pairs)
 
     def by_key(self, rows: Iterable[Row]) -> Iterator[Row]:
         """Rows of one image each; captions find their translations by key."""
@@ -126,6 +138,8 @@ class Translations:
         there = sqlite3.connect("")
         columns = "place INTEGER, key TEXT, turn INTEGER, text TEXT, PRIMARY KEY (key, turn)"
         there.execute(f"CREATE TABLE there ({columns}) WITHOUT ROWID")
+        there.execute("CREATE TEMP TABLE turns (key TEXT PRIMARY KEY, turn INTEGER) WITHOUT ROWID")
+        count = "INSERT INTO turns VALUES (?, 0) ON CONFLICT (key) DO UPDATE SET turn = turn + 1"
         rows = self._rows()
         key, value = 0, -1
         for number, (line, row) in enumerate(rows):
@@ -134,10 +148,11 @@ class Translations:
             if number == 0 and self._is_head(row):
                 key, value = self._columns(row)
                 continue
-            if len(row) <= max(key, value):
+            if len(row) <= max(key, value, 1):
                 raise CapivaraError(f"{self.path}:{line}: {len(row)} fields: no translation", "KEY, tab, TRANSLATION")
             name = _key(row[key])
-            turn = there.execute("SELECT count(*) FROM there WHERE key = ?", (name,)).fetchone()[0]
+            there.execute(count, (name,))
+            ((turn,),) = there.execute("SELECT turn FROM turns WHERE key = ?", (name,))
             there.execute("INSERT INTO there VALUES (?, ?, ?, ?)", (number, name, turn, row[value]))
         return there
 
@@ -180,15 +195,18 @@ def _sheet(path: Path) -> Iterator[tuple[int, list[str]]]:
         import openpyxl
     except ImportError as error:
         raise CapivaraError(f"{path} needs openpyxl, which is not installed", "pip install 'capivara[xlsx]'") from error
-    import zipfile
-
     try:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, openpyxl.utils.exceptions.InvalidFileException) as error:
+        rows = enumerate(book.worksheets[0].iter_rows(values_only=True), start=1)
+    except Exception as error:  # a broken file makes zipfile and the XML parser raise nearly anything
         raise CapivaraError(f"{path} cannot be read as .xlsx: {error}") from error
-    try:
-        for number, row in enumerate(book.worksheets[0].iter_rows(values_only=True), start=1):
+    with closing(book):
+        while True:
+            try:
+                number, row = next(rows)
+            except StopIteration:
+                return
+            except Exception as error:
+                raise CapivaraError(f"{path} cannot be read as .xlsx: {error}") from error
             if any(value is not None for value in row):
                 yield number, ["" if value is None else str(value) for value in row]
-    finally:
-        book.close()

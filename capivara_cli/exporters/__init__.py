@@ -1,0 +1,1 @@
+"""The forms that records are exported in."""
