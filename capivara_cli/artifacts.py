@@ -46,6 +46,8 @@ def writing(path: Path) -> Iterator[Path]:
 
 
 def _swap_in(temporary: Path, path: Path) -> None:
+    if path.is_dir() != temporary.is_dir() and path.exists():
+        raise CapivaraError(f"{path} is a {'folder' if path.is_dir() else 'file'}", "another name")
     if not path.is_dir():
         os.replace(temporary, path)
         return
@@ -132,7 +134,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file, whole or not at all."""
     with writing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def make_folder(folder: Path) -> None:

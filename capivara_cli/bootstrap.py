@@ -38,7 +38,7 @@ def compare_hits(
 
     Args:
         model, baseline: (N,) whether, or with ties how likely, each image was answered rightly.
-        groups: (N,) class of each image, which are resampled by themselves; None makes no difference between them.
+        groups: (N,) class of each image; the mean is over those that a resample has. None makes no difference.
         seed: of the resamples.
 
     Returns:
@@ -46,8 +46,16 @@ def compare_hits(
     """
     rng = np.random.default_rng(seed)
     gain = model - baseline
-    parts = [gain] if groups is None else [gain[groups == group] for group in np.unique(groups)]
-    return _interval(np.mean([_resampled_means(part, rng) for part in parts], axis=0))
+    if groups is None:
+        return _interval(_resampled_means(gain, rng))
+    count = int(groups.max()) + 1
+    means = []
+    for _ in range(RESAMPLES):
+        drawn = rng.integers(len(gain), size=len(gain))
+        images = np.bincount(groups[drawn], minlength=count)
+        sums = np.bincount(groups[drawn], gain[drawn], minlength=count)
+        means.append((sums[images > 0] / images[images > 0]).mean())
+    return _interval(np.array(means))
 
 
 def _resampled_means(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -22,17 +22,73 @@ def is_one(source: str | Path) -> bool:
     return Path(source).suffix.lower() in (".json", *YAML)
 
 
-def read(path: Path) -> Any:
-    """What the file holds. Raises CapivaraError when it cannot be read or has no names or templates."""
+def content(path: Path) -> Any:
+    """What a file of JSON, YAML, or a name a line (`.txt`) holds; of YAML all is text: `no` is a language, 0 a label.
+
+    Raises CapivaraError when it cannot be read, when a key comes twice, or when YAML refers to itself: a few lines of
+    it could stand for gigabytes.
+    """
     import yaml
 
     try:
-        content = path.read_text(encoding="utf-8-sig")
-        value = yaml.safe_load(content) if path.suffix.lower() in YAML else json.loads(content)
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix.lower() in YAML:
+            return load_yaml(text)
+        if path.suffix.lower() == ".txt":
+            return [line.strip() for line in text.splitlines() if line.strip()]
+        return json.loads(text, object_pairs_hook=_once)
     except OSError as error:
         raise CapivaraError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise CapivaraError(f"{path} is neither JSON nor YAML: {' '.join(str(error).split())}") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {twice} comes twice")
+    return found
+
+
+def load_yaml(text: str) -> Any:
+    """YAML whose scalars are all texts, but for null. Raises yaml.YAMLError."""
+    import yaml
+
+    class Texts(yaml.SafeLoader):
+        """Without aliases, and without keys that come twice."""
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise yaml.YAMLError(f"an alias (*) in line {self.peek_event().start_mark.line + 1}")
+            return super().compose_node(parent, index)
+
+    def mapping(loader: Texts, node: yaml.MappingNode) -> dict[str, Any]:
+        return _once(
+            [
+                (str(loader.construct_object(key)), loader.construct_object(value, deep=True))
+                for key, value in node.value
+            ]
+        )
+
+    null = "tag:yaml.org,2002:null"
+    Texts.yaml_implicit_resolvers = {
+        first: [resolver for resolver in resolvers if resolver[0] == null]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    Texts.add_constructor("tag:yaml.org,2002:map", mapping)
+    return yaml.load(text, Loader=Texts)  # noqa: S506  # a SafeLoader
+
+
+def is_ours(value: Any) -> bool:
+    """Whether it is of our own form: names by language, and whatever else is known of the set."""
+    return isinstance(value, dict) and isinstance(value.get("names"), dict)
+
+
+def read(path: Path) -> Any:
+    """What the file holds. Raises CapivaraError when it cannot be read or has no names or templates."""
+    value = content(path)
     if _has_objects(value):
         raise CapivaraError(f"{path} has lists of objects: no class file", "records are JSONL: docs/data.md")
     if not isinstance(value, dict | list) or not any(texts(value)):

@@ -16,14 +16,17 @@ and of templates `["a photo of a {c}."]`, `{"cifar10": [...]}`, `{"HI": [...]}`,
 from __future__ import annotations
 
 import importlib.resources
-import json
 import re
+import reprlib
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from capivara_cli import console
+from capivara_cli.class_files import content, is_ours, load_yaml
 from capivara_cli.errors import CapivaraError, nearest
 from capivara_cli.languages import find
 
@@ -53,6 +56,7 @@ class ClassSet:
         prompts: language -> label -> whole sentences, for sets that have them by class.
         metric: key of METRICS; None when the set does not say.
         source: where the names come from.
+        file: that holds them.
     """
 
     name: str
@@ -62,6 +66,7 @@ class ClassSet:
     prompts: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
     metric: str | None = None
     source: str = ""
+    file: str = ""
 
     def names_in(self, lang: str) -> Names:
         """The names in a language. Raises CapivaraError, naming the languages there are, when it has none."""
@@ -70,7 +75,7 @@ class ClassSet:
             there = ", ".join(sorted(self.names)) or "none"
             raise CapivaraError(
                 f"{self.name} has no names in {lang}: there are {there}",
-                f"capivara translate FILE --to {lang} makes them, --classes FILE takes them",
+                f"capivara translate {self.file or 'FILE'} --to {lang} -o FILE.yaml makes them, --classes FILE.yaml",
             )
         return found
 
@@ -78,6 +83,14 @@ class ClassSet:
         """The templates in a language; `{c}` alone where there are none."""
         found: tuple[str, ...] | None = _by_language(self.templates, lang)
         return found or ("{c}",)
+
+    def has_prompts(self, lang: str) -> bool:
+        """Whether there are prompts by class in a language."""
+        return bool(_by_language(self.prompts, lang))
+
+    def is_asked(self, lang: str) -> bool:
+        """Whether there are templates or prompts in a language."""
+        return self.has_prompts(lang) or _by_language(self.templates, lang) is not None
 
     def ask(self, lang: str, label: str) -> list[str]:
         """The prompts of a class: each name in each template."""
@@ -102,13 +115,11 @@ def _by_language(found: Mapping[str, Any], lang: str) -> Any:
 
 def shipped() -> dict[str, dict[str, Any]]:
     """The sets that come with capivara, and those that are only known: name -> title, classes, metric, source."""
-    import yaml
-
     folder = importlib.resources.files("capivara_cli.configs")
     found: dict[str, dict[str, Any]] = {}
     for path in sorted((folder / "classes").iterdir(), key=lambda path: path.name):
         if path.name.endswith(".yaml"):
-            value = yaml.safe_load(path.read_text(encoding="utf-8"))
+            value = load_yaml(path.read_text(encoding="utf-8"))
             langs = sorted(value["names"])
             entry = {
                 "classes": len(value["labels"]),
@@ -124,34 +135,70 @@ def shipped() -> dict[str, dict[str, Any]]:
     return found
 
 
-def load(given: str | None, langs: Sequence[str], data: str = "") -> ClassSet | None:
+def load(given: str | None, langs: Sequence[str], data: Sequence[str] = ()) -> ClassSet | None:
     """The set of `--classes`: a file, `FILE#key`, or a name; None looks for one that is called as the data.
 
     Raises CapivaraError for a file in no known form, or a name that is not known or not shipped.
     """
-    name = _simple(given if given is not None else data)
-    known = {_simple(key): key for key in shipped()}
     file, _, key = (given or "").partition("#")
     if given is not None and (Path(file).is_file() or Path(file).suffix):
         return _read(Path(file), key or None, langs)
-    if name not in known:
-        if given is None:
-            return None
-        raise CapivaraError(
-            f"no class set {given}, and no such file{nearest(given, list(known.values()))}",
-            "capivara classify-eval --list shows them; --classes FILE",
-        )
-    entry = shipped()[known[name]]
+    if given is None:
+        name = next((found for source in data for each in _called(source) if (found := known_name(each))), None)
+    else:
+        name = known_name(given)
+        if name is None:
+            raise CapivaraError(
+                f"no class set {given}, and no such file{nearest(given, list(shipped()))}",
+                "capivara classify-eval --list shows them; --classes FILE",
+            )
+    if name is None:
+        return None
+    entry = shipped()[name]
     if not entry["langs"]:
         if given is None:
             return None
         raise CapivaraError(
-            f"{known[name]} is known, but its names do not come with capivara", f"--classes FILE: {entry['source']}"
+            f"{name} is known, but its names do not come with capivara", f"--classes FILE: {entry['source']}"
         )
-    folder = importlib.resources.files("capivara_cli.configs") / "classes"
-    import yaml
+    path = importlib.resources.files("capivara_cli.configs") / "classes" / f"{name}.yaml"
+    return replace(_ours(load_yaml(path.read_text(encoding="utf-8")), name), file=str(path))
 
-    return _ours(yaml.safe_load((folder / f"{known[name]}.yaml").read_text(encoding="utf-8")), known[name])
+
+def known_name(text: str) -> str | None:
+    """The set that is called so, in any spelling, and as CLIP_benchmark calls it; None when none is."""
+    known = {_simple(key): key for key in shipped()} | {_simple(key): name for key, name in _ALIASES.items()}
+    return known.get(_simple(text.removeprefix("wds/").removeprefix("vtab/")))
+
+
+# What CLIP_benchmark calls them, where that is not what ELEVATER does.
+_ALIASES = {
+    "pcam": "patchcamelyon",
+    "renderedsst2": "rendered-sst2",
+    "sst2": "rendered-sst2",
+    "kitti_closest_vehicle_distance": "kitti-distance",
+    "flowers": "oxford-flowers-102",
+    "pets": "oxford-iiit-pets",
+    "cars": "stanford-cars",
+    "imagenet1k": "imagenet-1k",
+    "caltech101": "caltech-101",
+    "resisc45": "resisc-45",
+    "fgvc_aircraft": "fgvc-aircraft",
+}
+_PARTS = {"train", "val", "valid", "validation", "dev", "test", "images", "data", "wds"}
+
+
+def _called(source: str) -> Iterator[str]:
+    """What data are called: their file or folder, or where that is a part of them, the folder above."""
+    path = Path(source).absolute() if source != "-" else Path("stdin")
+    name = path.resolve().stem if path.exists() else path.stem
+    yield name
+    above = path.resolve().parent if path.exists() else path.parent
+    while name.lower() in _PARTS or re.fullmatch(r"[\d{}.]+", name):
+        name, above = above.name, above.parent
+        yield name
+        if not name:
+            return
 
 
 def _simple(name: str) -> str:
@@ -159,50 +206,40 @@ def _simple(name: str) -> str:
 
 
 def _read(path: Path, key: str | None, langs: Sequence[str]) -> ClassSet:
-    value = _content(path)
+    value = content(path)
     name = key or path.name.removesuffix(".json").removesuffix(".yaml")
-    if isinstance(value, dict) and "names" in value and isinstance(value["names"], dict):
-        return _ours(value, name)
+    if is_ours(value):
+        return replace(_ours(value, name), file=str(path))
     if isinstance(value, dict) and value and all(map(_is_babel, value.values())):
         return _babel(value, name)
     value = _chosen(value, key, path)
     names = _names(value, path, langs)
     labels = tuple(dict.fromkeys(label for own in names.values() for label in own))
-    return ClassSet(name, labels, names, source=str(path))
-
-
-def _content(path: Path) -> Any:
-    """What the file holds. Raises CapivaraError when it cannot be read."""
-    import yaml
-
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix.lower() in (".yaml", ".yml"):
-            return yaml.safe_load(text)
-        if path.suffix.lower() == ".txt":
-            return [line.strip() for line in text.splitlines() if line.strip()]
-        return json.loads(text)
-    except OSError as error:
-        raise CapivaraError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise CapivaraError(f"{path} is neither JSON nor YAML: {' '.join(str(error).split())}") from error
+    return ClassSet(name, labels, names, source=str(path), file=str(path))
 
 
 def _ours(value: dict[str, Any], name: str) -> ClassSet:
     try:
-        labels = tuple(map(str, value.get("labels") or next(iter(value["names"].values()))))
+        given = value.get("labels") or list(next(iter(value["names"].values())))
+        labels = tuple(str(label).strip() for label in given) if isinstance(given, list) else ()
         names = {
             lang: {str(label): _several(each) for label, each in own.items()} for lang, own in value["names"].items()
         }
         templates = {lang: tuple(own) for lang, own in (value.get("templates") or {}).items()}
         prompts = {
-            lang: {str(label): _several(each) for label, each in own.items()}
+            lang: {str(label): _texts(each) for label, each in own.items()}
             for lang, own in (value.get("prompts") or {}).items()
         }
     except (AttributeError, TypeError, StopIteration) as error:
         raise CapivaraError(f"{name}: not a class file: {error}", "docs/classification.md shows the forms") from error
+    if not labels:
+        raise CapivaraError(f"{name}: `labels` is no list", "labels: [airplane, automobile]")
+    if twice := sorted(label for label, count in Counter(labels).items() if count > 1):
+        raise CapivaraError(f"{name}: labels that come twice: {first_ten(twice)}", "each class has its own")
+    if strange := [label for own in (*names.values(), *prompts.values()) for label in own if label not in set(labels)]:
+        raise CapivaraError(f"{name}: names of what is not in `labels`: {first_ten(dict.fromkeys(strange))}")
     metric = value.get("metric")
-    if metric is not None and metric not in METRICS:
+    if metric is not None and (not isinstance(metric, str) or metric not in METRICS):
         raise CapivaraError(f"{name}: metric {metric} is not known", f"one of {', '.join(METRICS)}")
     for own in templates.values():
         check_templates(own, name)
@@ -210,10 +247,15 @@ def _ours(value: dict[str, Any], name: str) -> ClassSet:
 
 
 def _several(value: Any) -> tuple[str, ...]:
+    """One name or several. Raises TypeError for what is none."""
+    return tuple(each.strip() for each in _texts(value))
+
+
+def _texts(value: Any) -> tuple[str, ...]:
     found = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple) else ()
     if not found or not all(isinstance(each, str) and each.strip() for each in found):
-        raise TypeError(f"{value!r} is no name")
-    return tuple(each.strip() for each in found)
+        raise TypeError(f"{reprlib.repr(value)} is no name")
+    return found
 
 
 def _is_babel(value: Any) -> bool:
@@ -248,7 +290,8 @@ def _chosen(value: Any, key: str | None, path: Path) -> Any:
         if len(value) == 1 and sets:
             return value[sets[0]]
         if len(sets) > 1 and all(isinstance(value[each], list) and len(value[each]) > 0 for each in sets):
-            if all(len(value[each]) <= 8 for each in sets):  # lists of a class's names, not of a set's classes
+            known = [each for each in sets if known_name(each)]
+            if not known and all(len(value[each]) <= 8 for each in sets):  # a class's names, not a set's classes
                 return value
             raise CapivaraError(f"{path} has several sets: {', '.join(sets[:10])}", f"--classes {path}#{sets[0]}")
     return value
@@ -309,7 +352,7 @@ def with_templates(classes: ClassSet, given: str, langs: Sequence[str]) -> Class
     """
     file, _, key = given.partition("#")
     path = Path(file)
-    value = _content(path)
+    value = content(path)
     if isinstance(value, dict) and key:
         if key not in value:
             raise CapivaraError(
@@ -317,43 +360,50 @@ def with_templates(classes: ClassSet, given: str, langs: Sequence[str]) -> Class
             )
         value = value[key]
     elif isinstance(value, dict):
-        by_name = {_simple(each): each for each in value}
-        if _simple(classes.name) in by_name:
-            value = value[by_name[_simple(classes.name)]]
+        own = _simple(classes.name)
+        chosen = [each for each in value if _simple(each) == own or known_name(each) == classes.name]
+        if chosen:
+            value = value[chosen[0]]
         elif len(value) == 1 and not _is_language(next(iter(value))):
-            value = next(iter(value.values()))
+            ((only, value),) = value.items()
+            console.say(f"templates of {only}, the only ones in {path}")
     if isinstance(value, list):
         check_templates(value, given)
         return _replaced(classes, templates={lang: tuple(value) for lang in langs})
-    if (
-        isinstance(value, dict)
-        and value
-        and all(map(_is_language, value))
-        and all(isinstance(v, list) for v in value.values())
-    ):
-        for own in value.values():
-            check_templates(own, given)
-        return _replaced(classes, templates={lang: tuple(own) for lang, own in value.items()})
-    if isinstance(value, dict) and value and all(isinstance(own, list) for own in value.values()):
-        return _replaced(classes, prompts={lang: _by_class(classes, value, lang, given) for lang in langs})
-    raise CapivaraError(f"{given} has no templates", 'a list: ["a photo of a {c}."]')
+    if not isinstance(value, dict) or not value or not all(isinstance(own, list) for own in value.values()):
+        raise CapivaraError(f"{given} has no templates", 'a list: ["a photo of a {c}."]')
+    if all(map(_is_language, value)):
+        for each in value.values():
+            check_templates(each, given)
+        templates = {lang: tuple(each) for lang, each in value.items()}
+        for lang in langs:
+            if _by_language(templates, lang) is None:
+                raise CapivaraError(f"{given} has no templates in {lang}: there are {', '.join(value)}")
+        return _replaced(classes, templates=templates)
+    return _replaced(classes, prompts={lang: _by_class(classes, value, lang, given) for lang in langs})
 
 
 def _replaced(classes: ClassSet, **changes: Any) -> ClassSet:
-    from dataclasses import replace
-
     return replace(classes, **{"templates": {}, "prompts": {}, **changes})
 
 
 def _by_class(classes: ClassSet, value: dict[str, list[str]], lang: str, given: str) -> dict[str, tuple[str, ...]]:
     """Prompts of each class, found by its label or one of its names."""
-    there = {normal(key): tuple(own) for key, own in value.items()}
+    there = {normal(key): own for key, own in value.items()}
+    names = classes.names_in(lang)
+    if not any(normal(each) in there for label, own in names.items() for each in (label, *own)):
+        raise CapivaraError(
+            f"{given} has templates of {first_ten(value)}, and none of {classes.name} or its classes", f"{given}#KEY"
+        )
     result = {}
-    for label, names in classes.names_in(lang).items():
-        own = next((there[normal(each)] for each in (label, *names) if normal(each) in there), None)
-        if own is None:
+    for label, own in names.items():
+        found = next((there[normal(each)] for each in (label, *own) if normal(each) in there), None)
+        if found is None:
             raise CapivaraError(f"{given} has no prompts for {label}", "its keys are labels or names of classes")
-        result[label] = own
+        try:
+            result[label] = _texts(found)
+        except TypeError as error:
+            raise CapivaraError(f"{given}: {label}: no prompts: {reprlib.repr(found)}") from error
     return result
 
 
@@ -367,7 +417,9 @@ def check_templates(templates: Any, where: str) -> None:
 
 
 def normal(text: str) -> str:
-    """For comparison: one normal form, lower case, and `_` and `-` as spaces."""
+    """For comparison: one normal form, lower case, and `_` and `-` as spaces; -1 is not 1."""
+    if re.fullmatch(r"\s*-\d+\s*", text):
+        return text.strip()
     return " ".join(re.sub(r"[_-]", " ", unicodedata.normalize("NFC", text)).casefold().split())
 
 
@@ -383,11 +435,18 @@ def same_names(classes: ClassSet, lang: str) -> list[tuple[str, str, str]]:
 
 
 def place_of(label: str, classes: ClassSet, known: Mapping[str, int]) -> int | None:
-    """The number of a label in the data: a class's own label, its number, or one that reads the same."""
+    """The number of a label in the data: a class's own label, its number, or one that reads the same.
+
+    Where the classes' own labels are numbers, a number is a label: classes may count from 1 where the data do from 0.
+    """
     if label in known:
         return known[label]
-    if label.isdecimal() and int(label) < len(classes.labels):
-        return int(label)
+    if re.fullmatch(r"\d{1,9}(\.0)?", label):
+        number = int(label.partition(".")[0])
+        if str(number) in known:
+            return known[str(number)]
+        if number < len(classes.labels) and not all(map(str.isdecimal, classes.labels)):
+            return number
     return known.get(normal(label))
 
 

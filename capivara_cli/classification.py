@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from capivara_cli import __version__, accuracy, artifacts, class_sets, console, importers, subjects
+from capivara_cli import __version__, accuracy, artifacts, class_sets, console, labelled, subjects
 from capivara_cli.bootstrap import compare_hits
 from capivara_cli.class_sets import METRICS, ClassSet, first_ten
+from capivara_cli.classification_files import Answers, write_classes, write_predictions
 from capivara_cli.clip import Clip
 from capivara_cli.embeddings import embed
 from capivara_cli.errors import CapivaraError, nearest
-from capivara_cli.images import ImageRef
 from capivara_cli.importers.rows import Options
-from capivara_cli.results import dataset_name, show_rejected, write_results
+from capivara_cli.labelled import Data
+from capivara_cli.results import check_files, dataset_name, show_rejected, write_results
 from capivara_cli.runtime import Runtime
 from capivara_cli.subjects import Subject
 
@@ -34,16 +34,9 @@ GENERIC: dict[str, tuple[str, ...]] = {
     "xh": ("umfanekiso: {c}.",),
 }
 """Templates for class files that bring none; in any other language the name stands by itself."""
-TOP = 5  # predictions of an image that are written
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """An image and the classes that it has, as the data call them."""
-
-    id: str
-    image: ImageRef
-    labels: tuple[str, ...]
+LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")  # BCP-47's form
+SEVERAL = ("map", "map11")  # metrics of images with several labels
+HITS = {"acc1": 1, "acc5": 5, "mean_per_class_recall": 1}  # metrics that are a mean over images: how many answers count
 
 
 @dataclass(frozen=True)
@@ -52,20 +45,40 @@ class Outcome:
 
     Attributes:
         result: what the result file holds: CLIP_benchmark's keys, our metrics and the signature.
-        items: the images that were scored.
-        scores: (N, C) cosines.
-        truth: (N, C) whether an image is of a class.
-        labels, names: of the C classes.
+        answers: the best for each image that was scored.
+        hits: (N,) whether, or with ties how likely, each was answered rightly by the main metric; None where it is no
+            mean of that.
+        groups: (N,) class of each image, when classes weigh the same in the main metric.
+        labels: of the C classes.
     """
 
     subject: Subject
     lang: str
     result: dict[str, Any]
-    items: list[Labelled]
-    scores: np.ndarray
-    truth: np.ndarray
+    answers: Answers
+    hits: np.ndarray | None
+    groups: np.ndarray | None
+    labels: list[str]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is asked in one language: nothing of it depends on the model.
+
+    Attributes:
+        numbers: of the classes that have a name in it.
+        prompts: of each of these.
+        several: whether images may have several classes, or none.
+    """
+
+    lang: str
     labels: list[str]
     names: list[str]
+    numbers: list[int]
+    prompts: list[list[str]]
+    several: bool
+    metric: str
+    templates: int | str
 
 
 def classify_eval(
@@ -99,12 +112,21 @@ def classify_eval(
         )
     if not lang:
         raise CapivaraError("no language: --lang LANG is missing", "--lang en --lang hi")
-    found = list(_read(data, Options(images=images, split=split, labels=True)))
-    chosen = _class_set(classes, templates, lang, found, data)
+    langs = list({code.casefold(): code for code in reversed(lang)}.values())[::-1]
+    for code in langs:
+        if not LANGUAGE.fullmatch(code):
+            raise CapivaraError(f"--lang {code}: no language", "BCP-47: hi, pt-BR")
+    roles = ["model"] if baseline is None else ["model", "baseline"]
+    read = [*data, *(each.partition("#")[0] for each in (classes, templates) if each)]
+    check_files(read, langs, roles, output=output, predictions=predictions, per_class=per_class)
+    found = labelled.read(data, Options(images=images, split=split, labels=True))
+    chosen = _class_set(classes, templates, langs, found, data)
+    places = _places(found, chosen)
+    tasks = [_task(chosen, code, metric, found, places) for code in langs]
     asked = subjects.with_baseline(subjects.pick(model, pretrained, adapter), baseline)
     runtime = Runtime.pick(device, precision, seed)
     outcomes = [
-        outcome for subject in asked for outcome in _evaluate(subject, found, chosen, lang, metric, data, runtime)
+        outcome for subject in asked for outcome in _evaluate(subject, found, places, chosen, tasks, data, runtime)
     ]
     if baseline is not None:
         _add_differences(outcomes, seed)
@@ -115,40 +137,20 @@ def classify_eval(
         show(results)
         write_results(results, output)
         if predictions is not None:
-            _write_predictions(outcomes, predictions)
+            write_predictions(outcomes, predictions)
         if per_class is not None:
-            _write_classes(outcomes, per_class)
+            write_classes(outcomes, per_class)
     return results
 
 
-def _read(data: Sequence[str], options: Options) -> Iterator[Labelled]:
-    """Images with labels, of any source that `import` reads. Raises CapivaraError when there is none."""
-    any_image = labelled = False
-    for source in data:
-        form = importers.choose([source], None, options) if source != "-" else "jsonl"
-        for row in importers.rows(source, form, options):
-            any_image = True
-            given = row.extra.get("label", row.extra.get("labels"))
-            labels = given if isinstance(given, list) else [given]
-            own = tuple(
-                str(label).strip() for label in labels if label not in (None, "") and not isinstance(label, bool)
-            )
-            if own and row.problem is None and row.image is not None:
-                labelled = True
-                yield Labelled(row.id or row.key, ImageRef.parse(row.image, Path.cwd()), own)
-    if not labelled:
-        what = "no image has a `label`" if any_image else "no images in it"
-        raise CapivaraError(f"{' '.join(data)}: {what}", "folders of classes, or label in JSONL, .cls, a column")
-
-
 def _class_set(
-    given: str | None, templates: str | None, langs: Sequence[str], found: Sequence[Labelled], data: Sequence[str]
+    given: str | None, templates: str | None, langs: Sequence[str], found: Data, data: Sequence[str]
 ) -> ClassSet:
     """The classes that were asked for; without --classes those called as the data, or the labels themselves."""
-    chosen = class_sets.load(given, langs, dataset_name(data))
+    chosen = class_sets.load(given, langs, data)
     if chosen is None:
-        labels = tuple(sorted({label for item in found for label in item.labels}))
-        if {lang.partition("-")[0] for lang in langs} != {"en"}:
+        labels = tuple(sorted({label for item in found.items for label in item.labels} | set(found.folders)))
+        if {lang.partition("-")[0].lower() for lang in langs} != {"en"}:
             raise CapivaraError(
                 f"no names of the classes {first_ten(labels)} in {', '.join(langs)}",
                 "--classes FILE with them; --list shows the sets that come along",
@@ -160,74 +162,121 @@ def _class_set(
         console.say(f"class set {chosen.name}, as the data is called; --classes takes another")
     if templates is not None:
         chosen = class_sets.with_templates(chosen, templates, langs)
-    if not chosen.templates and not chosen.prompts:
-        alone: tuple[str, ...] = ("{c}",)
-        generic = {lang: GENERIC.get(lang.partition("-")[0], alone) for lang in langs}
-        chosen = replace(chosen, templates=generic)
     for lang in langs:
+        chosen.names_in(lang)
+        if not chosen.is_asked(lang):
+            generic = GENERIC.get(lang.partition("-")[0].lower(), ("{c}",))
+            if chosen.templates or chosen.prompts:
+                console.warn(f"{chosen.name} has no templates in {lang}: {' '.join(generic)} is taken")
+            chosen = replace(chosen, templates={**chosen.templates, lang: generic})
         for name, one, other in class_sets.same_names(chosen, lang)[:10]:
             console.warn(f"{one} and {other} have the same name in {lang}: {name}")
+    if len(chosen.labels) == 1:
+        console.warn(f"{chosen.name} has one class only, {chosen.labels[0]}: every answer is right")
     return chosen
+
+
+def _places(found: Data, classes: ClassSet) -> list[list[int]]:
+    """The numbers of each image's classes. Raises CapivaraError when none of the labels is a class's."""
+    known = class_sets.known_labels(classes)
+    places = {
+        label: class_sets.place_of(label, classes, known)
+        for label in dict.fromkeys(label for item in found.items for label in item.labels)
+    }
+    strange = Counter(label for item in found.items for label in item.labels if places[label] is None)
+    if len(strange) == len(places):
+        raise CapivaraError(
+            f"none of the labels in the data is one of {classes.name}'s: {first_ten(places)}",
+            f"its labels: {first_ten(classes.labels)}",
+        )
+    if strange:
+        console.warn(
+            f"{strange.total():,} labels are of no class of {classes.name}, their images are left out unless they have"
+            f" another: {first_ten(strange)}"
+        )
+    used = set(places.values())
+    bare = [label for number, label in enumerate(classes.labels) if number not in used]
+    if bare:
+        console.warn(f"{len(bare):,} classes have no image, and stay as wrong answers: {first_ten(bare)}")
+    return [[place for label in item.labels if (place := places[label]) is not None] for item in found.items]
+
+
+def _task(classes: ClassSet, lang: str, metric: str, found: Data, places: Sequence[Sequence[int]]) -> _Task:
+    """What is asked in a language.
+
+    Raises CapivaraError when no image is of a class with a name in it, or when the data do not define the metric.
+    """
+    names = classes.names_in(lang)
+    numbers = [number for number, label in enumerate(classes.labels) if label in names]
+    labels = [classes.labels[number] for number in numbers]
+    here = set(numbers)
+    seen = {place for own in places for place in own} & here
+    if not seen:
+        raise CapivaraError(f"no image is of a class with a name in {lang}", "--classes FILE with more names")
+    if nameless := [label for label in classes.labels if label not in names]:
+        lost = sum(bool(own) and not here.intersection(own) for own in places)
+        console.warn(
+            f"{len(nameless):,} of {len(classes.labels):,} classes have no name in {lang}, {lost:,} images are left"
+            f" out: {first_ten(nameless)}"
+        )
+        if len(labels) < FEW:
+            console.warn(
+                f"{len(labels)} classes are too few to trust: figures in {lang} say little about the whole set"
+            )
+    asked = classes.metric if metric == "auto" else metric
+    several = found.several or asked in SEVERAL
+    main = _main_metric(metric, classes, several, len(labels), len(seen))
+    by_class = classes.has_prompts(lang)
+    return _Task(
+        lang,
+        labels,
+        [names[label][0] for label in labels],
+        numbers,
+        [classes.ask(lang, label) for label in labels],
+        several,
+        main,
+        "by class" if by_class else len(classes.templates_in(lang)),
+    )
 
 
 def _evaluate(
     subject: Subject,
-    found: Sequence[Labelled],
+    found: Data,
+    places: Sequence[Sequence[int]],
     classes: ClassSet,
-    langs: Sequence[str],
-    metric: str,
+    tasks: Sequence[_Task],
     data: Sequence[str],
     runtime: Runtime,
 ) -> Iterator[Outcome]:
     import numpy as np
 
-    speaks = subject.role == "model"
-    known = class_sets.known_labels(classes)
-    places = [[class_sets.place_of(label, classes, known) for label in item.labels] for item in found]
-    if speaks:
-        _name_what_is_odd(found, places, classes)
-    if not any(place is not None for own in places for place in own):
-        there = first_ten(dict.fromkeys(label for item in found for label in item.labels))
-        raise CapivaraError(
-            f"none of the labels in the data is one of {classes.name}'s: {there}",
-            f"its labels: {first_ten(classes.labels)}",
-        )
-    for lang in langs:
-        classes.names_in(lang)  # before a model is loaded
     clip = subject.load(runtime)
-    table, kept, rejected = embed(clip, [item.image for item in found])
+    table, kept, rejected = embed(clip, [item.image for item in found.items])
     if not kept:
         raise CapivaraError(f"no image can be read; the first: {rejected[0].image}: {rejected[0].reason}")
-    if speaks:
-        show_rejected(rejected)
-    for lang in langs:
-        names = classes.names_in(lang)
-        numbers = [number for number, label in enumerate(classes.labels) if label in names]
-        column = {number: place for place, number in enumerate(numbers)}
-        truth = np.zeros((len(kept), len(numbers)), bool)
+    if subject.role == "model":
+        show_rejected([*found.rejected, *rejected])
+    for task in tasks:
+        column = {number: place for place, number in enumerate(task.numbers)}
+        truth = np.zeros((len(kept), len(task.numbers)), bool)
         for row, i in enumerate(kept):
-            for place in places[i]:
-                if place in column:
-                    truth[row, column[place]] = True
-        rows = np.flatnonzero(truth.any(axis=1))
-        labels = [classes.labels[number] for number in numbers]
-        if speaks:
-            _name_what_is_missing(classes, lang, labels, len(kept) - len(rows))
-        if not len(rows):
-            raise CapivaraError(f"no image is of a class with a name in {lang}", "--classes FILE with more names")
-        weights = class_weights(clip, [classes.ask(lang, label) for label in labels])
-        scores = (table.take(rows) @ weights.T).numpy()  # (N, C)
-        items, truth = [found[kept[row]] for row in rows], truth[rows]
-        shown = [names[label][0] for label in labels]
+            truth[row, [column[place] for place in places[i] if place in column]] = True
+        rows = np.arange(len(kept)) if task.several else np.flatnonzero(truth.any(axis=1))
+        if not truth.any():
+            raise CapivaraError(f"no image that can be read is of a class with a name in {task.lang}")
+        scores = (table.take(rows) @ class_weights(clip, task.prompts).T).numpy()  # (N, C)
+        truth = truth[rows]
+        result = _result(subject, clip, classes, task, data, scores, truth)
+        result["n_rejected"] = len(found.items) + len(found.rejected) - len(rows)
+        main = result["main_metric"]
         yield Outcome(
             subject,
-            lang,
-            _result(subject, clip, classes, lang, metric, data, scores, truth, labels, shown, len(rejected)),
-            items,
-            scores,
-            truth,
-            labels,
-            shown,
+            task.lang,
+            result,
+            Answers.of([found.items[kept[row]] for row in rows], scores, truth),
+            accuracy.hits(scores, truth, HITS[main]) if main in HITS else None,
+            truth.argmax(axis=1) if main == "mean_per_class_recall" else None,
+            task.labels,
         )
 
 
@@ -245,65 +294,28 @@ def class_weights(clip: Clip, prompts: Sequence[Sequence[str]]) -> Tensor:
     return torch.nn.functional.normalize(means, dim=-1)
 
 
-def _name_what_is_odd(found: Sequence[Labelled], places: Sequence[Sequence[int | None]], classes: ClassSet) -> None:
-    """Labels without a class, and classes without an image."""
-    strange = Counter(
-        label
-        for item, own in zip(found, places, strict=True)
-        for label, place in zip(item.labels, own, strict=True)
-        if place is None
-    )
-    if strange:
-        console.warn(
-            f"{strange.total():,} labels are of no class of {classes.name}, their images are left out unless they have"
-            f" another: {first_ten(strange)}"
-        )
-    used = {place for own in places for place in own}
-    bare = [label for number, label in enumerate(classes.labels) if number not in used]
-    if bare and any(place is not None for place in used):
-        console.warn(f"{len(bare):,} classes have no image, and stay as wrong answers: {first_ten(bare)}")
-
-
-def _name_what_is_missing(classes: ClassSet, lang: str, labels: Sequence[str], left_out: int) -> None:
-    """Classes without a name in the language, as in Babel-ImageNet."""
-    nameless = [label for label in classes.labels if label not in classes.names_in(lang)]
-    if nameless:
-        console.warn(
-            f"{len(nameless):,} of {len(classes.labels):,} classes have no name in {lang}, {left_out:,} images are left"
-            f" out: {first_ten(nameless)}"
-        )
-        if len(labels) < FEW:
-            console.warn(
-                f"{len(labels)} classes are too few to trust: figures in {lang} say little about the whole set"
-            )
-
-
 def _result(
     subject: Subject,
     clip: Clip,
     classes: ClassSet,
-    lang: str,
-    metric: str,
+    task: _Task,
     data: Sequence[str],
     scores: np.ndarray,
     truth: np.ndarray,
-    labels: Sequence[str],
-    names: Sequence[str],
-    rejected: int,
 ) -> dict[str, Any]:
-    single = bool((truth.sum(axis=1) == 1).all())
+    single = not task.several
     metrics = accuracy.metrics_for(scores, truth, single)
-    main = _main_metric(metric, classes, metrics)
-    prompts = artifacts.fingerprint([classes.ask(lang, label) for label in labels])[:12]
+    # What is defined for the data need not be for those of its images that can be read.
+    main = task.metric if task.metric in metrics else next(iter(metrics))
     signature = {
         "capivara": __version__,
         "task": "classification",
         **subject.signature(clip),
         "data": "+".join(Path(name).name for name in data),
-        "lang": lang,
-        "classes": f"{classes.name}:{len(labels)}",
-        "templates": "by class" if classes.prompts else len(classes.templates_in(lang)),
-        "prompts": prompts,
+        "lang": task.lang,
+        "classes": f"{classes.name}:{len(task.labels)}",
+        "templates": task.templates,
+        "prompts": artifacts.fingerprint(task.prompts)[:12],
         "images": len(truth),
         "metric": main,
         "precision": clip.runtime.precision,
@@ -314,22 +326,21 @@ def _result(
         **subject.columns(),
         "task": "zeroshot_classification",
         "metrics": metrics,
-        "language": lang,
+        "language": task.lang,
         "main_metric": main,
         "n": len(truth),
-        "n_classes": len(labels),
-        "n_rejected": rejected,
+        "n_classes": len(task.labels),
+        "n_rejected": 0,
         "signature": "|".join(f"{key}:{value}" for key, value in signature.items()),
     }
     if single:
         recalls = accuracy.per_class_recall(scores, truth)
         wrong = accuracy.confusions(scores, truth)
         result["confusions"] = [
-            {"label": names[one], "predicted": names[other], "images": n} for one, other, n in wrong
+            {"label": task.names[one], "predicted": task.names[other], "images": n} for one, other, n in wrong
         ]
     else:
         recalls = accuracy.average_precision(scores, truth)
-    counts = truth.sum(axis=0)
     result["per_class"] = [
         {
             "label": label,
@@ -337,35 +348,42 @@ def _result(
             "images": int(n),
             ("recall" if single else "average_precision"): float(value) if n else None,
         }
-        for label, name, n, value in zip(labels, names, counts, recalls, strict=True)
+        for label, name, n, value in zip(task.labels, task.names, truth.sum(axis=0), recalls, strict=True)
     ]
     return result
 
 
-def _main_metric(asked: str, classes: ClassSet, metrics: dict[str, float]) -> str:
-    """The key of the metric that counts. Raises CapivaraError when the data do not define the one asked for."""
+def _main_metric(asked: str, classes: ClassSet, several: bool, count: int, seen: int) -> str:
+    """The key of the metric that counts. Raises CapivaraError when the data do not define the one asked for.
+
+    Args:
+        several: whether images may have several labels.
+        count, seen: classes, and those of them that images have.
+    """
     wanted = METRICS[asked] if asked != "auto" else METRICS.get(classes.metric or "")
-    if wanted in metrics:
+    defined = [METRICS[name] for name in SEVERAL]
+    if not several:
+        defined = ["acc1", *(["acc5"] if count >= 5 else []), "mean_per_class_recall"]
+        defined += ["roc_auc"] if count == seen == 2 else []
+    if wanted in defined:
         return str(wanted)
     if asked != "auto":
         reasons = {
             "acc5": "there are fewer than five classes, or images with several labels",
             "roc_auc": "it needs two classes, and images of both",
-            "mean_average_precision": "each image has one label",
-            "mean_average_precision_11_points": "each image has one label",
         }
         raise CapivaraError(
             f"--metric {asked} is not defined here: {reasons.get(METRICS[asked], 'images have several labels')}",
-            f"--metric auto; defined are {', '.join(metrics)}",
+            f"--metric auto; defined are {', '.join(defined)}",
         )
-    first = next(iter(metrics))
+    first = defined[0]
     if wanted is not None:
         console.warn(f"{classes.name}'s metric {classes.metric} is not defined for these data: {first} instead")
     return first
 
 
 def _add_differences(outcomes: Sequence[Outcome], seed: int) -> None:
-    """Give each of the model's results the difference to the baseline's; of accuracies with interval and p-value."""
+    """Give each of the model's results the difference to the baseline's; of an accuracy its interval too."""
     baselines = {outcome.lang: outcome for outcome in outcomes if outcome.subject.role == "baseline"}
     for outcome in outcomes:
         if outcome.subject.role != "model":
@@ -373,54 +391,12 @@ def _add_differences(outcomes: Sequence[Outcome], seed: int) -> None:
         base = baselines[outcome.lang]
         ours, theirs = outcome.result["metrics"], base.result["metrics"]
         difference: dict[str, Any] = {name: ours[name] - theirs[name] for name in ours if name in theirs}
-        single = "acc1" in ours and [item.id for item in outcome.items] == [item.id for item in base.items]
-        if single:
-            weigh = outcome.result["main_metric"] == "mean_per_class_recall"
-            groups = outcome.truth.argmax(axis=1) if weigh else None
-            hits = [accuracy.hits(each.scores, each.truth, 1) for each in (outcome, base)]
-            difference |= compare_hits(hits[0], hits[1], groups, seed=seed)
+        same = [item.id for item in outcome.answers.items] == [item.id for item in base.answers.items]
+        if outcome.hits is not None and base.hits is not None and same:
+            difference |= compare_hits(outcome.hits, base.hits, outcome.groups, seed=seed)
         outcome.result["baseline"] = {
             "model": base.result["model"],
             "pretrained": base.result["pretrained"],
             "metrics": theirs,
             "difference": difference,
         }
-
-
-def _write_predictions(outcomes: Sequence[Outcome], path: Path) -> None:
-    """A line for each image: what it is, and the best answers with their scores."""
-    import numpy as np
-
-    with artifacts.writing(path) as temporary, temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
-        for outcome in outcomes:
-            best = np.argsort(-outcome.scores, axis=1, kind="stable")[:, :TOP]
-            for item, own, scores, truth in zip(outcome.items, best, outcome.scores, outcome.truth, strict=True):
-                line = {
-                    "role": outcome.subject.role,
-                    "lang": outcome.lang,
-                    "id": item.id,
-                    "image": str(item.image),
-                    "labels": [outcome.labels[i] for i in np.flatnonzero(truth)],
-                    "predicted": outcome.labels[own[0]],
-                    "correct": bool(truth[own[0]]),
-                    "score": round(float(scores[own[0]]), 6),
-                    "label_score": round(float(scores[truth].max()), 6),
-                    "top": [{"label": outcome.labels[i], "score": round(float(scores[i]), 6)} for i in own],
-                }
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    console.say(f"wrote {path}")
-
-
-def _write_classes(outcomes: Sequence[Outcome], path: Path) -> None:
-    """A row for each class, language and model."""
-    with artifacts.writing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["role", "lang", "label", "name", "images", "metric", "value"])
-        for outcome in outcomes:
-            for row in outcome.result["per_class"]:
-                measure = "recall" if "recall" in row else "average_precision"
-                value = "" if row[measure] is None else f"{row[measure]:.6f}"
-                writer.writerow(
-                    [outcome.subject.role, outcome.lang, row["label"], row["name"], row["images"], measure, value]
-                )
-    console.say(f"wrote {path}")

@@ -15,7 +15,7 @@ from capivara_cli.embeddings import embed
 from capivara_cli.errors import CapivaraError
 from capivara_cli.recall import Ranks, rank_queries, summarise
 from capivara_cli.records import Record
-from capivara_cli.results import dataset_name, show_rejected, write_results
+from capivara_cli.results import check_files, dataset_name, show_rejected, write_results
 from capivara_cli.retrieval_table import show
 from capivara_cli.runtime import Runtime
 from capivara_cli.subjects import Subject
@@ -65,6 +65,8 @@ def retrieve_eval(
         names = ", ".join(f"{name} ({number:,})" for name, number in there.most_common(20)) or "none"
         raise CapivaraError(f"no language: --lang LANG is missing (the data has {names})")
     records.check_languages(there, lang)
+    lang = list(dict.fromkeys(lang))
+    check_files(data, lang, ["model"] if baseline is None else ["model", "baseline"], output=output, ranks=ranks)
     chosen = subjects.with_baseline(subjects.pick(model, pretrained, adapter), baseline)
     runtime = Runtime.pick(device, precision, seed)
     outcomes = [outcome for subject in chosen for outcome in _evaluate(subject, found, lang, data, runtime)]

@@ -21,7 +21,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is th
 
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
 Precision = Annotated[str, typer.Option("--precision", help="auto, fp32, bf16 or fp16.")]
-Seed = Annotated[int, typer.Option("--seed", help="Of everything random.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Of everything random.")]
 
 Baseline = Annotated[
     str | None,

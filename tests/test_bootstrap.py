@@ -112,8 +112,8 @@ def test_the_interval_of_an_accuracy_is_that_of_its_standard_error() -> None:
     assert compare_hits(model.astype(float), baseline.astype(float)) == found
 
 
-def test_classes_are_resampled_by_themselves() -> None:
-    """A class of ten images weighs as one of thousands; resampled together it would come and go."""
+def test_a_class_of_few_images_makes_the_mean_of_classes_unsure() -> None:
+    """A class of ten images weighs as one of thousands."""
     rng = np.random.default_rng(1)
     groups = np.repeat([0, 1], [5000, 10])
     model = np.concatenate([np.ones(5000), rng.random(10) < 0.5]).astype(float)
@@ -122,6 +122,12 @@ def test_classes_are_resampled_by_themselves() -> None:
     half = 1.96 * model[5000:].std() / 10**0.5 / 2
     assert found["low"] == pytest.approx(mean - half, abs=0.03)
     assert found["high"] == pytest.approx(mean + half, abs=0.03)
+
+
+def test_one_image_a_class_is_no_certainty() -> None:
+    found = compare_hits(np.array([1.0, 1, 1, 0, 0, 0]), np.zeros(6), np.arange(6))
+    assert found["low"] < 0.3
+    assert found["high"] > 0.7
 
 
 def test_no_difference_has_no_interval() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,8 @@ def test_a_shipped_set_by_any_spelling_of_its_name() -> None:
         assert found.names_in("en")["automobile"] == ("car", "automobile")
         assert found.metric == "acc1"
     assert loaded("VOC2007").metric == "map11"
-    assert load(None, ["en"], "cifar10") is not None
-    assert load(None, ["en"], "photos") is None
+    assert load(None, ["en"], ["data/cifar10"]) is not None
+    assert load(None, ["en"], ["photos", "-"]) is None
 
 
 def test_every_set_of_the_field_is_known() -> None:
@@ -155,7 +156,15 @@ def test_a_template_without_a_place_for_the_name(template: object, write: Any) -
         ("c.json", "[]", "no names of classes|not a class file|has no names"),
         ("c.json", {"a": 3}, "is no name|no names"),
         ("c.json", {"hi": {"dog": ""}}, "is no name"),
-        ("c.yaml", "names: {hi: {a: [1]}}", "not a class file"),
+        ("c.yaml", "names: {hi: {a: [[1]]}}", "not a class file"),
+        ("c.yaml", "names: {hi: {a: b}}\nmetric: [acc1]", r"metric \['acc1'\] is not known"),
+        ("c.yaml", "labels: ab\nnames: {hi: {a: x, b: y}}", "`labels` is no list"),
+        ("c.yaml", "labels: [a, b, a]\nnames: {hi: {a: x, b: y}}", "labels that come twice: a"),
+        ("c.yaml", "labels: [a]\nnames: {hi: {a: x, b: y}}", "names of what is not in `labels`: b"),
+        ("c.yaml", "a: &a [x, x]\nb: &b [*a, *a]\nnames: {hi: {c: *b}}", r"an alias \(\*\) in line 2"),
+        ("c.yaml", "names: {hi: {a: x, a: y}}", "the key a comes twice"),
+        ("c.json", '{"a": "x", "a": "y"}', "the key a comes twice"),
+        ("c.json", {"pcam": ["healthy", "tumour"], "renderedsst2": ["bad", "good"]}, "has several sets: pcam"),
         ("c.yaml", "names: {hi: {a: b}}\nmetric: accuracy", "metric accuracy is not known"),
         ("gone.json", None, "cannot read"),
     ],
@@ -164,6 +173,59 @@ def test_what_is_no_class_file(name: str, content: Any, message: str, write: Any
     given = write(name, content) if content is not None else str(tmp_path / name)
     with pytest.raises(CapivaraError, match=message):
         load(given, ["hi"])
+
+
+def test_yaml_is_text(write: Any) -> None:
+    found = loaded(
+        write("c.yaml", "labels: [0, no, on]\nnames:\n  no: {0: null, no: nei, on: på}".replace("null", "1")), "no"
+    )
+    assert found.labels == ("0", "no", "on")
+    assert found.names_in("no") == {"0": ("1",), "no": ("nei",), "on": ("på",)}
+
+
+def test_numbers_of_labels_and_labels_that_are_numbers(write: Any) -> None:
+    found = loaded(write("c.json", {"hi": {"1": "एक", "2": "दो", "3": "तीन"}}))
+    known = known_labels(found)
+    assert [place_of(label, found, known) for label in ("0", "1", "3", "1.0", "-1", "4")] == [None, 0, 2, 0, None, None]
+    words = loaded("cifar-10", "en")
+    known = known_labels(words)
+    assert [place_of(label, words, known) for label in ("0", "1.0", "-1", "9" * 5000)] == [0, 1, None, None]
+    digits = loaded("mnist", "en")
+    assert place_of("-1", digits, known_labels(digits)) is None
+
+
+def test_sets_are_found_by_where_the_data_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for source in ("cifar-10/test", "mnist/wds/test/{0..3}.tar", "data/pcam.jsonl", "voc2007"):
+        found = load(None, ["en"], [str(tmp_path / source)])
+        assert found is not None, source
+    (tmp_path / "mnist").mkdir()
+    monkeypatch.chdir(tmp_path / "mnist")
+    found = load(None, ["en"], ["."])
+    assert found is not None
+    assert load(None, ["en"], [str(tmp_path / "mnist" / "mine" / "photos.jsonl")]) is None
+
+
+def test_shipped_sets_number_their_classes_as_clip_benchmark_does() -> None:
+    there = json.loads((THEIRS / "en_classnames.json").read_text())
+    for key, least in (("fer2013", 0.5), ("eurosat", 0.3), ("mnist", 0.99)):
+        ours, theirs = loaded(key, "en"), there[key]
+        assert len(ours.labels) == len(theirs)
+        for number, name in enumerate(theirs):
+            own = [name.lower() for name in (ours.labels[number], *ours.names_in("en")[ours.labels[number]])]
+            assert max(SequenceMatcher(None, name, each).ratio() for each in own) > least, (name, own)
+    assert loaded("fer2013", "en").labels.index("neutral") == there["fer2013"].index("neutral")
+
+
+def test_templates_that_would_be_passed_over(write: Any) -> None:
+    named = loaded(write("c.json", {"circle": "x", "square": "y"}), "hi")
+    with pytest.raises(CapivaraError, match="has no templates in hi: there are en, pt"):
+        with_templates(named, write("t.json", {"en": ["a {c}"], "pt": ["um {c}"]}), ["hi"])
+    with pytest.raises(CapivaraError, match="circle: no prompts: "):
+        with_templates(named, write("t.json", {"circle": [], "square": ["a"]}), ["hi"])
+    with pytest.raises(CapivaraError, match=r"circle: no prompts: \[1, 2\]"):
+        with_templates(named, write("t.json", {"circle": [1, 2], "square": ["a"]}), ["hi"])
+    with pytest.raises(CapivaraError, match="has templates of .*, and none of hateful-memes or its classes"):
+        with_templates(loaded("hateful-memes", "en"), str(THEIRS / "en_zeroshot_classification_templates.json"), ["en"])
 
 
 def test_classes_with_one_name(write: Any) -> None:

@@ -327,6 +327,141 @@ def test_an_empty_class_folder(things: Path, there: dict[str, Any], capsys: Says
         assert "classes have no image" in said(capsys)
 
 
+def test_an_empty_class_folder_without_a_class_file(things: Path, there: dict[str, Any], capsys: Says) -> None:
+    for record in lines(things / "shapes.jsonl")[:8]:
+        Path("folder", record["label"]).mkdir(parents=True, exist_ok=True)
+        shutil.copy(things / record["image"], Path("folder", record["label"]))
+    Path("folder", "nothing").mkdir()
+    del there["classes"]
+    [result] = classify_eval(["folder"], ["en"], **there)
+    assert result["per_class"][-1]["label"] != "nothing" or result["per_class"][-1]["images"] == 0
+    assert "nothing" in [row["label"] for row in result["per_class"]]
+    assert "1 classes have no image, and stay as wrong answers: nothing" in said(capsys)
+
+
+def put(name: str, found: list[dict[str, Any]], things: Path) -> str:
+    """Records as a file, their images with whole paths."""
+    lines = [json.dumps(record | {"image": str(things / record["image"])}) + "\n" for record in found]
+    Path(name).write_text("".join(lines))
+    return name
+
+
+def test_no_image_vanishes_in_silence(things: Path, there: dict[str, Any], capsys: Says) -> None:
+    found = lines(things / "shapes.jsonl")[:14]
+    odd: list[Any] = [True, None, {"name": "circle"}, [["circle"]], float("nan"), -1, "", "elsewhere", [None]]
+    for record, label in zip(found, odd, strict=False):
+        record["label"] = label
+    del found[9]["label"]
+    [result] = classify_eval([put("odd.jsonl", found, things)], ["en"], **there)
+    assert (result["n"], result["n_rejected"]) == (4, 10)
+    text = said(capsys)
+    assert "8 images left out" in text
+    assert "'True' is no label" in text
+    assert "2 labels are of no class of shapes" in text
+    assert "-1, elsewhere" in text
+    with pytest.raises(CapivaraError, match=r"no image has a `label`; the first: .*: 'True' is no label"):
+        classify_eval([put("one.jsonl", found[:1], things)], ["en"], **there)
+
+
+def test_several_labels_stay_several_in_every_language(things: Path, there: dict[str, Any]) -> None:
+    found = lines(things / "shapes.jsonl")[:20]
+    for number, record in enumerate(found):
+        record["label"] = [[record["label"], "star"], ["cross"], []][number % 3]
+    names = {"en": {label: label for label in ("circle", "square", "triangle", "star", "cross", "drop")}}
+    Path("c.json").write_text(json.dumps(names | {"xh": {"star": "inkwenkwezi", "cross": "umnqamlezo"}}))
+    there["classes"] = "c.json"
+    results = classify_eval([put("m.jsonl", found, things)], ["en", "xh"], predictions=Path("p.jsonl"), **there)
+    for result in results:
+        assert result["main_metric"] == "mean_average_precision"
+        assert result["n"] == 20  # those of no class are what a class can be confused with
+    assert {line["label_score"] for line in lines(Path("p.jsonl")) if not line["labels"]} == {None}
+
+
+def test_a_metric_of_several_labels_for_images_of_one(things: Path, there: dict[str, Any]) -> None:
+    [result] = classify_eval([str(things / "shapes.jsonl")], ["en"], metric="map11", **there)
+    assert result["main_metric"] == "mean_average_precision_11_points"
+    assert set(result["metrics"]) == {"mean_average_precision", "mean_average_precision_11_points"}
+
+
+def test_a_table_with_a_row_for_each_label(things: Path, there: dict[str, Any]) -> None:
+    found = lines(things / "shapes.jsonl")[:6]
+    with Path("t.csv").open("w") as file:
+        writer = csv.writer(file)
+        writer.writerow(["filepath", "label"])
+        for record in found:
+            writer.writerow([str(things / record["image"]), record["label"]])
+            writer.writerow([str(things / record["image"]), "star"])
+    [result] = classify_eval(["t.csv"], ["en"], **there)
+    assert result["main_metric"] == "mean_average_precision"
+    assert {row["label"]: row["images"] for row in result["per_class"]}["star"] == 6
+
+
+@pytest.mark.parametrize("metric", ["acc5", "mean_per_class_recall", "map"])
+def test_the_interval_is_the_main_metrics_own(
+    metric: str, things: Path, run: Path, there: dict[str, Any], capsys: Says
+) -> None:
+    flags = {**there, "metric": metric, "adapter": run, "baseline": there["model"]}
+    result = classify_eval([str(things / "shapes.jsonl")], ["hi"], **flags)[0]
+    difference = result["baseline"]["difference"]
+    assert ("low" in difference) == (metric != "map")
+    assert ("±" in said(capsys)) == (metric != "map")
+    if metric != "map":
+        assert difference["low"] <= difference[metric] <= difference["high"]
+
+
+def test_languages_of_different_sizes_have_their_own_in_the_table(
+    things: Path, there: dict[str, Any], capsys: Says
+) -> None:
+    names = {"en": {label: label for label in ("circle", "square", "triangle", "star", "cross", "drop")}}
+    Path("c.json").write_text(json.dumps(names | {"xh": {"star": "inkwenkwezi", "cross": "umnqamlezo"}}))
+    there["classes"] = "c.json"
+    found = lines(things / "shapes.jsonl")
+    name = put("es\x1b[31mc [red].jsonl", found, things)
+    classify_eval([name], ["en", "xh", "XH"], **there)
+    screen = capsys.readouterr().err
+    rows = [line.split()[:4] for line in screen.splitlines()]
+    assert ["en", "model", str(len(found)), "6"] in rows
+    assert ["xh", "model", str(sum(record["label"] in ("star", "cross") for record in found)), "2"] in rows or [
+        "XH", "model", str(sum(record["label"] in ("star", "cross") for record in found)), "2"
+    ] in rows  # fmt: skip
+    assert "\x1b[31m" not in screen
+    assert "c [red]" in screen
+
+
+def test_the_parts_of_data(things: Path, there: dict[str, Any]) -> None:
+    for record in lines(things / "shapes.jsonl")[:8]:
+        for part in ("test", "train"):
+            Path("cifar-10", part, record["label"]).mkdir(parents=True, exist_ok=True)
+        shutil.copy(things / record["image"], Path("cifar-10", "test", record["label"]))
+    [result] = classify_eval(["cifar-10"], ["en"], split="test", **there)
+    assert result["n"] == 8
+    with pytest.raises(CapivaraError, match="cifar-10 has parts and no classes: test, train"):
+        classify_eval(["cifar-10"], ["en"], **there)
+    with pytest.raises(CapivaraError, match="cifar-10 has no folder val"):
+        classify_eval(["cifar-10"], ["en"], split="val", **there)
+
+
+def test_files_that_would_cost_another_one_are_refused_before_the_work(
+    things: Path, there: dict[str, Any], refused: Refused
+) -> None:
+    Path("victim").mkdir()
+    Path("victim/thesis.txt").write_text("precious")
+    Path("victim.json").mkdir()
+    shutil.copy(there["classes"], "c.yaml")
+    data = put("d.jsonl", lines(things / "shapes.jsonl")[:3], things)
+    line = ["classify-eval", "--data", data, "--classes", "c.yaml", "--lang", "pt", "--model", there["model"]]
+    for flags, message in (
+        (["--predictions", "victim"], "--predictions victim is a folder"),
+        (["--per-class", "."], "--per-class . is a folder"),
+        (["-o", "victim.json"], "--output victim.json is a folder"),
+        (["--per-class", "c.yaml"], "c.yaml is read and cannot be written too"),
+        (["--predictions", "d.jsonl"], "d.jsonl is read and cannot be written too"),
+        (["-o", "r.json", "--predictions", "r.json"], "--output and --predictions are both r.json"),
+        (["--predictions", "-"], "--predictions -: standard output is for the results"),
+    ):
+        assert message in refused(*line, *flags)
+
+
 def test_as_it_is_typed_with_its_results_in_a_pipe(capivara: Capivara, things: Path, base: Path) -> None:
     line = ["--data", things / "shapes.jsonl", "--classes", things / "shapes.yaml", "--lang", "hi,en"]
     result = capivara("classify-eval", *line, "--model", f"local-dir:{base}")
@@ -350,6 +485,12 @@ def test_as_it_is_typed_with_its_results_in_a_pipe(capivara: Capivara, things: P
         (["--lang", "en", "--templates", "bad.json"], "the template 'a photo' has no place for the name", "{c}"),
         (["--lang", "en", "--data", "nolabel.jsonl"], "nolabel.jsonl: no image has a `label`", "label in JSONL"),
         (["--lang", "en", "--model", "local-dir:gone"], "no open_clip_config.json", ""),
+        (["--lang", "klingonish"], "--lang klingonish: no language", "hi"),
+        (["--lang", "[/x]"], "--lang [/x]: no language", "hi"),
+        (["--lang", "../x"], "--lang ../x: no language", "hi"),
+        (["--lang", "en", "--split", "test"], "--split: jsonl has no use for it", "--encoding"),
+        (["--lang", "en", "--images", "."], "--images: jsonl has no use for it", ""),
+        (["--lang", "en", "--metric", "roc_auc"], "--metric roc_auc is not defined here: it needs two classes", "acc1"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(

@@ -44,10 +44,10 @@ FORMATS: dict[str, Format] = {
     "folder": Format(
         folders.folder,
         "images in folders, classes too; .json .txt .cls beside them, or metadata.jsonl",
-        "labels encoding",
+        "labels encoding split",
     ),
     "webdataset": Format(
-        folders.shards, "tar shards: images with .json .txt .cls; the published CAPIVARA shards", "encoding"
+        folders.shards, "tar shards: images with .json .txt .cls; the published CAPIVARA shards", "encoding split"
     ),
     "csv": Format(
         tables.delimited,

@@ -16,7 +16,25 @@ from capivara_cli.errors import CapivaraError
 from capivara_cli.importers import texts
 from capivara_cli.importers.rows import Options, Row
 
-_PARTS = {"train", "val", "valid", "validation", "dev", "test", "images", "annotations"}  # folders that are no classes
+_SPLITS = {"train", "val", "valid", "validation", "dev", "test"}
+_PARTS = _SPLITS | {"images", "annotations"}  # folders that are no classes
+
+
+def part_of(path: Path, options: Options) -> Path:
+    """The folder of the split that is asked for. Raises CapivaraError, naming the folders, when there is none."""
+    if options.split is None or not path.is_dir():
+        return path
+    if not (path / options.split).is_dir():
+        there = ", ".join(sorted(entry.name for entry in path.iterdir() if entry.is_dir())) or "none"
+        raise CapivaraError(f"{path} has no folder {options.split}", f"folders there are: {there}")
+    return path / options.split
+
+
+def _refuse_parts(path: Path, options: Options) -> None:
+    """Raise CapivaraError where folders are to be classes, and are splits."""
+    names = {entry.name.lower() for entry in path.iterdir() if entry.is_dir()}
+    if options.labels and names and names <= _SPLITS:
+        raise CapivaraError(f"{path} has parts and no classes: {', '.join(sorted(names))}", "--split test")
 
 
 def folder(path: Path, options: Options) -> Iterator[Row]:
@@ -27,9 +45,11 @@ def folder(path: Path, options: Options) -> Iterator[Row]:
     """
     if not path.is_dir():
         raise CapivaraError(f"{path} is no folder")
+    path = part_of(path, options)
     if (path / "metadata.jsonl").is_file():
         yield from _metadata(path / "metadata.jsonl", options)
         return
+    _refuse_parts(path, options)
     labelled = _are_classes(path) if options.labels is None else options.labels
     for file in images.find(path):
         where = file.as_posix()
@@ -79,6 +99,7 @@ def _metadata(path: Path, options: Options) -> Iterator[Row]:
 
 def shards(path: Path, options: Options) -> Iterator[Row]:
     """A tar shard, a brace pattern of them, or a folder with some."""
+    path = part_of(path, options)
     paths = sorted(path.rglob("*.tar")) if path.is_dir() else records.expand(str(path))
     if not paths:
         raise CapivaraError(f"{path}: no .tar in it")

@@ -134,6 +134,10 @@ def _joined(own: list[Row]) -> Row:
             for caption in row.captions
         ]
         extra = row.extra | extra
+    labels = [row.extra["label"] for row in own if row.extra.get("label") not in (None, "")]
+    if any(label != labels[0] for label in labels):  # a row for each label, as multi-label tables have
+        several = [each for label in labels for each in (label if isinstance(label, list) else [label])]
+        extra["label"] = [each for number, each in enumerate(several) if each not in several[:number]]
     first = next((row for row in own if row.image is not None), own[0])
     ids = [row.id for row in own if row.id is not None]
     problem = own[0].problem
