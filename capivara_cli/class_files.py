@@ -22,8 +22,10 @@ def is_one(source: str | Path) -> bool:
     return Path(source).suffix.lower() in (".json", *YAML)
 
 
-def content(path: Path) -> Any:
-    """What a file of JSON, YAML, or a name a line (`.txt`) holds; of YAML all is text: `no` is a language, 0 a label.
+def content(path: Path, *, numbers: bool = False) -> Any:
+    """What a file of JSON, YAML, or a name a line (`.txt`) holds.
+
+    In YAML all is text, `no` is a language and 0 a label, but for `numbers` where they are asked for.
 
     Raises CapivaraError when it cannot be read, when a key comes twice, or when YAML refers to itself: a few lines of
     it could stand for gigabytes.
@@ -33,7 +35,7 @@ def content(path: Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix.lower() in YAML:
-            return load_yaml(text)
+            return load_yaml(text, numbers=numbers)
         if path.suffix.lower() == ".txt":
             return [line.strip() for line in text.splitlines() if line.strip()]
         return json.loads(text, object_pairs_hook=_once)
@@ -52,8 +54,8 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def load_yaml(text: str) -> Any:
-    """YAML whose scalars are all texts, but for null. Raises yaml.YAMLError."""
+def load_yaml(text: str, *, numbers: bool = False) -> Any:
+    """YAML whose scalars are texts, but for null, and for numbers where they are asked for. Raises yaml.YAMLError."""
     import yaml
 
     class Texts(yaml.SafeLoader):
@@ -72,9 +74,9 @@ def load_yaml(text: str) -> Any:
             ]
         )
 
-    null = "tag:yaml.org,2002:null"
+    kept = [f"tag:yaml.org,2002:{kind}" for kind in ("null", *(("int", "float") if numbers else ()))]
     Texts.yaml_implicit_resolvers = {
-        first: [resolver for resolver in resolvers if resolver[0] == null]
+        first: [resolver for resolver in resolvers if resolver[0] in kept]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
     Texts.add_constructor("tag:yaml.org,2002:map", mapping)
@@ -86,9 +88,24 @@ def is_ours(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("names"), dict)
 
 
+_BY_LANGUAGE = ("names", "templates", "prompts")
+
+
+def in_language(value: dict[str, Any], lang: str, path: Path) -> dict[str, Any]:
+    """What a file of our own form has in a language. Raises CapivaraError when it has no names in it."""
+    if lang not in value["names"]:
+        raise CapivaraError(f"{path} has no names in {lang}: there are {', '.join(value['names'])}", "--from LANG")
+    return {key: value[key][lang] for key in _BY_LANGUAGE if isinstance(value.get(key), dict) and lang in value[key]}
+
+
+def with_language(value: dict[str, Any], added: dict[str, Any], lang: str) -> dict[str, Any]:
+    """The file of our own form with another language in it."""
+    return value | {key: {**value[key], lang: own} for key, own in added.items()}
+
+
 def read(path: Path) -> Any:
     """What the file holds. Raises CapivaraError when it cannot be read or has no names or templates."""
-    value = content(path)
+    value = content(path, numbers=True)
     if _has_objects(value):
         raise CapivaraError(f"{path} has lists of objects: no class file", "records are JSONL: docs/data.md")
     if not isinstance(value, dict | list) or not any(texts(value)):

@@ -403,6 +403,9 @@ def _translate_classes(path: Path, output: Path | None, job: _Job, *, overwrite:
         raise CapivaraError(f"{output} is there already", "--overwrite replaces it")
     (target,) = job.asked.to
     value = class_files.read(path)
+    ours = class_files.is_ours(value)
+    if ours:  # names and what else there is by language; the rest is no text
+        value = class_files.in_language(value, job.asked.origin, path)
     texts = list(dict.fromkeys(map(_flat, class_files.texts(value))))
     job.captions = len(texts)
     done = job.translate(texts, target)
@@ -413,7 +416,10 @@ def _translate_classes(path: Path, output: Path | None, job: _Job, *, overwrite:
             f"{len(failed)} of {len(texts)} texts of {path} could not be translated: {first}",
             "nothing was written; the others are remembered",
         )
-    shown = class_files.dump(class_files.replaced(value, lambda text: done[_flat(text)]), output or path)
+    made = class_files.replaced(value, lambda text: done[_flat(text)])
+    if ours:
+        made = class_files.with_language(class_files.read(path), made, target)
+    shown = class_files.dump(made, output or path)
     if output is None:
         console.answer(shown.rstrip("\n"))
     else:

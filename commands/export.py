@@ -13,9 +13,13 @@ from .options import OverwriteOrResume, Strict
 def command(
     format: Annotated[str, typer.Argument(metavar="FORMAT", help="webdataset, imagefolder, csv or captions.txt.")],
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="Records: JSONL, a folder, shards, -.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of shards or images, or file, to write.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Folder of shards or images, or file, to write; - is standard output."),
+    ],
     lang: Annotated[
-        str | None, typer.Option("--lang", help="Of the caption that stands alone: .txt, text. [the first caption]")
+        str | None,
+        typer.Option("--lang", help="Of the caption that stands alone (.txt, text), or of a table's captions. [any]"),
     ] = None,
     shard_size: Annotated[int, typer.Option("--shard-size", help="Images in a shard.")] = 10_000,
     prefix: Annotated[str, typer.Option("--prefix", help="What names of shards and images begin with.")] = "",

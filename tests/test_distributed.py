@@ -55,6 +55,41 @@ def test_two_ranks_have_the_gradient_of_one(tmp_path: Path) -> None:
     assert result.stdout.count("equal on rank") == 2
 
 
+# One rank has written what it computed before the other one looks what is missing.
+EMBEDDINGS = """
+import sys, time
+from pathlib import Path
+from capivara_cli import clip as clips, images
+from capivara_cli.clip import ModelName
+from capivara_cli.embeddings import embed
+from capivara_cli.images import ImageRef
+from capivara_cli.runtime import Runtime, leave
+
+runtime = Runtime.pick("cpu", "fp32")
+clip = clips.load(ModelName("local-dir:" + sys.argv[1]), runtime)
+refs = [ImageRef(str(path)) for path in images.find(Path(sys.argv[2]))][:40]
+refs = [*refs, ImageRef("/nowhere.png"), ImageRef(sys.argv[3]), *refs[:5]]
+time.sleep(2 * runtime.rank)
+_, kept, rejected = embed(clip, refs)
+print(len(kept), sorted(each.reason for each in rejected), flush=True)
+leave()
+"""
+
+
+def test_ranks_embed_all_images_whoever_is_faster(
+    world: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAPIVARA_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "embeddings.py").write_text(EMBEDDINGS)
+    (tmp_path / "bad.png").write_text("no image")
+    line = [str(base), str(world / "images"), str(tmp_path / "bad.png")]
+    result = torchrun("embeddings.py", *line, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == ["45 ['no such file', 'not an image that can be read']"] * 2
+    stored = [load_file(path)["identity"] for path in (tmp_path / "cache").rglob("*.safetensors")]
+    assert sum(map(len, stored)) == 40
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("pixels", [False, True])
 def test_two_ranks_train_what_one_trains(pixels: bool, world: Path, base: Path, tmp_path: Path) -> None:

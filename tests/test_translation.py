@@ -18,6 +18,7 @@ import pytest
 from capivara_cli.commands import main
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
+from capivara_cli import class_sets
 from capivara_cli.demo import TRANSLATOR
 from capivara_cli.demo.translator import CODES, exactness
 from capivara_cli.demo.world import caption, held_out_scenes
@@ -218,6 +219,29 @@ def test_a_class_file_is_translated_as_a_whole(suffix: str, model: Path, tmp_pat
     assert got["templates"]["ids"][0] == [3, 1]
     with pytest.raises(CapivaraError, match="is there already"):
         translate([path], out, to=["pt"], **flags(model))
+
+
+def test_a_class_file_of_our_form_gets_another_language(model: Path, tmp_path: Path) -> None:
+    import yaml
+
+    shapes = [caption(scene, "en", 0) for scene in SCENES[:3]]
+    names = {"en": {"0": shapes[0], "1": shapes[1:]}, "xh": {"0": "nto", "1": "nye"}}
+    mine = {"title": "Things", "metric": "acc1", "source": "me", "labels": ["0", "1"], "names": names}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(mine))
+    translate([tmp_path / "c.yaml"], tmp_path / "out.yaml", to=["pt"], **flags(model))
+    got = yaml.safe_load((tmp_path / "out.yaml").read_text(encoding="utf-8"))
+    assert got.pop("names") == {
+        **names,
+        "pt": {"0": caption(SCENES[0], "pt", 0), "1": [caption(scene, "pt", 0) for scene in SCENES[1:3]]},
+    }
+    assert got == {key: value for key, value in mine.items() if key != "names"}
+    loaded = class_sets.load(str(tmp_path / "out.yaml"), ["pt"])
+    assert loaded is not None
+    assert loaded.names_in("pt")["1"][1] == caption(SCENES[2], "pt", 0)
+    del names["en"]
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(mine))
+    with pytest.raises(CapivaraError, match=r"c\.yaml has no names in en: there are xh"):
+        translate([tmp_path / "c.yaml"], tmp_path / "more.yaml", to=["pt"], **flags(model))
 
 
 @pytest.mark.parametrize(
