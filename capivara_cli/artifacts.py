@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import json
@@ -46,8 +47,9 @@ def writing(path: Path) -> Iterator[Path]:
 
 
 def _swap_in(temporary: Path, path: Path) -> None:
-    if path.is_dir() != temporary.is_dir() and path.exists():
-        raise CapivaraError(f"{path} is a {'folder' if path.is_dir() else 'file'}", "another name")
+    if path.exists() and temporary.exists() and path.is_dir() != temporary.is_dir():  # a file replaces no folder
+        number = errno.EISDIR if path.is_dir() else errno.ENOTDIR
+        raise OSError(number, os.strerror(number))
     if not path.is_dir():
         os.replace(temporary, path)
         return

@@ -15,11 +15,11 @@ def command(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="Records: JSONL, a folder, shards, -.")],
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", help="Folder of shards or images, or file, to write; - is standard output."),
+        typer.Option("--output", "-o", help="Folder, or file (-: standard output), to write."),
     ],
     lang: Annotated[
         str | None,
-        typer.Option("--lang", help="Of the caption that stands alone (.txt, text), or of a table's captions. [any]"),
+        typer.Option("--lang", help="Of the caption that stands alone, or a table's. [any]"),
     ] = None,
     shard_size: Annotated[int, typer.Option("--shard-size", help="Images in a shard.")] = 10_000,
     prefix: Annotated[str, typer.Option("--prefix", help="What names of shards and images begin with.")] = "",

@@ -222,6 +222,15 @@ def test_a_written_json_ends_its_last_line(tmp_path: Path) -> None:
     assert json.loads(text) == [1]
 
 
+def test_a_file_replaces_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "thesis.txt").touch()
+    with pytest.raises(CapivaraError, match=r"cannot write .*d: Is a directory"):
+        artifacts.write_text(tmp_path / "d", "new")
+    assert names(tmp_path) == ["d"]
+    assert names(tmp_path / "d") == ["thesis.txt"]
+
+
 def test_an_old_folder_stays_when_nothing_was_written(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "old").touch()

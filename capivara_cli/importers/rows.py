@@ -135,7 +135,7 @@ def _joined(own: list[Row]) -> Row:
         ]
         extra = row.extra | extra
     labels = [row.extra["label"] for row in own if row.extra.get("label") not in (None, "")]
-    if any(label != labels[0] for label in labels):  # a row for each label, as multi-label tables have
+    if any(str(label) != str(labels[0]) for label in labels):  # a row for each label, as multi-label tables have
         several = [each for label in labels for each in (label if isinstance(label, list) else [label])]
         extra["label"] = [each for number, each in enumerate(several) if each not in several[:number]]
     first = next((row for row in own if row.image is not None), own[0])
