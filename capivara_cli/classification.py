@@ -162,11 +162,12 @@ def _class_set(
         console.say(f"class set {chosen.name}, as the data is called; --classes takes another")
     if templates is not None:
         chosen = class_sets.with_templates(chosen, templates, langs)
+    asked_in_some = bool(chosen.templates or chosen.prompts)
     for lang in langs:
         chosen.names_in(lang)
         if not chosen.is_asked(lang):
             generic = GENERIC.get(lang.partition("-")[0].lower(), ("{c}",))
-            if chosen.templates or chosen.prompts:
+            if asked_in_some:
                 console.warn(f"{chosen.name} has no templates in {lang}: {' '.join(generic)} is taken")
             chosen = replace(chosen, templates={**chosen.templates, lang: generic})
         for name, one, other in class_sets.same_names(chosen, lang)[:10]:

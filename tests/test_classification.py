@@ -419,6 +419,7 @@ def test_languages_of_different_sizes_have_their_own_in_the_table(
     name = put("es\x1b[31mc [red].jsonl", found, things)
     classify_eval([name], ["en", "xh", "XH"], **there)
     screen = capsys.readouterr().err
+    assert "templates" not in screen  # the file brings none, and none are missed
     rows = [line.split()[:4] for line in screen.splitlines()]
     assert ["en", "model", str(len(found)), "6"] in rows
     assert ["xh", "model", str(sum(record["label"] in ("star", "cross") for record in found)), "2"] in rows or [
@@ -426,6 +427,18 @@ def test_languages_of_different_sizes_have_their_own_in_the_table(
     ] in rows  # fmt: skip
     assert "\x1b[31m" not in screen
     assert "c [red]" in screen
+
+
+def test_templates_that_a_language_lacks_are_said(things: Path, there: dict[str, Any], capsys: Says) -> None:
+    import yaml
+
+    content = yaml.safe_load((things / "shapes.yaml").read_text(encoding="utf-8"))
+    del content["prompts"]
+    Path("c.yaml").write_text(yaml.safe_dump({**content, "templates": {"en": ["a {c} drawn large", "{c}"]}}))
+    there["classes"] = "c.yaml"
+    results = classify_eval([str(things / "shapes.jsonl")], ["en", "hi"], **there)
+    assert ["templates:2" in result["signature"] for result in results] == [True, False]
+    assert "c has no templates in hi: चित्र: {c}। is taken" in said(capsys)
 
 
 def test_the_parts_of_data(things: Path, there: dict[str, Any]) -> None:
