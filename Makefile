@@ -42,9 +42,10 @@ demo: setup ## The whole job in a small world: train, merge, evaluate, in two mi
 test: setup ## All tests
 	$(BIN)/python -m pytest
 
-check: setup test ## What CI runs: tests, format, lint, types, stale docs
+check: setup test ## What CI runs: tests, format, lint, import rules, types, stale docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 	$(BIN)/python docs/reference.py --check
 

@@ -25,11 +25,11 @@ import machine
 import torch
 from full_size import make_images
 
-from capivara_cli.captioners import Asked, PreparePixels, dtype_of
-from capivara_cli.captioners.blip2 import Blip2
-from capivara_cli.captioning import read_prefixes
-from capivara_cli.images import ImageRef
-from capivara_cli.loading import cores, load_images
+from capivara_cli.captioning.blip2 import Blip2
+from capivara_cli.captioning.caption import read_prefixes
+from capivara_cli.captioning.captioner import Asked, PreparePixels, dtype_of
+from capivara_cli.data.images import ImageRef
+from capivara_cli.data.loading import cores, load_images
 from capivara_cli.runtime import Runtime
 
 TRUE_SIZE: dict[str, dict[str, Any]] = {  # of Salesforce/blip2-opt-2.7b

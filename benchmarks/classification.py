@@ -57,9 +57,9 @@ def plain(model: Path, found: list[list[str]]) -> float:
 
 def ours(model: Path, found: list[list[str]]) -> float:
     """Seconds for all classes."""
-    from capivara_cli import clip as clips
-    from capivara_cli.classification import class_weights
-    from capivara_cli.clip import ModelName
+    from capivara_cli.evaluation.classify_eval import class_weights
+    from capivara_cli.models import clip as clips
+    from capivara_cli.models.clip import ModelName
     from capivara_cli.runtime import Runtime
 
     clip = clips.load(ModelName(f"local-dir:{model}"), Runtime.pick())
@@ -71,7 +71,7 @@ def ours(model: Path, found: list[list[str]]) -> float:
 
 def scoring(images: int, classes: int) -> tuple[float, float]:
     """Seconds of the product and the metrics, and MB of the peak above what was there before."""
-    from capivara_cli import accuracy
+    from capivara_cli.metrics import classification as accuracy
 
     rng = np.random.default_rng(0)
     features = torch.nn.functional.normalize(torch.from_numpy(rng.standard_normal((images, 512), np.float32)), dim=-1)

@@ -39,10 +39,11 @@ def make_model(folder: Path, data: Path) -> Path:
     import open_clip
     from transformers import XLMRobertaConfig
 
-    from capivara_cli import artifacts, records
-    from capivara_cli import clip as clips
-    from capivara_cli.clip import ModelName
+    from capivara_cli import artifacts
+    from capivara_cli.data import records
     from capivara_cli.demo.small_clip import make_tokenizer
+    from capivara_cli.models import clip as clips
+    from capivara_cli.models.clip import ModelName
     from capivara_cli.runtime import Runtime
 
     texts = [caption["text"] for record in records.read_all([data]) for caption in record.captions]

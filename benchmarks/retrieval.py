@@ -33,7 +33,7 @@ def embeddings(texts: int, images: int) -> tuple[torch.Tensor, torch.Tensor, tor
 
 def ours(text: torch.Tensor, image: torch.Tensor, rows: torch.Tensor) -> dict[str, float]:
     """Recalls, mean recall, median rank and MRR in both directions."""
-    from capivara_cli.recall import rank_queries, summarise
+    from capivara_cli.metrics.retrieval import rank_queries, summarise
 
     return summarise(rank_queries(text, image, rows), KS)
 

@@ -48,12 +48,12 @@ def papers(data: Path, model: Path, count: int) -> float:
 
 def ours(data: Path, model: Path, output: Path) -> float:
     """Seconds of the whole command, the loading of the model included; image embeddings are in the cache."""
-    from capivara_cli import clip as clips
-    from capivara_cli import records
-    from capivara_cli.clip import ModelName
-    from capivara_cli.embeddings import embed
+    from capivara_cli.data import records
+    from capivara_cli.models import clip as clips
+    from capivara_cli.models.clip import ModelName
+    from capivara_cli.models.embedding_cache import embed
     from capivara_cli.runtime import Runtime
-    from capivara_cli.scoring import score
+    from capivara_cli.scoring.score import score
 
     clip = clips.load(ModelName(f"local-dir:{model}"), Runtime.pick())
     embed(clip, [record.image for record in records.read_all([data])])
@@ -68,7 +68,7 @@ def diversity(groups: list[list[str]]) -> tuple[float, float]:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.metrics.pairwise import cosine_similarity
 
-    from capivara_cli.filters import redundant
+    from capivara_cli.data.filters import redundant
 
     vectorizer = TfidfVectorizer()
 
@@ -93,7 +93,7 @@ def diversity(groups: list[list[str]]) -> tuple[float, float]:
 
 def captions_of_a_captioner(count: int) -> list[list[str]]:
     """Ten captions an image as a captioner says them: the recipe's prefixes, and much the same behind them."""
-    from capivara_cli.captioning import read_prefixes
+    from capivara_cli.captioning.caption import read_prefixes
 
     rng = random.Random(0)
     nouns = [a + b + c for a in "kgtdpb" for b in "aeiou" for c in ("ra", "ni", "lo", "ma", "tu", "se")]

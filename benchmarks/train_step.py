@@ -30,12 +30,12 @@ STEPS_OF_THE_RECIPE, BATCH_OF_THE_RECIPE = 1500, 1000
 
 def ours(data: Path, model: Path, batch_size: int, steps: int, output: Path) -> dict[str, float]:
     """Seconds a step of a run as a person starts it, and images a second of the image tower before it."""
-    from capivara_cli import clip as clips
-    from capivara_cli import records
-    from capivara_cli.clip import ModelName
-    from capivara_cli.embeddings import embed
+    from capivara_cli.data import records
+    from capivara_cli.models import clip as clips
+    from capivara_cli.models.clip import ModelName
+    from capivara_cli.models.embedding_cache import embed
     from capivara_cli.runtime import Runtime
-    from capivara_cli.training import train
+    from capivara_cli.training.train import train
 
     found = records.read_all([data])
     clip = clips.load(ModelName(f"local-dir:{model}"), Runtime.pick())

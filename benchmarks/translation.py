@@ -26,9 +26,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # the tests' server and t
 
 from capivara_cli.demo.translator import CODES, make_tokenizer
 from capivara_cli.runtime import Runtime
-from capivara_cli.translators.google import Google
-from capivara_cli.translators.local import CTranslate2, Local
-from capivara_cli.translators.memory import Memory
+from capivara_cli.translation.google import Google
+from capivara_cli.translation.local import CTranslate2, Local
+from capivara_cli.translation.memory import Memory
 
 REPEATS = 0.4
 LATENCY = 0.05

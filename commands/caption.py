@@ -48,7 +48,7 @@ def command(
 
         capivara caption photos/ --model Salesforce/blip-image-captioning-base --prefixes none | head
     """
-    from capivara_cli.captioning import caption
+    from capivara_cli.captioning.caption import caption
 
     from .options import auto_or_number
 

@@ -14,7 +14,7 @@ from .options import Adapter, Baseline, Device, Lang, Model, Precision, Pretrain
 
 def _list_sets(value: bool) -> None:
     if value:
-        from capivara_cli.class_sets import shipped
+        from capivara_cli.data.class_sets import shipped
 
         for name, entry in shipped().items():
             where = f"names in {', '.join(entry['langs'])}" if entry["langs"] else f"names: {entry['source']}"
@@ -80,7 +80,7 @@ def command(
 
         capivara classify-eval --data val/ --lang hi --classes babel_imagenet.json --adapter runs/hi-lora -o hi.json
     """
-    from capivara_cli.classification import classify_eval
+    from capivara_cli.evaluation.classify_eval import classify_eval
 
     classify_eval(
         data,

@@ -39,7 +39,7 @@ def command(
 
         capivara export captions.txt train.jsonl --lang en -o captions.en.txt
     """
-    from capivara_cli.exporting import export
+    from capivara_cli.exporting.export import export
 
     export(
         format,

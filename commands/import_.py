@@ -14,7 +14,7 @@ from .options import OverwriteOrResume, Strict, Workers
 
 def _list_formats(value: bool) -> None:
     if value:
-        from capivara_cli.importers import FORMATS
+        from capivara_cli.importing.formats import FORMATS
 
         for name, format_ in FORMATS.items():
             answer(f"{name:14} {format_.what}")
@@ -72,8 +72,8 @@ def command(
 
         capivara import photos.jsonl --translations captions.pt.txt --to pt -o photos.pt.jsonl
     """
-    from capivara_cli.importers import FORMATS
-    from capivara_cli.importing import import_data
+    from capivara_cli.importing.formats import FORMATS
+    from capivara_cli.importing.import_data import import_data
 
     given = sources[0] if len(sources) > 1 and (sources[0] in FORMATS or not Path(sources[0]).exists()) else None
     given = None if given and ("{" in given or "/" in given or "." in given) else given

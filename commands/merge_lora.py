@@ -33,6 +33,6 @@ def command(
 
         capivara merge-lora runs/hi-lora -o clip-hi-half --scale 0.5 --dtype float16
     """
-    from capivara_cli.merging import merge_lora
+    from capivara_cli.training.merge_lora import merge_lora
 
     answer(str(merge_lora(run, output, scale=scale, dtype=dtype, model=model, overwrite=overwrite)))

@@ -36,7 +36,7 @@ def command(
 
         capivara retrieve-eval --data test.jsonl --lang hi,en --adapter runs/hi --baseline local-dir:base -o hi.json
     """
-    from capivara_cli.retrieval import retrieve_eval
+    from capivara_cli.evaluation.retrieve_eval import retrieve_eval
 
     retrieve_eval(
         data,

@@ -64,8 +64,8 @@ def command(
 
         capivara score scored.jsonl --scored --min-score 0.15 --diverse 0.3 -o clean.jsonl
     """
-    from capivara_cli.scoring import score
-    from capivara_cli.verdicts import HUMAN
+    from capivara_cli.data.selection import HUMAN
+    from capivara_cli.scoring.score import score
 
     score(
         sources or ["-"],

@@ -77,7 +77,7 @@ def command(
 
         capivara train --lang xh --full --data "shards/{00000..00266}.tar" --set optimizer.lr=1e-6
     """
-    from capivara_cli.training import train
+    from capivara_cli.training.train import train
 
     run = train(
         lang or [],

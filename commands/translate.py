@@ -14,7 +14,7 @@ from .options import Device, OverwriteOrResume, Precision, Seed, Strict, auto_or
 
 def _list_languages(value: bool) -> None:
     if value:
-        from capivara_cli.languages import BACKENDS, table
+        from capivara_cli.data.languages import BACKENDS, table
 
         for language in table().values():
             known = " ".join(backend for backend in BACKENDS if backend in language.codes)
@@ -80,7 +80,7 @@ def command(
 
         capivara translate classes.json --to pt -o classes.pt.json
     """
-    from capivara_cli.translation import translate
+    from capivara_cli.translation.translate import translate
 
     translate(
         sources or ["-"],

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import pytest
 from capivara_cli.commands import main
 
-from capivara_cli import clip as clips
-from capivara_cli.clip import Clip, ModelName
 from capivara_cli.demo import BASE
 from capivara_cli.demo.world import write_world
+from capivara_cli.models import clip as clips
+from capivara_cli.models.clip import Clip, ModelName
 from capivara_cli.runtime import Runtime
-from capivara_cli.training import train
+from capivara_cli.training.train import train
 from tests.forks import Forks
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ FLAGS = [part for setting in SETTINGS for part in ("--set", setting)]
 
 # Files that take longest, begun first: two workers that share the others then end at the same time.
 LONGEST = [
-    f"test_{name}.py" for name in ("demo", "resume", "captioning", "google", "distributed", "bad_input", "translation")
+    f"test_{name}.py" for name in ("demo", "resume", "caption", "google", "distributed", "bad_input", "translate")
 ]
 
 

@@ -14,9 +14,10 @@ from pathlib import Path
 
 IMPORTS = """
 import accelerate, open_clip, peft, torch, torchvision.transforms.v2, transformers
-import capivara_cli.captioners.blip2, capivara_cli.captioning, capivara_cli.exporting, capivara_cli.importing
-import capivara_cli.merging, capivara_cli.retrieval, capivara_cli.scoring, capivara_cli.training
-import capivara_cli.translation, capivara_cli.translators.local
+import capivara_cli.captioning.blip2, capivara_cli.captioning.caption, capivara_cli.evaluation.retrieve_eval
+import capivara_cli.exporting.export, capivara_cli.importing.import_data, capivara_cli.scoring.score
+import capivara_cli.training.merge_lora, capivara_cli.training.train
+import capivara_cli.translation.local, capivara_cli.translation.translate
 """
 
 SERVER = (

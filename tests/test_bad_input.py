@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from capivara_cli import clip as clips
 from capivara_cli.demo.small_clip import make_small_clip
+from capivara_cli.models import clip as clips
 from tests.conftest import FLAGS, Process, command
 
 Capivara = Callable[..., Process]
@@ -103,7 +103,7 @@ def test_a_folder_of_another_run(capivara: Capivara, world: Path, base: Path, ru
 
 
 def test_an_adapter_of_another_model(capivara: Capivara, world: Path, run: Path, tmp_path: Path) -> None:
-    from capivara_cli.clip import ModelName
+    from capivara_cli.models.clip import ModelName
     from capivara_cli.runtime import Runtime
 
     texts = (world / "test.jsonl").read_text().splitlines()

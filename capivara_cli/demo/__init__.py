@@ -6,7 +6,8 @@ import contextlib
 import shutil
 from pathlib import Path
 
-from capivara_cli import artifacts, console, records
+from capivara_cli import artifacts, console
+from capivara_cli.data import records
 from capivara_cli.errors import CapivaraError, nearest
 
 MODELS = Path(__file__).parent / "models"
@@ -55,13 +56,13 @@ def demo(
     Raises:
         CapivaraError: another language, or a folder that holds something else.
     """
-    from capivara_cli.captioning import caption
-    from capivara_cli.classification import classify_eval
-    from capivara_cli.merging import merge_lora
-    from capivara_cli.retrieval import retrieve_eval
-    from capivara_cli.scoring import score
-    from capivara_cli.training import train
-    from capivara_cli.translation import translate
+    from capivara_cli.captioning.caption import caption
+    from capivara_cli.evaluation.classify_eval import classify_eval
+    from capivara_cli.evaluation.retrieve_eval import retrieve_eval
+    from capivara_cli.scoring.score import score
+    from capivara_cli.training.merge_lora import merge_lora
+    from capivara_cli.training.train import train
+    from capivara_cli.translation.translate import translate
 
     if lang not in LANGUAGES:
         raise CapivaraError(f"the demo's world has no {lang}{nearest(lang, list(LANGUAGES))}", "--lang hi, pt or xh")
@@ -156,8 +157,8 @@ def _languages(data: Path) -> list[str]:
 
 def _prepare(folder: Path, *, overwrite: bool, seed: int) -> None:
     """Write settings, images without captions and the models, unless they are there."""
-    from capivara_cli.clip import relocate
     from capivara_cli.demo.world import write_classes, write_world
+    from capivara_cli.models.clip import relocate
 
     settings, data, models = folder / "capivara.yaml", folder / "data", folder / "models"
     if not (settings.is_file() and settings.read_text(encoding="utf-8").startswith(MARK)):

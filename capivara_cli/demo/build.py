@@ -14,16 +14,18 @@ import random
 import shutil
 from pathlib import Path
 
-from capivara_cli import artifacts, clip, records
-from capivara_cli.captioning import read_prefixes
+from capivara_cli import artifacts
+from capivara_cli.captioning.caption import read_prefixes
+from capivara_cli.data import records
 from capivara_cli.demo import BASE, CAPTIONER, TEST_IMAGES, TRANSLATOR
 from capivara_cli.demo.captioner import exactness, train_captioner
 from capivara_cli.demo.small_clip import make_small_clip
 from capivara_cli.demo.translator import exactness as translation_exactness
 from capivara_cli.demo.translator import train_translator
 from capivara_cli.demo.world import write_world
-from capivara_cli.merging import merge_lora
-from capivara_cli.training import train
+from capivara_cli.models import clip
+from capivara_cli.training.merge_lora import merge_lora
+from capivara_cli.training.train import train
 
 IMAGES = 12_000
 FEW = {"pt": 60, "hi": 8, "xh": 8}  # images with captions in these languages

@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from capivara_cli import artifacts, records
+from capivara_cli import artifacts
+from capivara_cli.data import records
 
 if TYPE_CHECKING:
     from transformers import XLMRobertaTokenizer

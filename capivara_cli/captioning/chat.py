@@ -1,0 +1,103 @@
+"""Chat models that see: LLaVA, Qwen-VL, SmolVLM and whatever else transformers loads in the same way.
+
+A prefix becomes an instruction. Each instruction is a conversation of its own, image included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from capivara_cli.captioning.captioner import Asked, Captioner, dtype_of
+from capivara_cli.data import images
+from capivara_cli.data.images import ImageRef
+from capivara_cli.errors import CapivaraError
+from capivara_cli.runtime import Runtime
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+LONGEST_SIDE = 1024  # pixels; larger ones become as many more tokens, and a caption needs no more detail
+
+
+def instruction(prefix: str, lang: str) -> str:
+    """What the model is told to do for one caption."""
+    language = "" if lang == "en" else f" Write in the language with the code {lang}."
+    if not prefix:
+        return f"Describe the image in one short sentence.{language}"
+    return f'Describe the image in one short sentence that begins with "{prefix}".{language}'
+
+
+class Chat(Captioner):
+    """AutoModelForImageTextToText with a chat template."""
+
+    @staticmethod
+    def parts(source: str, runtime: Runtime) -> tuple[Any, Any]:
+        """Model and processor."""
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
+        model = AutoModelForImageTextToText.from_pretrained(
+            source, dtype=dtype_of(runtime), trust_remote_code=False
+        ).eval()
+        return model.to(runtime.device), processor
+
+    def __init__(self, model: Any, processor: Any, asked: Asked, runtime: Runtime) -> None:
+        super().__init__(model, asked, runtime)
+        if getattr(processor, "chat_template", None) is None:
+            name = model.config.model_type
+            raise CapivaraError(f"this {name} has no chat template", "use the instruction-tuned variant of the model")
+        self.prepare = load_small
+        self.processor = processor
+        processor.tokenizer.padding_side = "left"
+        if processor.tokenizer.pad_token is None:
+            processor.tokenizer.pad_token = processor.tokenizer.eos_token
+        self.prompts = [
+            processor.apply_chat_template(
+                [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}],
+                add_generation_prompt=True,
+                tokenize=False,
+            )
+            for text in (instruction(prefix, asked.lang) for prefix in asked.prefixes)
+        ]
+
+    def captions(self, images_: Sequence[Image]) -> list[list[str]]:
+        """N images -> N lists of K texts."""
+        import torch
+
+        count = len(self.prompts)
+        batch = self.processor(
+            text=self.prompts * len(images_),
+            images=[[image] for image in images_ for _ in range(count)],
+            padding=True,
+            return_tensors="pt",
+        ).to(self.runtime.device)
+        batch = {
+            key: value.to(self.model.dtype) if torch.is_tensor(value) and value.is_floating_point() else value
+            for key, value in batch.items()
+        }
+        with torch.inference_mode():
+            tokens = self.model.generate(
+                **batch,
+                max_new_tokens=self.asked.max_new_tokens,
+                num_beams=self.asked.num_beams,
+                do_sample=False,
+                pad_token_id=self.processor.tokenizer.pad_token_id,
+            )[:, batch["input_ids"].shape[1] :]
+        texts = [text.strip().strip('"') for text in self.processor.batch_decode(tokens, skip_special_tokens=True)]
+        return [texts[i : i + count] for i in range(0, len(texts), count)]
+
+    def bytes_per_image(self) -> int:
+        """Keys and values of all conversations, an image of some 1,000 tokens in each, and logits."""
+        text = self.model.config.get_text_config()
+        sequences = len(self.prompts) * self.asked.num_beams
+        length = 1200 + self.asked.max_new_tokens
+        cache = 2 * length * text.num_hidden_layers * text.hidden_size * self.model.dtype.itemsize
+        return int(sequences * (cache + 12 * text.vocab_size))
+
+
+def load_small(ref: ImageRef) -> Image:
+    """The image with its longer side at most LONGEST_SIDE pixels. Raises ImageRejected."""
+    image = images.load(ref)
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    return image

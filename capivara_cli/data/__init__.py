@@ -1,0 +1,1 @@
+"""What comes in and goes out: records, images, and the files that hold them."""

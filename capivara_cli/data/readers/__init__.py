@@ -1,0 +1,1 @@
+"""Readers of foreign formats that hold labelled images."""

@@ -1,0 +1,382 @@
+"""The record: one image and its captions, one JSON object a line.
+
+    {"id": "000123", "image": "images/000123.jpg", "captions": [{"text": "a dog", "lang": "en"}], "label": "dog"}
+
+Keys that capivara does not know are kept as they came.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import re
+import sys
+import tarfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+from capivara_cli import console
+from capivara_cli.data import images, sidecars
+from capivara_cli.data.images import ImageRef
+from capivara_cli.data.shards import Shard
+from capivara_cli.errors import CapivaraError
+
+UTF_8 = "iconv -t UTF-8 converts it"
+MOST_SHARDS = 1_000_000  # of a pattern
+METADATA = "metadata.jsonl"  # the records of a folder, as Hugging Face's ImageFolder has them
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One line of a JSONL file, checked.
+
+    Attributes:
+        data: the object as it was read, unknown keys included.
+        where: `file.jsonl:17`, for messages.
+        image: where the image is.
+    """
+
+    data: dict[str, Any]
+    where: str
+    image: ImageRef
+
+    @property
+    def id(self) -> str:
+        """The record's id; its image's name when it has none."""
+        given = (self.data.get(key) for key in ("id", "image", "file_name"))
+        return str(next(value for value in given if value not in (None, "")))
+
+    @property
+    def captions(self) -> list[dict[str, Any]]:
+        """The captions: `text` and `lang`, and maybe `source`, `parent`, `score`, `prefix`."""
+        captions: list[dict[str, Any]] = self.data.get("captions", [])
+        return captions
+
+    def for_folder(self, folder: Path) -> dict[str, Any]:
+        """The object, with its id, for a JSONL file in this folder: a path that was relative is so to it."""
+        data = {"id": self.id, **self.data}
+        if data["id"] in (None, ""):
+            data["id"] = self.id
+        key = "image" if self.data.get("image") else "file_name"
+        if not os.path.isabs(self.data[key]):
+            data[key] = str(self.image._replace(path=Path(os.path.relpath(self.image.path, folder)).as_posix()))
+        return data
+
+    def texts(self, lang: str) -> list[str]:
+        """The texts of the captions in a language, without those that are marked as rejected."""
+        return [caption["text"] for caption in self.captions if caption["lang"] == lang and "rejected" not in caption]
+
+
+def read(source: str | Path) -> Iterator[Record]:
+    """Records of a JSONL file, `-`, an image, a folder of images, a tar shard or a brace pattern of shards.
+
+    A folder with a `metadata.jsonl` (Hugging Face's ImageFolder) is read by that file. Raises CapivaraError
+    with file and line for what is not a record.
+    """
+    name = str(source)
+    if name == "-":
+        try:
+            yield from parse(sys.stdin, "standard input", Path.cwd())
+        except UnicodeDecodeError as error:
+            raise CapivaraError(f"standard input is not UTF-8 text: {error.reason}", UTF_8) from error
+        return
+    for path in expand(name):
+        if path.is_dir():
+            yield from _read_folder(path)
+        elif path.suffix == ".tar":
+            yield from read_shard(path)
+        elif images.is_image_name(path.name):
+            yield _image_file(path)
+        else:
+            yield from _read_jsonl(path)
+
+
+def read_all(sources: Iterable[str | Path]) -> list[Record]:
+    """All records of several sources. Raises CapivaraError when there is none in them."""
+    sources = list(sources)
+    found = list(itertools.chain.from_iterable(read(source) for source in sources))
+    if not found:
+        raise CapivaraError(
+            f"{' '.join(map(str, sources))}: no records in it", "each line is one image: see docs/data.md"
+        )
+    return found
+
+
+def stream(sources: Iterable[str | Path]) -> Iterator[Record]:
+    """Records of several sources, one after the other, in constant memory.
+
+    Raises CapivaraError when an id comes twice: what is made from the records could not be told apart.
+    """
+    with closing(Seen()) as seen:
+        for record in itertools.chain.from_iterable(map(read, sources)):
+            if (first := seen.before(record.id.encode("utf-8", "surrogatepass"), record.where)) is not None:
+                raise CapivaraError(
+                    f"{record.where}: the id {record.id} is that of {first} too", "each record needs an id of its own"
+                )
+            yield record
+
+
+class Seen:
+    """What has come before, in constant memory: a temporary database, on disk as soon as it is large."""
+
+    def __init__(self) -> None:
+        import sqlite3
+
+        self._failed = sqlite3.OperationalError
+        self._database = sqlite3.connect("", check_same_thread=False)  # whoever reads ahead does so in a thread
+        self._database.execute("CREATE TABLE seen (key BLOB PRIMARY KEY, place BLOB) WITHOUT ROWID")
+
+    def before(self, key: bytes, place: str) -> str | None:
+        """Where the key came first, or None: then it is here. Raises CapivaraError when there is no room."""
+        try:
+            row = (key, place.encode("utf-8", "surrogatepass"))
+            if self._database.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", row).rowcount:
+                return None
+            ((first,),) = self._database.execute("SELECT place FROM seen WHERE key = ?", (key,))
+        except self._failed as error:
+            raise CapivaraError(
+                f"the temporary folder cannot be written: {error}", "TMPDIR=FOLDER names another one"
+            ) from error
+        found: str = first.decode("utf-8", "replace")
+        return found
+
+    def close(self) -> None:
+        """Remove it."""
+        self._database.close()
+
+
+def count(
+    sources: Sequence[str | Path], langs: Sequence[str] = (), check: Callable[[Record], None] | None = None
+) -> int | None:
+    """How many records there are, all of them checked, by `check` too; None when they come from standard input.
+
+    Raises CapivaraError for what is wrong in any of them, when there is none, and when one of `langs` is in none.
+    """
+    if "-" in map(str, sources):
+        return None
+    total = 0
+    there: Counter[str] = Counter()
+    for record in stream(sources):
+        total += 1
+        if check is not None:
+            check(record)
+        there.update(caption["lang"] for caption in record.captions)
+    if not total:
+        folders = all(Path(source).is_dir() for source in sources)
+        hint = (
+            f"images end in {' '.join(sorted(images.EXTENSIONS))}" if folders else "one line is one image: docs/data.md"
+        )
+        raise CapivaraError(f"{' '.join(map(str, sources))}: no {'images' if folders else 'records'} in it", hint)
+    check_languages(there, langs)
+    return total
+
+
+def check_languages(there: Counter[str], langs: Sequence[str]) -> None:
+    """Raise CapivaraError, naming the languages that there are, when one of `langs` is not among them."""
+    for lang in langs:
+        if not there[lang]:
+            names = ", ".join(f"{name} ({number:,})" for name, number in there.most_common(20)) or "none"
+            hint = f"capivara translate --to {lang} makes them"
+            raise CapivaraError(f"no caption in {lang}: the data has {names}", hint)
+
+
+def expand(pattern: str) -> list[Path]:
+    """`{00000..00266}.tar` -> the shards, numbers padded as the first one; any other name -> itself."""
+    match = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
+    if not match:
+        return [Path(pattern)]
+    first, last = match.groups()
+    numbers = range(int(first), int(last) + 1)
+    if not 0 < len(numbers) <= MOST_SHARDS:
+        raise CapivaraError(f"{pattern}: {len(numbers):,} files", "{00000..00331}: the first and the last")
+    return [Path(f"{pattern[: match.start()]}{n:0{len(first)}}{pattern[match.end() :]}") for n in numbers]
+
+
+def _read_jsonl(path: Path) -> Iterator[Record]:
+    try:
+        with path.open(encoding="utf-8") as file:
+            yield from parse(file, str(path), path.parent)
+    except FileNotFoundError as error:
+        raise CapivaraError(f"{path}: no such file") from error
+    except UnicodeDecodeError as error:
+        raise CapivaraError(f"{path} is not UTF-8 text: {error.reason}", UTF_8) from error
+    except OSError as error:
+        raise CapivaraError(f"cannot read {path}: {error.strerror}") from error
+
+
+def parse(lines: TextIO, name: str, folder: Path) -> Iterator[Record]:
+    """Records from lines of JSON. `folder` is what their image paths are relative to. Blank lines are passed over."""
+    for number, line in enumerate(lines, start=1):
+        text = line.removeprefix("\ufeff") if number == 1 else line  # a BOM, as some editors leave it
+        if text.strip():
+            yield _record(text, f"{name}:{number}", folder)
+
+
+def _record(line: str, where: str, folder: Path) -> Record:
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise CapivaraError(f"{where}: not JSON: {error}", "each line is one JSON object: see docs/data.md") from error
+    if not isinstance(data, dict):
+        raise CapivaraError(f"{where}: a {type(data).__name__}, not an object with `image` and `captions`")
+    return checked(data, where, folder)
+
+
+def checked(data: dict[str, Any], where: str, folder: Path) -> Record:
+    """The record of an object. Raises CapivaraError when it is none."""
+    image = data.get("image") or data.get("file_name")
+    if not isinstance(image, str) or not image or "\0" in image:
+        keys = ", ".join(map(str, data)) or "none"
+        raise CapivaraError(f"{where}: no `image` (keys there are: {keys})", "see docs/data.md")
+    captions = data.get("captions", [])
+    if not isinstance(captions, list) or not all(map(is_caption, captions)):
+        raise CapivaraError(f'{where}: `captions` is not a list of {{"text": …, "lang": …}}', "see docs/data.md")
+    return Record(data, where, ImageRef.parse(image, folder))
+
+
+def is_caption(value: object) -> bool:
+    """Whether it has a text and a language."""
+    return isinstance(value, dict) and isinstance(value.get("text"), str) and isinstance(value.get("lang"), str)
+
+
+def _read_folder(folder: Path) -> Iterator[Record]:
+    metadata = folder / METADATA
+    if metadata.is_file():
+        yield from _read_jsonl(metadata)
+        return
+    for path in images.find(folder):
+        yield _image_file(path)
+
+
+def _image_file(path: Path) -> Record:
+    """An image by itself. Its id is its path as it was typed: unique, whatever else was typed with it."""
+    name = path.as_posix()
+    if not path.exists():
+        raise CapivaraError(f"{name}: no such file")
+    return Record({"id": name, "image": name}, name, ImageRef.parse(name, Path.cwd()))
+
+
+def read_shard(path: Path, lang: str = "en") -> Iterator[Record]:
+    """Samples of a WebDataset shard: the image, and what stands beside it.
+
+    Args:
+        lang: of captions that do not say theirs.
+
+    Raises:
+        CapivaraError: no tar, or a sample whose `.json` is none.
+    """
+    for sample in shard_samples(path, lang):
+        if isinstance(sample.data, CapivaraError):
+            raise sample.data
+        yield checked(sample.data, sample.where, Path.cwd())
+
+
+class Sample(NamedTuple):
+    """An image of a shard, and the object of what stands beside it, or what is wrong with that."""
+
+    where: str
+    image: str
+    data: dict[str, Any] | CapivaraError
+
+
+def shard_samples(path: Path, lang: str = "en", encoding: str | None = None) -> Iterator[Sample]:
+    """All images of a shard. What is passed over is said at the end.
+
+    Args:
+        encoding: of `.txt` and `.cls`; None is UTF-8.
+
+    Raises:
+        CapivaraError: no tar.
+    """
+    shard = Shard(path)
+    bare: list[str] = []
+    bare_count = 0
+    try:
+        with path.open("rb") as file:
+            for stem, members in shard.samples():
+                image = next((member for member in members.values() if images.is_image_name(member.name)), None)
+                if image is None:
+                    bare_count += 1
+                    bare = bare or [stem]
+                    continue
+                where, name = f"{path}#{image.name}", f"{path.as_posix()}#{image.name}"
+                parts = {}
+                for extension in sidecars.EXTENSIONS:
+                    if extension in members:
+                        file.seek(members[extension].offset)
+                        parts[extension] = file.read(min(members[extension].size, sidecars.MOST_BYTES + 1))
+                try:
+                    data = {"id": stem, **sidecars.read(parts, f"{path}#{stem}", lang, encoding), "image": name}
+                    yield Sample(where, name, data)
+                except CapivaraError as error:
+                    yield Sample(where, name, error)
+    except (OSError, tarfile.ReadError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"not a tar file: {error}"
+        raise CapivaraError(f"{path}: {reason}") from error
+    if shard.lost:
+        console.warn(f"{path} is {shard.lost}")
+    for reason, names in shard.refused.items():
+        console.warn(f"{path}: {names[0]:,} members refused, {reason}: {names[1]}")
+    if bare:
+        console.warn(f"{path}: {bare_count:,} samples without an image, the first {bare[0]}")
+
+
+def to_json(value: object) -> str:
+    """One line of JSON. What is no number (NaN, infinity) becomes null: JSON has none, and other readers choke."""
+    try:
+        return _encode(value)
+    except ValueError:
+        return _encode(_finite(value))
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def languages(records: Iterable[Record]) -> Counter[str]:
+    """How many captions there are in each language, without those that are marked as rejected."""
+    return Counter(caption["lang"] for record in records for caption in record.captions if "rejected" not in caption)
+
+
+def lineage(captions: Sequence[dict[str, Any]], i: int) -> list[int]:
+    """The caption, what it was made from, what that was made from, and so on."""
+    result = [i]
+    while True:
+        parent = captions[result[-1]].get("parent")
+        if type(parent) is not int or not 0 <= parent < len(captions) or parent in result:
+            return result
+        result.append(parent)
+
+
+def without(captions: Sequence[dict[str, Any]], kept: Sequence[int]) -> list[dict[str, Any]]:
+    """Those captions that are kept; `parent` is their new place, and gone where the parent is."""
+    place = {old: new for new, old in enumerate(kept)}
+    result = []
+    for i in kept:
+        caption = dict(captions[i])
+        parent = caption.pop("parent", None)
+        result.append(caption | ({"parent": place[parent]} if type(parent) is int and parent in place else {}))
+    return result
+
+
+def collect_queries(records: Sequence[Record], langs: Sequence[str]) -> dict[str, tuple[list[str], list[int]]]:
+    """The texts of each language that occurs, with the index of the record of each."""
+    queries: dict[str, tuple[list[str], list[int]]] = {}
+    for lang in langs:
+        pairs = [(text, row) for row, record in enumerate(records) for text in record.texts(lang)]
+        if pairs:
+            queries[lang] = [text for text, _ in pairs], [row for _, row in pairs]
+    return queries

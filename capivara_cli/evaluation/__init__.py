@@ -1,0 +1,1 @@
+"""`capivara retrieve-eval` and `capivara classify-eval`."""

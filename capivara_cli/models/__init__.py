@@ -1,0 +1,1 @@
+"""An OpenCLIP model: load, encode, save."""

@@ -1,0 +1,100 @@
+"""From image files to embeddings: decode in worker processes, preprocess, encode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, cast
+
+from capivara_cli.data import images
+from capivara_cli.data.images import ImageRef
+from capivara_cli.data.loading import load_images
+from capivara_cli.models.clip import Clip
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+    from torch import Tensor
+
+
+def encode_images(
+    clip: Clip, refs: Sequence[ImageRef], *, views: int = 1
+) -> Iterator[tuple[list[int], Tensor, list[tuple[int, str]]]]:
+    """Decode and encode images, decoding in worker processes while the tower runs.
+
+    Yields for each batch the indices of the images that worked, their embeddings (b, views, D) float32 on
+    the CPU, normalised, and the index and reason of each that did not.
+    """
+    import torch
+
+    size = max(clip.image_batch_size() // views, 1)
+    start = 0
+    batches = (list(refs[i : i + size]) for i in range(0, len(refs), size))
+    for good, pixels, reasons in load_images(batches, Views(clip, views), len(refs) * views):
+        indices, errors = [start + i for i in good], [(start + i, reason) for i, reason in reasons.items()]
+        start += len(good) + len(reasons)
+        if not indices:
+            yield [], torch.empty(0), errors
+            continue
+        yield indices, encode_views(clip, pixels), errors
+
+
+def encode_views(clip: Clip, pixels: Tensor) -> Tensor:
+    """(b, views, 3, H, W) float32 -> (b, views, D) float32 on the CPU, normalised."""
+    import torch
+
+    flat = pixels.flatten(0, 1)  # (b * views, 3, H, W)
+    run = torch.inference_mode()(lambda part: clip.encode_pixels(flat[part]).cpu())
+    features = torch.cat([part for _, part in clip.runtime.batches(run, len(flat), len(flat))])
+    return features.unflatten(0, pixels.shape[:2])
+
+
+class Views:
+    """An image -> its views: 0 is the plain one, the others are augmented, each the same whenever it is asked for."""
+
+    def __init__(self, clip: Clip, views: int) -> None:
+        self.plain = clip.preprocess
+        self.augmented = augmentation(clip) if views > 1 else None
+        self.views = views
+
+    def __call__(self, ref: ImageRef) -> Tensor:
+        """All views, (views, 3, H, W). Raises ImageRejected."""
+        import torch
+
+        image = images.load(ref)
+        return torch.stack([self._view(image, ref, view) for view in range(self.views)])
+
+    def one(self, ref: ImageRef, view: int) -> Tensor:
+        """A single view, (3, H, W). Raises ImageRejected."""
+        return self._view(images.load(ref), ref, view)
+
+    def _view(self, image: Image, ref: ImageRef, view: int) -> Tensor:
+        import torch
+
+        if view == 0 or self.augmented is None:
+            return cast("Tensor", self.plain(image))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int.from_bytes(images.identity(ref)[:7], "little") + view)
+            return cast("Tensor", self.augmented(image))
+
+
+def augmentation(clip: Clip) -> torch.nn.Module:
+    """The recipe's augmentation: resize 250, random resized crop 224 of scale 0.9-1, AugMix of severity 2.
+
+    (arXiv 2310.13683, published configuration; sizes scale with the model's own image size.)
+    """
+    import torch
+    from torchvision.transforms import InterpolationMode, v2
+
+    size = clip.preprocess_cfg["size"]
+    side = int(size[0] if isinstance(size, list | tuple) else size)
+    bicubic = InterpolationMode.BICUBIC
+    return v2.Compose(
+        [
+            v2.Resize(round(side * 250 / 224), interpolation=bicubic),
+            v2.RandomResizedCrop(side, scale=(0.9, 1.0), interpolation=bicubic),
+            v2.AugMix(severity=2),
+            v2.ToImage(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(clip.preprocess_cfg["mean"], clip.preprocess_cfg["std"]),
+        ]
+    )

@@ -1,0 +1,1 @@
+"""`capivara train` and `capivara merge-lora`."""

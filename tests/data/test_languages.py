@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import googletrans
+import pytest
+import regex
+from transformers.models.m2m_100.tokenization_m2m_100 import FAIRSEQ_LANGUAGE_CODES as M2M100
+from transformers.models.nllb.tokenization_nllb import FAIRSEQ_LANGUAGE_CODES as NLLB
+
+from capivara_cli.data.languages import BACKENDS, code_for, find, table
+from capivara_cli.errors import CapivaraError
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("hi", "hi"),
+        ("pt-BR", "pt"),
+        ("PT_br", "pt"),
+        ("zh", "zh"),
+        ("zh-TW", "zh-Hant"),
+        ("zh-Hant-HK", "zh-Hant"),
+        ("no", "nb"),
+        ("sr-Latn", "sr"),
+    ],
+)
+def test_a_code_finds_its_language_or_the_one_that_it_is_a_kind_of(code: str, expected: str) -> None:
+    language = find(code)
+    assert language is not None
+    assert language.code == expected
+
+
+def test_the_codes_are_those_in_the_libraries() -> None:
+    known = {
+        "google": set(googletrans.LANGUAGES),
+        "nllb": set(NLLB),
+        "m2m100": set(M2M100["m2m100"]),
+    }
+    for backend, codes in known.items():
+        ours = [language.codes[backend] for language in table().values() if backend in language.codes]
+        assert set(ours) <= codes
+        assert len(ours) == len(set(ours))
+        assert len(ours) > 0.97 * len(codes)
+
+
+@pytest.mark.parametrize(
+    ("code", "codes"),
+    [
+        ("hi", ("hi", "hin_Deva", "hi", "hi", "hin")),
+        ("xh", ("xh", "xho_Latn", "xh", "xh", "xho")),
+        ("pt", ("pt", "por_Latn", "pt", "pt", "por")),
+        ("yo", ("yo", "yor_Latn", "yo", "yo", "yor")),
+        ("zh", ("zh-cn", "zho_Hans", "zh", "zh", "cmn_Hans")),
+    ],
+)
+def test_each_backend_has_its_own_code(code: str, codes: tuple[str, ...]) -> None:
+    assert tuple(code_for(code, backend) for backend in BACKENDS) == codes
+
+
+def test_scripts_are_known_to_unicode() -> None:
+    for language in table().values():
+        for script in language.scripts:
+            regex.compile(rf"\p{{Script={script}}}")
+
+
+def test_a_language_that_a_backend_does_not_know_names_those_that_do() -> None:
+    with pytest.raises(CapivaraError, match="m2m100 does not know Maithili") as error:
+        code_for("mai", "m2m100")
+    assert "google, nllb" in error.value.message
+
+
+def test_an_unknown_language_is_told_with_where_to_look() -> None:
+    with pytest.raises(CapivaraError, match="the language qq is not known") as error:
+        code_for("qq", "google")
+    assert "--languages" in (error.value.hint or "")

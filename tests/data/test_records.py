@@ -1,0 +1,401 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from capivara_cli.data import images, records
+from capivara_cli.data.images import ImageRef
+from capivara_cli.errors import CapivaraError
+
+DOG = {"image": "dog.jpg", "captions": [{"text": "a dog", "lang": "en"}, {"text": "एक कुत्ता", "lang": "hi"}]}
+
+
+def write(path: Path, *lines: object) -> Path:
+    path.write_text("".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def shard(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def refused(text: str, folder: Path) -> str:
+    with pytest.raises(CapivaraError) as caught:
+        list(records.parse(io.StringIO(text), "a.jsonl", folder))
+    return caught.value.message
+
+
+def test_an_image_is_relative_to_the_folder_of_its_file(tmp_path: Path) -> None:
+    (record,) = records.read(write(tmp_path / "a.jsonl", DOG))
+    assert record.image == ImageRef(str(tmp_path / "dog.jpg"))
+
+
+def test_an_absolute_image_stays_where_it_is(tmp_path: Path) -> None:
+    (record,) = records.read(write(tmp_path / "a.jsonl", {"image": "/elsewhere/dog.jpg"}))
+    assert record.image == ImageRef("/elsewhere/dog.jpg")
+
+
+def test_an_image_may_be_a_member_of_a_shard(tmp_path: Path) -> None:
+    (record,) = records.read(write(tmp_path / "a.jsonl", {"image": "shards/0.tar#dogs/1.jpg"}))
+    assert record.image == ImageRef(str(tmp_path / "shards" / "0.tar"), "dogs/1.jpg")
+
+
+def test_unknown_keys_are_kept_as_they_came(tmp_path: Path) -> None:
+    line = {**DOG, "licence": {"name": "CC-BY", "year": 2020}}
+    (record,) = records.read(write(tmp_path / "a.jsonl", line))
+    assert record.data == line
+
+
+def test_texts_are_those_of_the_language_in_their_order(tmp_path: Path) -> None:
+    captions = [{"text": text, "lang": lang} for text, lang in (("b", "en"), ("c", "hi"), ("a", "en"))]
+    (record,) = records.read(write(tmp_path / "a.jsonl", {"image": "1.jpg", "captions": captions}))
+    assert record.texts("en") == ["b", "a"]
+    assert record.texts("xh") == []
+
+
+def test_a_record_without_captions_has_none(tmp_path: Path) -> None:
+    (record,) = records.read(write(tmp_path / "a.jsonl", {"image": "1.jpg"}))
+    assert record.captions == []
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ({"id": "7", "image": "1.jpg"}, "7"),
+        ({"id": 7, "image": "1.jpg"}, "7"),
+        ({"image": "1.jpg"}, "1.jpg"),
+        ({"file_name": "2.jpg"}, "2.jpg"),
+    ],
+)
+def test_a_record_without_an_id_goes_by_its_images_name(line: object, expected: str, tmp_path: Path) -> None:
+    (record,) = records.read(write(tmp_path / "a.jsonl", line))
+    assert record.id == expected
+
+
+def test_blank_lines_are_passed_over_and_counted(tmp_path: Path) -> None:
+    text = f"\n  \n{json.dumps(DOG)}\n\n{json.dumps(DOG)}"
+    found = list(records.parse(io.StringIO(text), "a.jsonl", tmp_path))
+    assert [record.where for record in found] == ["a.jsonl:3", "a.jsonl:5"]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_data(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + json.dumps(DOG).encode())
+    (record,) = records.read(tmp_path / "a.jsonl")
+    assert record.data == DOG
+
+
+def test_a_line_that_is_not_json_is_named_by_its_number(tmp_path: Path) -> None:
+    assert refused(f'{json.dumps(DOG)}\n{{"image": "torn', tmp_path).startswith("a.jsonl:2: not JSON")
+
+
+def test_a_line_that_is_no_object_is_refused(tmp_path: Path) -> None:
+    assert refused('["dog.jpg"]', tmp_path) == "a.jsonl:1: a list, not an object with `image` and `captions`"
+
+
+@pytest.mark.parametrize("image", [None, 3, "", "a\0b.jpg"])
+def test_an_image_that_is_no_name_is_refused_with_the_keys_there(image: object, tmp_path: Path) -> None:
+    message = refused(json.dumps({"image": image, "caption": "a dog"}), tmp_path)
+    assert message == "a.jsonl:1: no `image` (keys there are: image, caption)"
+
+
+@pytest.mark.parametrize(
+    "captions", ["a dog", [["a dog"]], [{"text": "a dog"}], [{"lang": "en"}], [{"text": 3, "lang": "en"}], None]
+)
+def test_captions_without_a_text_and_a_language_are_refused(captions: object, tmp_path: Path) -> None:
+    message = refused(json.dumps({"image": "1.jpg", "captions": captions}), tmp_path)
+    assert message.startswith("a.jsonl:1: `captions` is not a list of")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CapivaraError, match=r"none\.jsonl: no such file"):
+        list(records.read(tmp_path / "none.jsonl"))
+
+
+def test_a_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes('{"image": "cão.jpg"}'.encode("latin-1"))
+    with pytest.raises(CapivaraError, match=r"a\.jsonl is not UTF-8 text"):
+        list(records.read(tmp_path / "a.jsonl"))
+
+
+def test_a_dash_is_the_standard_input_with_images_relative_to_here(tmp_path: Path) -> None:
+    code = "from capivara_cli.data import records; print([str(r.image) + r.where for r in records.read('-')])"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, input=json.dumps(DOG), capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == str([f"{os.path.realpath(tmp_path)}/dog.jpgstandard input:1"])
+
+
+def test_a_folder_gives_its_images_without_captions(tmp_path: Path) -> None:
+    for name in ("b/2.PNG", "a/1.jpg", "a/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    found = list(records.read(tmp_path))
+    assert [record.id for record in found] == [str(tmp_path / "a" / "1.jpg"), str(tmp_path / "b" / "2.PNG")]
+    assert found[0].image == ImageRef(str(tmp_path / "a" / "1.jpg"))
+
+
+def test_a_folder_with_metadata_is_read_by_it(tmp_path: Path) -> None:
+    (tmp_path / "stray.jpg").write_bytes(b"")
+    write(tmp_path / "metadata.jsonl", {"file_name": "train/1.jpg", "text": "a dog"})
+    (record,) = records.read(tmp_path)
+    assert record.image == ImageRef(str(tmp_path / "train" / "1.jpg"))
+    assert record.data["text"] == "a dog"
+
+
+def test_a_shards_images_take_their_keys_from_the_json_beside_them(tmp_path: Path) -> None:
+    sidecar = json.dumps({"captions": DOG["captions"], "width": 3}).encode()
+    path = shard(tmp_path / "0.tar", {"000.jpg": b"x", "000.json": sidecar, "001.PNG": b"y", "002.txt": b"z"})
+    first, second = records.read(path)
+    assert (first.id, first.image, first.data["width"]) == ("000", ImageRef(str(path), "000.jpg"), 3)
+    assert first.texts("en") == ["a dog"]
+    assert (second.id, second.captions) == ("001", [])
+
+
+def test_a_shards_json_cannot_point_to_another_image(tmp_path: Path) -> None:
+    path = shard(tmp_path / "0.tar", {"0.json": b'{"image": "/etc/passwd", "id": "own"}', "0.jpg": b"x"})
+    (record,) = records.read(path)
+    assert record.image == ImageRef(str(path), "0.jpg")
+    assert record.id == "own"
+
+
+def test_a_broken_json_in_a_shard_is_named(tmp_path: Path) -> None:
+    path = shard(tmp_path / "0.tar", {"0.jpg": b"x", "0.json": b'{"captions": ['})
+    with pytest.raises(CapivaraError, match=r"0\.tar#0\.json: not JSON"):
+        list(records.read(path))
+
+
+@pytest.mark.parametrize("content", [b"not a tar at all", None])
+def test_a_shard_that_cannot_be_read_is_named(content: bytes | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "0.tar").write_bytes(content)
+    with pytest.raises(CapivaraError, match=r"0\.tar: (not a tar file|No such file)"):
+        list(records.read(tmp_path / "0.tar"))
+
+
+def test_a_brace_pattern_is_its_numbers_padded_as_the_first() -> None:
+    assert [path.name for path in records.expand("data/{098..101}.tar")] == ["098.tar", "099.tar", "100.tar", "101.tar"]
+    assert [path.name for path in records.expand("{0..2}.tar")] == ["0.tar", "1.tar", "2.tar"]
+
+
+def test_a_name_without_a_pattern_is_itself() -> None:
+    assert records.expand("data/{train}.jsonl") == [Path("data/{train}.jsonl")]
+
+
+def test_all_shards_of_a_pattern_are_read_in_order(tmp_path: Path) -> None:
+    for number in range(3):
+        shard(tmp_path / f"{number:02}.tar", {f"{number}.jpg": b"x"})
+    assert [record.id for record in records.read(tmp_path / "{00..02}.tar")] == ["0", "1", "2"]
+
+
+def test_several_sources_are_read_one_after_the_other(tmp_path: Path) -> None:
+    a, b = (write(tmp_path / f"{name}.jsonl", {"image": f"{name}.jpg"}) for name in "ab")
+    assert [record.id for record in records.read_all([b, a])] == ["b.jpg", "a.jpg"]
+
+
+def test_no_records_at_all_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(CapivaraError, match=r"a\.jsonl: no records in it"):
+        records.read_all([write(tmp_path / "a.jsonl")])
+
+
+def test_languages_are_counted_by_caption(tmp_path: Path) -> None:
+    found = records.read_all([write(tmp_path / "a.jsonl", DOG, DOG, {"image": "1.jpg"})])
+    assert records.languages(found) == {"en": 2, "hi": 2}
+
+
+def test_an_image_that_was_found_in_a_shard_can_be_loaded(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (3, 2), "red").save(buffer, "PNG")
+    (record,) = records.read(shard(tmp_path / "0.tar", {"a/0.png": buffer.getvalue()}))
+    assert images.load(record.image).getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_json_that_is_nested_too_deep_is_refused_like_other_bad_json(tmp_path: Path) -> None:
+    (tmp_path / "deep.jsonl").write_text("[" * 100_000)
+    with pytest.raises(CapivaraError, match=r"deep.jsonl:1: not JSON"):
+        list(records.read(tmp_path / "deep.jsonl"))
+
+
+def test_standard_input_with_a_bom_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO('\ufeff{"image": "a.jpg"}\n'))
+    assert [record.id for record in records.read("-")] == ["a.jpg"]
+
+
+def test_an_id_may_be_zero(tmp_path: Path) -> None:
+    [record] = records.read(write(tmp_path / "a.jsonl", {"id": 0, "image": "a.jpg"}))
+    assert record.id == "0"
+
+
+def test_an_empty_image_gives_way_to_the_file_name(tmp_path: Path) -> None:
+    [record] = records.read(write(tmp_path / "a.jsonl", {"image": None, "file_name": "b.jpg"}))
+    assert record.image.path == str(tmp_path / "b.jpg")
+
+
+def test_a_folder_that_is_named_like_an_image_is_not_one(tmp_path: Path) -> None:
+    (tmp_path / "dir.jpg").mkdir()
+    Image.new("RGB", (2, 2)).save(tmp_path / "dir.jpg" / "a.png")
+    assert [record.id for record in records.read(tmp_path)] == [str(tmp_path / "dir.jpg" / "a.png")]
+
+
+def test_an_images_id_is_its_path_as_it_was_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    Image.new("RGB", (2, 2)).save(tmp_path / "a" / "1.png")
+    for source in ("a", "./a", "a/1.png"):
+        (record,) = records.read(source)
+        assert (record.id, record.data["image"]) == ("a/1.png", "a/1.png")
+        assert record.image == ImageRef(str(tmp_path / "a" / "1.png"))
+    with pytest.raises(CapivaraError, match=r"a/2\.png: no such file"):
+        list(records.read("a/2.png"))
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        ("images/1.jpg", "../in/images/1.jpg"),
+        ("../1.jpg", "../1.jpg"),
+        ("x.tar#1.jpg", "../in/x.tar#1.jpg"),
+        ("/data/1.jpg", "/data/1.jpg"),
+    ],
+)
+@pytest.mark.parametrize("key", ["image", "file_name"])
+def test_a_record_in_another_folder_names_the_same_image(image: str, expected: str, key: str, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (record,) = records.read(write(tmp_path / "in" / "a.jsonl", {key: image, "votes": 3}))
+    moved = record.for_folder(tmp_path / "out")
+    assert moved == {"id": image, key: expected, "votes": 3}
+    assert ImageRef.parse(moved[key], tmp_path / "out") == record.image
+    assert record.for_folder(tmp_path / "in")[key] == image
+
+
+def test_a_record_keeps_an_id_of_zero(tmp_path: Path) -> None:
+    (record,) = records.read(write(tmp_path / "a.jsonl", {"id": 0, "image": "1.jpg"}))
+    assert record.for_folder(tmp_path)["id"] == 0
+
+
+def test_an_id_that_comes_twice_is_named_with_both_places(tmp_path: Path) -> None:
+    one = write(tmp_path / "a.jsonl", {"id": "x", "image": "1.jpg"}, {"id": "y", "image": "1.jpg"})
+    two = write(tmp_path / "b.jsonl", {"id": "y", "image": "2.jpg"})
+    assert [record.id for record in records.stream([one])] == ["x", "y"]
+    with pytest.raises(CapivaraError, match=r"b\.jsonl:1: the id y is that of .*a\.jsonl:2 too"):
+        list(records.stream([one, two]))
+
+
+def test_records_are_counted_and_checked_before_the_work(tmp_path: Path) -> None:
+    assert records.count([write(tmp_path / "a.jsonl", DOG, {**DOG, "id": "other"})]) == 2
+    assert records.count(["-"]) is None
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CapivaraError, match="empty: no images in it") as error:
+        records.count([tmp_path / "empty"])
+    assert ".jpg" in (error.value.hint or "")
+    with pytest.raises(CapivaraError, match=r"none\.jsonl: no records in it"):
+        records.count([write(tmp_path / "none.jsonl")])
+
+
+def test_a_shards_images_are_named_by_its_path_as_it_was_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s").mkdir()
+    shard(tmp_path / "s" / "0.tar", {"a/1.jpg": b"x"})
+    (record,) = records.read("s/0.tar")
+    assert (record.id, record.data["image"]) == ("a/1", "s/0.tar#a/1.jpg")
+    assert record.image == ImageRef(str(tmp_path / "s" / "0.tar"), "a/1.jpg")
+    assert record.for_folder(tmp_path / "out" / "deep")["image"] == "../../s/0.tar#a/1.jpg"
+
+
+@pytest.mark.parametrize("given", [None, ""])
+def test_an_id_that_says_nothing_gives_way_to_the_images_name(given: object, tmp_path: Path) -> None:
+    line = {"licence": "CC0", "id": given, "image": "1.jpg"}
+    (record,) = records.read(write(tmp_path / "a.jsonl", line))
+    assert record.for_folder(tmp_path) == {"licence": "CC0", "id": "1.jpg", "image": "1.jpg"}
+    assert record.data == line
+
+
+def test_all_kinds_of_sources_come_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "b").mkdir()
+    for name in ("b/2.jpg", "b/1.jpg", "a.png"):
+        (tmp_path / name).touch()
+    sources: list[str | Path] = [
+        write(tmp_path / "c.jsonl", DOG),
+        "b",
+        shard(tmp_path / "0.tar", {"x.jpg": b"x"}),
+        "a.png",
+    ]
+    assert [record.id for record in records.stream(sources)] == ["dog.jpg", "b/1.jpg", "b/2.jpg", "x", "a.png"]
+    assert records.count(sources) == 5
+
+
+def test_a_stream_is_read_as_it_is_asked_for(tmp_path: Path) -> None:
+    found = records.stream([write(tmp_path / "a.jsonl", DOG), tmp_path / "none.jsonl"])
+    assert next(found).id == "dog.jpg"
+    with pytest.raises(CapivaraError, match=r"none\.jsonl: no such file"):
+        next(found)
+
+
+def test_a_stream_may_be_begun_in_one_thread_and_read_in_others(tmp_path: Path) -> None:
+    found = records.stream([write(tmp_path / "a.jsonl", *({"id": number, "image": "1.jpg"} for number in range(3)))])
+    assert next(found).id == "0"
+    with ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as second:
+        assert [thread.submit(next, found).result().id for thread in (first, second)] == ["1", "2"]
+        assert second.submit(list, found).result() == []
+
+
+def test_an_id_is_the_same_as_a_number_and_as_a_text(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", {"id": 7, "image": "1.jpg"}, {"id": "7", "image": "2.jpg"})
+    with pytest.raises(CapivaraError, match=r"a\.jsonl:2: the id 7 is that of .*a\.jsonl:1 too"):
+        list(records.stream([path]))
+
+
+def test_ids_that_are_no_unicode_are_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(f'{{"id": "{id_}", "image": "1.jpg"}}\n' for id_ in ("\\ud800", "\\ud801", "?")))
+    assert records.count([path]) == 3
+    with pytest.raises(CapivaraError, match=r"a\.jsonl:1: the id .* is that of .*a\.jsonl:1 too"):
+        records.count([path, path])
+
+
+def test_a_folder_that_is_given_twice_is_refused_in_any_spelling(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.png").touch()
+    with pytest.raises(CapivaraError, match=r"the id a/1\.png is that of a/1\.png too"):
+        list(records.stream(["a", "./a/"]))
+
+
+def test_images_of_a_folder_are_counted(tmp_path: Path) -> None:
+    for name in ("1.jpg", "2.PNG", "notes.txt"):
+        (tmp_path / name).touch()
+    assert records.count([tmp_path]) == 2
+    assert records.count([tmp_path / "1.jpg"]) == 1
+    assert records.count([tmp_path, "-"]) is None
+
+
+def test_where_there_are_no_images_it_is_said_what_they_end_in(tmp_path: Path) -> None:
+    (tmp_path / "image.heic").touch()
+    with pytest.raises(CapivaraError) as error:
+        records.count([tmp_path])
+    assert error.value.hint == f"images end in {' '.join(sorted(images.EXTENSIONS))}"
+    with pytest.raises(CapivaraError, match=r"none\.jsonl: no records in it") as error:
+        records.count([tmp_path, write(tmp_path / "none.jsonl")])
+    assert "docs/data.md" in (error.value.hint or "")
+
+
+def test_what_is_wrong_in_the_last_source_is_found_when_they_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "b.jsonl").write_text('{"image": "1.jpg"}\n{"image": ')
+    with pytest.raises(CapivaraError, match=r"b\.jsonl:2: not JSON"):
+        records.count([write(tmp_path / "a.jsonl", DOG), tmp_path / "b.jsonl"])

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from capivara_cli.data import records
+from capivara_cli.data.images import load as load_image
+from capivara_cli.errors import CapivaraError
+from capivara_cli.evaluation.retrieve_eval import retrieve_eval
+from capivara_cli.models import clip as clips
+from capivara_cli.models.clip import ModelName
+from capivara_cli.runtime import Runtime
+from capivara_cli.training.merge_lora import merge_lora
+
+
+@pytest.fixture(scope="module")
+def results(world: Path, base: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Result files and ranks of a run against its base in two languages."""
+    folder = tmp_path_factory.mktemp("results")
+    retrieve_eval(
+        [str(world / "test.jsonl")],
+        ["hi", "en"],
+        adapter=run,
+        baseline=f"local-dir:{base}",
+        output=folder / "result.json",
+        ranks=folder / "ranks.jsonl",
+    )
+    return folder
+
+
+def metrics(path: Path) -> dict[str, float]:
+    found: dict[str, float] = json.loads(path.read_text())["metrics"]
+    return found
+
+
+def test_the_adapter_and_the_merged_folder_give_the_same_numbers(
+    results: Path, world: Path, run: Path, tmp_path: Path
+) -> None:
+    merged = merge_lora(run, tmp_path / "merged")
+    [result] = retrieve_eval([str(world / "test.jsonl")], ["hi"], model=f"local-dir:{merged}")
+    assert result["metrics"] == metrics(results / "result.hi.json")
+
+
+def test_the_numbers_are_those_of_embeddings_without_cache(results: Path, world: Path, base: Path) -> None:
+    clip = clips.load(ModelName(f"local-dir:{base}"), Runtime.pick("cpu", "fp32"))
+    found = records.read_all([world / "test.jsonl"])
+    with torch.inference_mode():
+        images = clip.encode_pixels(torch.stack([clip.preprocess(load_image(record.image)) for record in found]))
+    scores = (clip.encode_texts([record.texts("en")[0] for record in found]) @ images.T).numpy()
+    ranks = (scores > np.diag(scores)[:, None]).sum(axis=1) + 1
+    ours = metrics(results / "result.en.baseline.json")
+    for k in (1, 5, 10):
+        # The cache holds float16: a near tie may fall the other way.
+        assert ours[f"image_retrieval_recall@{k}"] == pytest.approx(float((ranks <= k).mean()), abs=1.5 / len(found))
+
+
+def test_the_difference_is_that_of_the_two_result_files(results: Path) -> None:
+    model, baseline = metrics(results / "result.hi.json"), metrics(results / "result.hi.baseline.json")
+    difference = json.loads((results / "result.hi.json").read_text())["baseline"]["difference"]
+    assert difference["mean_recall"] == pytest.approx(model["mean_recall"] - baseline["mean_recall"])
+    assert difference["low"] <= difference["mean_recall"] <= difference["high"]
+    assert difference["mean_recall"] > 0.05
+
+
+def test_recalls_can_be_computed_again_from_the_ranks(results: Path) -> None:
+    lines = [json.loads(line) for line in (results / "ranks.jsonl").read_text().splitlines()]
+    for lang in ("hi", "en"):
+        ranks = [
+            line["rank"]
+            for line in lines
+            if (line["role"], line["lang"], line["direction"]) == ("model", lang, "text_to_image")
+        ]
+        recall = sum(rank <= 5 for rank in ranks) / len(ranks)
+        assert metrics(results / f"result.{lang}.json")["image_retrieval_recall@5"] == pytest.approx(recall, abs=0.02)
+
+
+def test_clip_benchmark_reads_the_result_files(results: Path, tmp_path: Path) -> None:
+    files = [str(path) for path in sorted(results.glob("result.*.json"))]
+    table = tmp_path / "table.csv"
+    subprocess.run(
+        [sys.executable, "-m", "clip_benchmark.cli", "build", *files, "--output", str(table)],
+        check=True,
+        capture_output=True,
+    )
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    recalls = {float(row["image_retrieval_recall@5"]) for row in rows}
+    assert recalls == {metrics(path)["image_retrieval_recall@5"] for path in results.glob("result.*.json")}
+
+
+def test_the_signature_says_what_was_measured(results: Path, run: Path) -> None:
+    signature = json.loads((results / "result.hi.json").read_text())["signature"]
+    parts = dict(part.split(":", 1) for part in signature.split("|"))
+    assert parts["data"] == "test.jsonl"
+    assert parts["lang"] == "hi"
+    assert parts["texts"] == parts["images"] == "60"
+    assert str(run) in parts["adapter"]
+
+
+def test_an_image_without_a_caption_in_the_language_is_a_distractor(world: Path, base: Path, tmp_path: Path) -> None:
+    lines = [json.loads(line) for line in (world / "test.jsonl").read_text().splitlines()]
+    for record in lines:
+        record["image"] = str(world / record["image"])
+    for record in lines[30:]:
+        record["captions"] = [caption for caption in record["captions"] if caption["lang"] == "en"]
+    (tmp_path / "some.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    [result] = retrieve_eval([str(tmp_path / "some.jsonl")], ["pt"], model=f"local-dir:{base}")
+    assert (result["n_texts"], result["n_images"]) == (30, 60)
+
+
+def test_several_captions_an_image_are_all_queries(world: Path, base: Path) -> None:
+    [result] = retrieve_eval([str(world / "train.jsonl")], ["en"], model=f"local-dir:{base}")
+    assert (result["n_texts"], result["n_images"]) == (800, 400)
+
+
+def test_a_language_that_is_not_there_names_those_that_are(world: Path, base: Path) -> None:
+    with pytest.raises(CapivaraError, match=r"no caption in yo: the data has en \(60\), pt \(60\)"):
+        retrieve_eval([str(world / "test.jsonl")], ["yo"], model=f"local-dir:{base}")
+
+
+def test_the_base_of_an_adapter_is_found_by_itself_and_named(results: Path, base: Path) -> None:
+    assert json.loads((results / "result.hi.json").read_text())["model"] == f"local-dir:{base}"

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+
+from capivara_cli.errors import CapivaraError
+from capivara_cli.models import clip as clips
+from capivara_cli.models.clip import Clip, ModelName
+from capivara_cli.models.tokens import tokenise
+from capivara_cli.runtime import Runtime
+
+TEXTS = ["a small red circle", "a large blue star above a small green square on a white background", "लाल तारा", ""]
+
+
+def test_trimmed_and_padded_texts_have_the_same_embeddings(clip: Clip) -> None:
+    with torch.inference_mode():
+        padded = clip.model.encode_text(clip.tokenizer(TEXTS), normalize=True)
+    assert clip.tokenizer(TEXTS).shape[1] > int(tokenise(clip, TEXTS).lengths.max())
+    torch.testing.assert_close(clip.encode_texts(TEXTS), padded, rtol=0, atol=1e-6)
+
+
+def test_a_text_without_words_is_encoded_like_any_other(clip: Clip) -> None:
+    assert clip.encode_texts(["", "  "]).isfinite().all()
+
+
+def test_a_text_longer_than_the_context_is_truncated_as_open_clip_does(clip: Clip) -> None:
+    long = "a small red circle and " * 40
+    with torch.inference_mode():
+        plain = clip.model.encode_text(clip.tokenizer([long]), normalize=True)
+    torch.testing.assert_close(clip.encode_texts([long]), plain, rtol=0, atol=1e-6)
+
+
+def test_a_text_tower_without_padding_mask_gets_texts_of_full_length() -> None:
+    small = clips.load(ModelName("RN50"), Runtime.pick("cpu", "fp32"), weights=False)
+    assert set(tokenise(small, ["a dog", "two dogs and a cat"]).lengths) == {77}
+
+
+def test_a_saved_model_is_the_same_in_plain_open_clip(clip: Clip, tmp_path: Path) -> None:
+    clips.save(clip, tmp_path / "copy")
+    model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{tmp_path / 'copy'}")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{tmp_path / 'copy'}")
+    with torch.inference_mode():
+        texts = model.eval().encode_text(tokenizer(TEXTS), normalize=True)
+    torch.testing.assert_close(clip.encode_texts(TEXTS), texts, rtol=0, atol=1e-6)
+
+
+def test_a_moved_model_loads(clip: Clip, base: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "here")
+    config = json.loads((tmp_path / "here" / clips.CONFIG).read_text())
+    config["model_cfg"]["text_cfg"]["hf_model_name"] = "/nowhere"
+    (tmp_path / "here" / clips.CONFIG).write_text(json.dumps(config))
+    moved = clips.load(ModelName(f"local-dir:{tmp_path / 'here'}"), Runtime.pick("cpu", "fp32"))
+    assert moved.encode_texts(TEXTS).equal(clip.encode_texts(TEXTS))
+
+
+def test_random_weights_follow_the_seed(base: Path) -> None:
+    def weights(seed: int) -> torch.Tensor:
+        runtime = Runtime.pick("cpu", "fp32", seed)
+        return clips.load(ModelName(f"local-dir:{base}"), runtime, weights=False).encode_texts(TEXTS)
+
+    assert weights(1).equal(weights(1))
+    assert not weights(1).equal(weights(2))
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "pretrained"),
+    [
+        (None, "xlm-roberta-base-ViT-B-32", "laion5b_s13b_b90k"),
+        ("ViT-B-32:openai", "ViT-B-32", "openai"),
+        ("local-dir:a:b", "local-dir:a:b", None),
+        ("hf-hub:org/repo", "hf-hub:org/repo", None),
+    ],
+)
+def test_a_model_is_named_as_open_clip_names_it(given: str | None, name: str, pretrained: str | None) -> None:
+    assert ModelName.parse(given) == ModelName(name, pretrained)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("xlm-roberta-bse-ViT-B-32", "did you mean xlm-roberta-base-ViT-B-32"),
+        ("ViT-B-32", "openai"),
+        ("ViT-B-32:opnai", "has no weights opnai"),
+        ("local-dir:nowhere", "no open_clip_config.json"),
+    ],
+)
+def test_a_name_that_cannot_be_loaded_says_what_there_is(name: str, says: str) -> None:
+    with pytest.raises(CapivaraError, match=says):
+        clips.load(ModelName.parse(name), Runtime.pick("cpu", "fp32"))
+
+
+def test_a_folder_without_weights_says_so(base: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "empty", ignore=shutil.ignore_patterns("*.safetensors"))
+    with pytest.raises(CapivaraError, match="no weights"):
+        clips.load(ModelName(f"local-dir:{tmp_path / 'empty'}"), Runtime.pick("cpu", "fp32"))
+
+
+def test_weights_that_are_cut_short_are_one_clear_line(base: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "cut")
+    weights = tmp_path / "cut" / clips.WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:100_000])
+    with pytest.raises(CapivaraError, match="cannot be loaded"):
+        clips.load(ModelName(f"local-dir:{tmp_path / 'cut'}"), Runtime.pick("cpu", "fp32"))
+
+
+def test_a_pickle_in_a_model_folder_is_never_executed(base: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "evil", ignore=shutil.ignore_patterns("*.safetensors"))
+    made = tmp_path / "executed"
+    code = (
+        "import sys, torch\n"
+        "class Evil:\n"
+        "    def __reduce__(self): return (open, (sys.argv[2], 'w'))\n"
+        "torch.save({'visual.proj': Evil()}, sys.argv[1])"
+    )
+    weights = tmp_path / "evil" / "open_clip_pytorch_model.bin"
+    subprocess.run([sys.executable, "-c", code, str(weights), str(made)], check=True)
+    with pytest.raises(CapivaraError):
+        clips.load(ModelName(f"local-dir:{tmp_path / 'evil'}"), Runtime.pick("cpu", "fp32"))
+    assert not made.exists()

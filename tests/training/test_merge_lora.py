@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from capivara_cli.errors import CapivaraError
+from capivara_cli.models import clip as clips
+from capivara_cli.models import lora as adapters
+from capivara_cli.models.clip import Clip, ModelName
+from capivara_cli.runtime import Runtime
+from capivara_cli.training.merge_lora import merge_lora
+from capivara_cli.training.train import train
+
+TEXTS = ["एक छोटा लाल तारा", "a large blue cross on a grey background"]
+
+# What a person who has only open_clip types, from the model card.
+PLAIN = """
+import json, sys, torch, open_clip
+folder, moved = sys.argv[1], sys.argv[2] == "moved"
+options = {}
+if moved:
+    text_cfg = json.load(open(f"{folder}/open_clip_config.json"))["model_cfg"]["text_cfg"]
+    text_cfg["hf_model_name"] = folder
+    options["text_cfg"] = text_cfg
+model, _, preprocess = open_clip.create_model_and_transforms("local-dir:" + folder, **options)
+tokenizer = open_clip.get_tokenizer("local-dir:" + folder)
+with torch.inference_mode():
+    features = model.eval().encode_text(tokenizer(json.loads(sys.argv[3])), normalize=True)
+assert not any(name.startswith("capivara") for name in sys.modules)
+print(json.dumps(features.tolist()))
+"""
+
+
+@pytest.fixture(scope="module")
+def merged(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return merge_lora(run, tmp_path_factory.mktemp("merged") / "clip-hi")
+
+
+def load(folder: Path) -> Clip:
+    return clips.load(ModelName(f"local-dir:{folder}"), Runtime.pick("cpu", "fp32"))
+
+
+def in_plain_open_clip(folder: Path, *, moved: bool) -> torch.Tensor:
+    arguments = [str(folder), "moved" if moved else "here", json.dumps(TEXTS)]
+    result = subprocess.run(
+        [sys.executable, "-c", PLAIN, *arguments], capture_output=True, text=True, cwd="/", check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return torch.tensor(json.loads(result.stdout.splitlines()[-1]))
+
+
+def test_the_merged_model_is_base_and_adapter(merged: Path, clip: Clip, run: Path) -> None:
+    adapters.load(clip, run)
+    ours = load(merged)
+    torch.testing.assert_close(ours.encode_texts(TEXTS), clip.encode_texts(TEXTS), rtol=0, atol=1e-5)
+    assert float(ours.model.logit_scale.detach()) == float(clip.model.logit_scale.detach())
+
+
+def test_plain_open_clip_reads_it_without_our_package_also_after_a_move(merged: Path, tmp_path: Path) -> None:
+    expected = load(merged).encode_texts(TEXTS)
+    torch.testing.assert_close(in_plain_open_clip(merged, moved=False), expected, rtol=0, atol=1e-5)
+    shutil.copytree(merged, tmp_path / "elsewhere")
+    hidden = merged.with_name("hidden")
+    merged.rename(hidden)  # so that nothing is read where the folder was written
+    try:
+        torch.testing.assert_close(in_plain_open_clip(tmp_path / "elsewhere", moved=True), expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(load(tmp_path / "elsewhere").encode_texts(TEXTS), expected, rtol=0, atol=1e-6)
+    finally:
+        hidden.rename(merged)
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5])
+def test_scale_goes_from_the_base_to_the_trained_model(
+    scale: float, merged: Path, base: Path, run: Path, tmp_path: Path
+) -> None:
+    between = load_file(merge_lora(run, tmp_path / "between", scale=scale) / clips.WEIGHTS)
+    start, end = load_file(base / clips.WEIGHTS), load_file(merged / clips.WEIGHTS)
+    for name, tensor in between.items():
+        expected = start[name].float() + scale * (end[name].float() - start[name].float())
+        torch.testing.assert_close(tensor.float(), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_weights_of_half_size(dtype: str, run: Path, merged: Path, tmp_path: Path) -> None:
+    folder = merge_lora(run, tmp_path / dtype, dtype=dtype)
+    assert {tensor.dtype for tensor in load_file(folder / clips.WEIGHTS).values()} == {getattr(torch, dtype)}
+    similarity = (load(folder).encode_texts(TEXTS) * load(merged).encode_texts(TEXTS)).sum(dim=1)
+    assert float(similarity.min()) > 0.999
+
+
+def test_a_full_run_is_merged_too(world: Path, base: Path, tmp_path: Path) -> None:
+    run = train(
+        ["xh"],
+        full=True,
+        data=[str(world / "train.jsonl")],
+        model=f"local-dir:{base}",
+        set=["batch_size=32", "max_steps=2", "optimizer.warmup_steps=0", "optimizer.lr=1e-3"],
+        output=tmp_path / "run",
+    )
+    folder = merge_lora(run, tmp_path / "merged")
+    expected = load_file(run / "model" / clips.WEIGHTS)
+    for name, tensor in load_file(folder / clips.WEIGHTS).items():
+        assert tensor.equal(expected[name])
+
+
+def test_nothing_is_overwritten_without_being_told(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "thesis.tex").write_text("years of work")
+    with pytest.raises(CapivaraError, match="is there already"):
+        merge_lora(run, tmp_path / "there")
+    assert (tmp_path / "there" / "thesis.tex").is_file()
+
+
+def test_a_run_is_never_replaced_by_what_is_made_from_it(run: Path) -> None:
+    with pytest.raises(CapivaraError, match="would replace the run"):
+        merge_lora(run, run, overwrite=True)
+    with pytest.raises(CapivaraError, match="would replace the run"):
+        merge_lora(run, run.parent, overwrite=True)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int8"])
+def test_an_unknown_dtype_names_the_known_ones(dtype: str, run: Path, tmp_path: Path) -> None:
+    with pytest.raises(CapivaraError, match="float32, float16, bfloat16"):
+        merge_lora(run, tmp_path / "merged", dtype=dtype)
+
+
+def test_the_base_models_licence_is_carried_on(run: Path, base: Path, tmp_path: Path) -> None:
+    (base / "LICENSE").write_text("the licence of the base")
+    try:
+        folder = merge_lora(run, tmp_path / "merged")
+    finally:
+        (base / "LICENSE").unlink()
+    assert (folder / "LICENSE").read_text() == "the licence of the base"
+    assert "license: mit" in (folder / "README.md").read_text()  # as the base model's card says

@@ -1,0 +1,305 @@
+"""googletrans against a server that has real faults: nothing wrong is recorded, and nothing is asked for twice."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from capivara_cli.errors import CapivaraError
+from capivara_cli.translation.google import Google, Limiter, _joined
+from capivara_cli.translation.translate import translate
+from tests import kills
+from tests.conftest import command
+from tests.google_server import Fault, Handler, Server, certificate, serving, to_hindi
+
+
+@pytest.fixture(scope="module")
+def pem(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    path = certificate(tmp_path_factory.mktemp("certificate"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(path))
+        yield path
+
+
+@pytest.fixture
+def server(pem: Path) -> Iterator[Server]:
+    with serving(pem) as running:
+        yield running
+
+
+WORDS = ["dog", "cat", "bird", "house", "tree", "river", "stone", "cloud", "lamp", "chair"]
+
+
+def texts(count: int) -> list[str]:
+    """Distinct captions."""
+    return [f"a photo of a {a} and the {b} number {n}" for n, (a, b) in zip(
+        range(count), itertools.cycle(itertools.product(WORDS, WORDS)), strict=False)]  # fmt: skip
+
+
+def write(path: Path, captions: list[str], each: int = 2) -> Path:
+    groups = [captions[i : i + each] for i in range(0, len(captions), each)]
+    records = [
+        {"id": str(n), "image": f"{n}.jpg", "captions": [{"text": t, "lang": "en"} for t in group]}
+        for n, group in enumerate(groups)
+    ]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def run(server: Server, source: Path, output: Path, **flags: Any) -> None:
+    options: dict[str, Any] = {
+        "rate": 500.0,
+        "memory": output.parent / "memory.sqlite",
+        "timeout": 1.0,
+        "retries": 4,
+    } | flags
+    translate([source], output, to=["hi"], google_url=server.url, **options)
+
+
+def made(path: Path) -> dict[str, str]:
+    """Source -> translation, of all records."""
+    found = {}
+    for line in path.read_text().splitlines():
+        captions = json.loads(line)["captions"]
+        for caption in captions:
+            if "parent" in caption:
+                assert (caption["lang"], caption["source"]) == ("hi", "google")
+                found[captions[caption["parent"]]["text"]] = caption["text"]
+    return found
+
+
+def remembered(path: Path) -> dict[str, str]:
+    with sqlite3.connect(path) as connection:
+        return dict(connection.execute("SELECT source, text FROM translation"))
+
+
+def sometimes(share: float, fault: Fault, seed: int = 0) -> Fault:
+    rng = random.Random(seed)
+    return lambda handler, asked: rng.random() < share and fault(handler, asked)
+
+
+def refuse(handler: Handler, _: list[str]) -> bool:
+    handler.reply(429, "slow down", {"Retry-After": "0"})
+    return True
+
+
+def break_down(handler: Handler, _: list[str]) -> bool:
+    handler.reply(500, "no", {"Retry-After": "0"})
+    return True
+
+
+def hang(handler: Handler, _: list[str]) -> bool:
+    time.sleep(2.5)
+    handler.reset()
+    return True
+
+
+def reset(handler: Handler, _: list[str]) -> bool:
+    handler.reset()
+    return True
+
+
+def cut(handler: Handler, asked: list[str]) -> bool:
+    handler.reply(200, json.dumps([[[to_hindi(asked[0]), asked[0]]]])[:-4], length=4000)
+    handler.reset()
+    return True
+
+
+def html(handler: Handler, _: list[str]) -> bool:
+    handler.reply(200, "<html><body>unusual traffic</body></html>")
+    return True
+
+
+def fewer(handler: Handler, asked: list[str]) -> bool:
+    if len(asked) == 1:
+        return False
+    handler.reply(200, json.dumps([[[to_hindi(" ".join(asked)), "", None]], None, "en"]))
+    return True
+
+
+def echo(handler: Handler, asked: list[str]) -> bool:
+    if len(asked) == 1:  # asked for again, it is translated
+        return False
+    handler.reply(200, json.dumps([[["\n".join(asked), "\n".join(asked), None]], None, "en"]))
+    return True
+
+
+FAULTS = [refuse, break_down, hang, reset, cut, html, fewer, echo]
+
+
+def test_captions_are_joined_and_come_back_to_their_own(server: Server, tmp_path: Path) -> None:
+    captions = texts(300)
+    run(server, write(tmp_path / "in.jsonl", captions), tmp_path / "out.jsonl")
+    assert made(tmp_path / "out.jsonl") == {text: to_hindi(text) for text in captions}
+    assert server.requests <= 4
+    assert server.most_at_once <= 4
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_with_faults_all_is_done_rightly_and_nothing_asked_for_twice(
+    fault: Fault, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("capivara_cli.translation.google.MOST_TEXTS", 10)
+    monkeypatch.setattr(Limiter, "refused", without_pauses)
+    server.faults = [sometimes(0.3, fault)]
+    captions = texts(200)
+    run(server, write(tmp_path / "in.jsonl", captions), tmp_path / "out.jsonl")
+    assert made(tmp_path / "out.jsonl") == {text: to_hindi(text) for text in captions}
+    assert remembered(tmp_path / "memory.sqlite") == {text: to_hindi(text) for text in captions}
+    assert set(server.served.values()) == {1}
+
+
+def without_pauses(self: Limiter, _: float | None) -> None:
+    """The real one waits for seconds; how long is tested by itself."""
+    self.refusals += 1
+
+
+@pytest.mark.parametrize("fault", [refuse, break_down, reset, html], ids=lambda fault: fault.__name__)
+def test_a_service_that_fails_for_good_stops_the_run_and_it_goes_on_later(
+    fault: Fault, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("capivara_cli.translation.google.MOST_TEXTS", 10)
+    monkeypatch.setattr(Limiter, "refused", without_pauses)
+    captions = texts(200)
+    source = write(tmp_path / "in.jsonl", captions)
+
+    def after_some(handler: Handler, asked: list[str]) -> bool:
+        return server.served.total() >= 50 and fault(handler, asked)
+
+    server.faults = [after_some]
+    with pytest.raises(CapivaraError, match="the translation service gives no translations") as error:
+        run(server, source, tmp_path / "out.jsonl", concurrency=1, retries=2)
+    assert "same line goes on" in (error.value.hint or "")
+    assert not (tmp_path / "out.jsonl").exists()
+    before = remembered(tmp_path / "memory.sqlite")
+    assert 50 <= len(before) < 200
+    server.faults = []
+    run(server, source, tmp_path / "out.jsonl", concurrency=1, retries=2)
+    assert made(tmp_path / "out.jsonl") == {text: to_hindi(text) for text in captions}
+    assert set(server.served.values()) == {1}
+
+
+def test_a_text_that_the_service_fails_on_is_rejected_alone(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Limiter, "refused", without_pauses)
+    captions = [*texts(30), "poison in a cup"]
+
+    def poisoned(handler: Handler, asked: list[str]) -> bool:
+        return "poison in a cup" in asked and break_down(handler, asked)
+
+    server.faults = [poisoned]
+    run(server, write(tmp_path / "in.jsonl", captions), tmp_path / "out.jsonl", retries=1)
+    assert made(tmp_path / "out.jsonl") == {text: to_hindi(text) for text in captions[:-1]}
+    (rejected,) = [json.loads(line) for line in (tmp_path / "out.jsonl.rejected.jsonl").read_text().splitlines()]
+    assert (rejected["text"], rejected["lang"], rejected["id"]) == ("poison in a cup", "hi", "15")
+    assert "status 500" in rejected["rejected"]
+
+
+def test_what_is_always_echoed_is_never_recorded(server: Server, tmp_path: Path) -> None:
+    captions = [*texts(10), "stays as it is in every language"]
+
+    def stubborn(handler: Handler, asked: list[str]) -> bool:
+        handler.translated(asked, [text if text == captions[-1] else to_hindi(text) for text in asked])
+        return True
+
+    server.faults = [stubborn]
+    run(server, write(tmp_path / "in.jsonl", captions), tmp_path / "out.jsonl")
+    assert captions[-1] not in made(tmp_path / "out.jsonl")
+    assert captions[-1] not in remembered(tmp_path / "memory.sqlite")
+    assert "not translated" in (tmp_path / "out.jsonl.rejected.jsonl").read_text()
+
+
+def test_the_second_run_asks_for_nothing(server: Server, tmp_path: Path) -> None:
+    source = write(tmp_path / "in.jsonl", texts(40))
+    run(server, source, tmp_path / "one.jsonl")
+    asked = server.requests
+    run(server, source, tmp_path / "two.jsonl")
+    assert server.requests == asked
+    assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
+
+
+def test_the_rate_falls_when_refused_and_rises_when_served() -> None:
+    limiter = Limiter(8.0, 8.0, random.Random(0))
+    limiter.refused(None)
+    limiter.refused(0.0)
+    assert limiter.rate == 2.0
+    for _ in range(10):
+        limiter.served()
+    assert 2.0 < limiter.rate < 8.0
+    for _ in range(100):
+        limiter.served()
+    assert limiter.rate == 8.0
+
+
+def test_a_refusal_pauses_all_for_as_long_as_the_service_says(server: Server) -> None:
+    times: list[float] = []
+
+    def first(handler: Handler, _: list[str]) -> bool:
+        times.append(time.monotonic())
+        if len(times) > 1:
+            return False
+        handler.reply(429, "", {"Retry-After": "2"})
+        return True
+
+    server.faults = [first]
+    google = Google("en", url=server.url, rate=100.0, concurrency=3)
+    assert dict(google.translate(texts(3), "hi", attempt=1)) == {n: to_hindi(t) for n, t in enumerate(texts(3))}
+    google.close()
+    assert times[-1] - times[0] >= 2.0
+    assert google.limiter.rate < 100.0
+
+
+def test_a_request_has_at_most_5000_characters() -> None:
+    found = _joined(["a" * 1700] * 5 + ["b" * 9000, "c"])
+    assert found == [[0, 1], [2, 3], [4], [5], [6]]
+    assert max(len(group) for group in _joined(["a"] * 250)) == 100
+
+
+@pytest.mark.usefixtures("pem")
+def test_no_service_at_all_is_said_in_one_line() -> None:
+    google = Google("en", url="localhost:1", retries=0)
+    with pytest.raises(CapivaraError, match="gives no translations: ConnectError"):
+        list(google.translate(["a dog"], "hi"))
+    google.close()
+
+
+SETUP = """
+import googletrans, httpx, h2.connection
+import rich.progress, rich.table, sqlite3, capivara_cli.translation.google
+from capivara_cli.translation.translate import translate
+
+def run(output):
+    memory = folder / f"{output.stem}.sqlite"
+    translate([sys.argv[2]], output, to=["hi"], google_url=sys.argv[3], rate=500.0, memory=memory)
+"""
+
+
+def test_after_any_number_of_kills_the_bytes_are_those_of_an_undisturbed_run(server: Server, tmp_path: Path) -> None:
+    server.latency = 0.03
+    source = write(tmp_path / "in.jsonl", texts(1200))
+    kills.survive(SETUP, tmp_path / "out", source, server.url)
+
+
+def test_two_processes_on_one_memory_lose_nothing(server: Server, tmp_path: Path) -> None:
+    captions = texts(400)
+    for name, part in (("a", captions[:250]), ("b", captions[150:])):
+        write(tmp_path / f"{name}.jsonl", part)
+    flags = ["--to", "hi", "--google-url", server.url, "--rate", "500", "--memory", str(tmp_path / "memory.sqlite")]
+    lines = [command("translate", f"{name}.jsonl", *flags, "-o", f"{name}.out.jsonl") for name in "ab"]
+    running = [subprocess.Popen(line, cwd=tmp_path, env=os.environ, stderr=subprocess.PIPE) for line in lines]
+    for process in running:
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said.decode()
+    assert made(tmp_path / "a.out.jsonl") | made(tmp_path / "b.out.jsonl") == {t: to_hindi(t) for t in captions}
+    assert remembered(tmp_path / "memory.sqlite") == {t: to_hindi(t) for t in captions}
