@@ -23,17 +23,22 @@ DEMO ?= capivara-demo
 
 model_flag = $(if $(MODEL),--model $(MODEL))
 
-.PHONY: help setup demo test check format bench docs models clean caption translate import score train merge retrieve-eval classify-eval
+.PHONY: help setup newest demo test check format bench docs models clean caption translate import score train merge retrieve-eval classify-eval
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}'
 
 setup: $(VENV)/.installed ## Make the environment and install capivara in it
 
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed: pyproject.toml setup.py constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
+
+newest: ## Run the tests on the newest versions of all dependencies, in .venv-newest
+	$(PYTHON) -m venv --clear .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --editable '.[dev]'
+	.venv-newest/bin/python -m pytest
 
 demo: setup ## The whole job in a small world: train, merge, evaluate, in two minutes
 	$(BIN)/capivara demo $(DEMO) --lang $(LANGUAGE) --overwrite
@@ -96,5 +101,5 @@ classify-eval: setup ## Classify with the merged model: IMAGES, LANGUAGE, MERGED
 	$(BIN)/capivara classify-eval --data $(IMAGES) --lang $(LANGUAGE) --model local-dir:$(MERGED) $(if $(CLASSES),--classes $(CLASSES))
 
 clean: ## Remove the environment and what was built
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-newest build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
