@@ -191,7 +191,7 @@ def main() -> None:
     arguments = parser.parse_args()
     print(machine.describe())
     sizes = TRUE_SIZE if arguments.true_size else SMALL
-    runtime = Runtime.pick(precision=arguments.precision).for_width(sizes["text_config"]["hidden_size"])
+    runtime = Runtime.start(precision=arguments.precision).for_width(sizes["text_config"]["hidden_size"])
     compare(arguments.images, arguments.batch_size, arguments.new_tokens, sizes, runtime)
     decoding(400)
     if arguments.memory:

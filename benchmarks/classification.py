@@ -62,7 +62,7 @@ def ours(model: Path, found: list[list[str]]) -> float:
     from capivara_cli.models.clip import ModelName
     from capivara_cli.runtime import Runtime
 
-    clip = clips.load(ModelName(f"local-dir:{model}"), Runtime.pick())
+    clip = clips.load(ModelName(f"local-dir:{model}"), Runtime.start())
     class_weights(clip, found[:1])
     started = time.perf_counter()
     class_weights(clip, found)

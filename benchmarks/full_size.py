@@ -56,6 +56,6 @@ def make_model(folder: Path, data: Path) -> Path:
     tower.to_json_file(Path(name) / "config.json")
     config = {"model_cfg": model_cfg, "preprocess_cfg": {**preprocess, "resize_mode": "shortest"}}
     artifacts.write_json(Path(name) / clips.CONFIG, config)
-    clip = clips.load(ModelName(f"local-dir:{name}"), Runtime.pick("cpu", "fp32"), weights=False)
+    clip = clips.load(ModelName(f"local-dir:{name}"), Runtime.start("cpu", "fp32"), weights=False)
     clips.save(clip, folder / "model")
     return folder / "model"

@@ -55,7 +55,7 @@ def ours(data: Path, model: Path, output: Path) -> float:
     from capivara_cli.runtime import Runtime
     from capivara_cli.scoring.score import score
 
-    clip = clips.load(ModelName(f"local-dir:{model}"), Runtime.pick())
+    clip = clips.load(ModelName(f"local-dir:{model}"), Runtime.start())
     embed(clip, [record.image for record in records.read_all([data])])
     del clip
     started = time.perf_counter()

@@ -38,7 +38,7 @@ def ours(data: Path, model: Path, batch_size: int, steps: int, output: Path) -> 
     from capivara_cli.training.train import train
 
     found = records.read_all([data])
-    clip = clips.load(ModelName(f"local-dir:{model}"), Runtime.pick())
+    clip = clips.load(ModelName(f"local-dir:{model}"), Runtime.start())
     started = time.perf_counter()
     embed(clip, [record.image for record in found])
     encoding = len(found) / (time.perf_counter() - started)

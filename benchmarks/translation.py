@@ -89,7 +89,7 @@ def paper(folder: Path, captions: list[str]) -> int:
 
 def ours(folder: Path, captions: list[str], kind: type[Local], name: str) -> int:
     """Distinct texts, longest first, by a budget of tokens."""
-    local = kind("nllb", str(folder), "en", "hi", Runtime.pick(), batch_tokens=None)
+    local = kind("nllb", str(folder), "en", "hi", Runtime.start(), batch_tokens=None)
     list(local.translate(captions[:4], "hi"))  # loads, and converts
     started = time.perf_counter()
     distinct = list(dict.fromkeys(captions))

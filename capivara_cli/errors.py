@@ -25,3 +25,8 @@ def nearest(word: str, known: list[str], *, prefix: str = "") -> str:
 
     close = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
     return f", did you mean {', '.join(prefix + name for name in close)}?" if close else ""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of another library's error that says something; the error's class if it has no message."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,4 +1,4 @@
-"""Where the arithmetic happens: device, precision, seed, ranks, and what to do when memory runs out."""
+"""What a command computes on: device, precision, seed and ranks, and how it recovers from lack of memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from capivara_cli.errors import CapivaraError
+from capivara_cli.errors import CapivaraError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -26,14 +26,14 @@ MIN_BF16_WIDTH_ON_CPU = 256
 
 @dataclass(frozen=True)
 class Runtime:
-    """What a command computes on.
+    """The device, precision and process group of a command.
 
     Attributes:
         device: as torch spells it: `cpu`, `cuda:0`, `mps`.
         precision: `fp32`, `bf16` or `fp16`; `auto` until `for_width` has seen the model.
-        seed: of everything random. Two runs with one seed on one machine are the same.
-        rank, world_size: this process among those that torchrun started; 0 of 1 without torchrun.
-        reason: why this device, for the person.
+        seed: random seed. Two runs with the same seed on the same machine give the same result.
+        rank, world_size: this process and the number of processes that torchrun started; 0 and 1 without torchrun.
+        reason: why this device was chosen, for the user.
     """
 
     device: str
@@ -44,59 +44,64 @@ class Runtime:
     reason: str = ""
 
     @classmethod
-    def pick(cls, device: str = "auto", precision: str = "auto", seed: int = 0) -> Runtime:
-        """Take the best device that is there, or the one that was asked for.
+    def start(cls, device: str = "auto", precision: str = "auto", seed: int = 0) -> Runtime:
+        """Choose the device, seed torch and, under torchrun, join the process group.
 
-        Raises CapivaraError when the device or the precision is not to be had on this machine.
+        Args:
+            device: `auto` takes the first of GPU, Apple GPU and CPU that exists.
+            precision: one of PRECISIONS.
+            seed: of torch's generators.
+
+        Raises:
+            CapivaraError: this machine has no such device or precision.
         """
         rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         if precision not in PRECISIONS:
             raise CapivaraError(f"--precision {precision} is not known", f"one of {', '.join(PRECISIONS)}")
-        chosen, reason = _pick_device(device, int(os.environ.get("LOCAL_RANK", 0)))
-        if precision == "fp16" and chosen == "cpu":
-            raise CapivaraError("--precision fp16 needs a GPU: this CPU has no fp16 training", "--precision bf16")
-        runtime = cls(chosen, precision, seed, rank, world_size, reason)
-        runtime._start()
-        return runtime
+        device, reason = _choose_device(device, int(os.environ.get("LOCAL_RANK", 0)))
+        if precision == "fp16" and device == "cpu":
+            raise CapivaraError("--precision fp16 needs a GPU: CPUs cannot train in fp16", "--precision bf16")
 
-    def _start(self) -> None:
         import torch
 
-        torch.manual_seed(self.seed)
-        if self.device.startswith("cuda"):
-            torch.cuda.set_device(self.device)
-            torch.set_float32_matmul_precision("high")  # TF32: what open_clip's trainer allows as well
-        if self.world_size > 1 and not torch.distributed.is_initialized():
-            torch.distributed.init_process_group("nccl" if self.device.startswith("cuda") else "gloo")
+        torch.manual_seed(seed)
+        on_gpu = device.startswith("cuda")
+        if on_gpu:
+            torch.cuda.set_device(device)
+            torch.set_float32_matmul_precision("high")  # TF32, as open_clip's trainer allows too
+        if world_size > 1 and not torch.distributed.is_initialized():
+            torch.distributed.init_process_group("nccl" if on_gpu else "gloo")
+        return cls(device, precision, seed, rank, world_size, reason)
 
     def for_width(self, width: int) -> Runtime:
-        """This runtime with `auto` precision settled for a text tower of that width."""
+        """Return this runtime with `auto` precision resolved for a text tower of this width."""
         if self.precision != "auto":
             return self
-        return replace(self, precision=_pick_precision(self.device, width))
+        return replace(self, precision=_choose_precision(self.device, width))
 
     def describe(self) -> str:
-        """One line: what was chosen, and why."""
+        """Return one line for the user: device, precision, rank and the reason."""
         ranks = f", rank {self.rank} of {self.world_size}" if self.world_size > 1 else ""
         return f"{self.device} in {self.precision}{ranks} ({self.reason})"
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and talks to the person."""
+        """Whether this process writes the files and prints the messages."""
         return self.rank == 0
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Mixed precision around a forward pass; nothing in fp32."""
+        """Return the mixed-precision context for a forward pass; it does nothing in fp32."""
         import torch
 
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
         return torch.autocast(self.device.split(":")[0], dtype, enabled=dtype is not None)
 
     def attention(self) -> AbstractContextManager[object]:
-        """The kernel for attention over some dozen tokens.
+        """Return the context that picks the fastest attention kernel for texts of some dozen tokens.
 
-        On a CPU torch's flash attention is slow backwards in bf16: 17 ms for 32 texts of 20 tokens and 12 heads,
-        forward and back, where plain matrix products take 6 ms. Forwards, and in fp32, it is the faster one.
+        On a CPU, torch's flash attention has a slow backward pass in bf16: forward and backward of 32 texts with 20
+        tokens and 12 heads take 17 ms, plain matrix products 6 ms. For the forward pass alone, and in fp32, flash
+        attention is faster.
         """
         import torch
         from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -106,7 +111,7 @@ class Runtime:
         return nullcontext()
 
     def batches(self, run: Callable[[slice], T], total: int, size: int) -> Iterator[tuple[slice, T]]:
-        """Run a function over consecutive slices of 0..total; when memory runs out, halve the slice and go on.
+        """Run a function over consecutive slices of 0..total. If memory runs out, halve the slice and try again.
 
         Raises CapivaraError when a single item does not fit.
         """
@@ -116,13 +121,16 @@ class Runtime:
             try:
                 result = run(part)
             except RuntimeError as error:
-                size = self.smaller(error, part.stop - part.start)
+                size = self.halve_on_oom(error, part.stop - part.start)
                 continue
             yield part, result
             start = part.stop
 
-    def smaller(self, error: RuntimeError, size: int) -> int:
-        """Half the size if the error says that memory ran out; raises the error again if it is another one."""
+    def halve_on_oom(self, error: RuntimeError, size: int) -> int:
+        """Return half the batch size if the error means that memory ran out.
+
+        Raises the error itself if it is any other one, and CapivaraError when a single item does not fit.
+        """
         import torch
 
         if not is_out_of_memory(error):
@@ -137,58 +145,51 @@ class Runtime:
 
     def barrier(self) -> None:
         """Wait for the other ranks."""
-        if self.world_size > 1:
-            import torch
+        import torch
 
-            with _together():
+        if self.world_size > 1:
+            with _collective():
                 torch.distributed.barrier()
 
     def gather(self, rows: Tensor) -> Tensor:
-        """(n, ...) of each rank, n the same on all -> (world_size * n, ...), in the order of the ranks."""
+        """Concatenate (n, ...) of all ranks to (world_size * n, ...), in rank order; n must be the same on all."""
         import torch
 
         if self.world_size == 1:
             return rows
         parts = [torch.empty_like(rows) for _ in range(self.world_size)]
-        with _together():
+        with _collective():
             torch.distributed.all_gather(parts, rows.contiguous())
         return torch.cat(parts)
 
     def sum_gradients(self, parameters: list[torch.nn.Parameter]) -> None:
-        """Add up the gradients of all ranks, in place."""
+        """Sum the gradients over all ranks, in place."""
         import torch
 
         if self.world_size > 1:
             for parameter in parameters:
                 if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-                with _together():
+                    parameter.grad = torch.zeros_like(parameter)  # all ranks must take part in each reduction
+                with _collective():
                     torch.distributed.all_reduce(parameter.grad)
 
     def any_rank(self, flag: bool) -> bool:
         """Whether the flag is set on any rank."""
-        import torch
+        return -self.min_over_ranks(-int(flag)) == 1
 
-        if self.world_size == 1:
-            return flag
-        flags = torch.tensor(int(flag), device=self.device)
-        with _together():
-            torch.distributed.all_reduce(flags)
-        return bool(flags)
-
-    def least(self, number: int) -> int:
-        """The smallest of all ranks' numbers."""
+    def min_over_ranks(self, number: int) -> int:
+        """Return the smallest of all ranks' numbers."""
         import torch
 
         if self.world_size == 1:
             return number
         numbers = torch.tensor(number, device=self.device)
-        with _together():
+        with _collective():
             torch.distributed.all_reduce(numbers, torch.distributed.ReduceOp.MIN)
         return int(numbers)
 
     def memory(self) -> tuple[int, int]:
-        """Bytes of memory that are free now, and the most that this process has used, on the device."""
+        """Return the device's free bytes, and the peak bytes that this process has used."""
         import torch
 
         if self.device.startswith("cuda"):
@@ -199,34 +200,33 @@ class Runtime:
 
 
 @contextmanager
-def _together() -> Iterator[None]:
-    """Around what all ranks do together. Raises CapivaraError when one of them is there no more."""
+def _collective() -> Iterator[None]:
+    """Wrap a collective operation: raise CapivaraError when another rank has died."""
     try:
         yield
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise
-        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise CapivaraError(f"another rank has stopped: {first}", "its own error says why") from error
+        raise CapivaraError(f"another rank has stopped: {first_line(error)}", "see that rank's own error") from error
 
 
-def leave() -> None:
-    """Leave the group of ranks, if this process ever joined one."""
+def leave_process_group() -> None:
+    """Leave torchrun's process group, if this process joined it."""
     import sys
 
-    torch = sys.modules.get("torch")
+    torch = sys.modules.get("torch")  # not imported: most commands end without it, and it takes seconds
     if torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch means that memory ran out: a class of its own on GPUs, a sentence on CPUs."""
+    """Whether torch ran out of memory. GPUs have an exception class for that, CPUs only a message."""
     import torch
 
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
-def _pick_device(device: str, local_rank: int) -> tuple[str, str]:
+def _choose_device(device: str, local_rank: int) -> tuple[str, str]:
     import torch
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -242,15 +242,15 @@ def _pick_device(device: str, local_rank: int) -> tuple[str, str]:
         index = int(number) if number else local_rank
         if index < gpus:
             return f"cuda:{index}", f"{torch.cuda.get_device_name(index)}, as asked"
-        raise CapivaraError(f"--device {device}: torch sees {gpus} CUDA devices here", "--device auto")
+        raise CapivaraError(f"--device {device}: torch finds {gpus} CUDA devices on this machine", "--device auto")
     if device == "mps" and not torch.backends.mps.is_available():
-        raise CapivaraError("--device mps: no Apple GPU here", "--device auto")
+        raise CapivaraError("--device mps: this machine has no Apple GPU", "--device auto")
     if device in ("cpu", "mps"):
         return device, "as asked"
     raise CapivaraError(f"--device {device} is not known", "one of auto, cpu, cuda, cuda:0, mps")
 
 
-def _pick_precision(device: str, width: int) -> str:
+def _choose_precision(device: str, width: int) -> str:
     import torch
 
     if device.startswith("cuda"):
@@ -262,16 +262,19 @@ def _pick_precision(device: str, width: int) -> str:
 
 
 def _cpu_flags() -> set[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return set()
-    return next((set(line.split()) for line in lines if line.startswith("flags")), set())
+    return set(_proc_line("cpuinfo", "flags"))
 
 
 def _free_memory() -> int:
+    """Return the free bytes of main memory; 4 GB where there is no /proc."""
+    words = _proc_line("meminfo", "MemAvailable")
+    return int(words[1]) * 1024 if words else 4 << 30
+
+
+def _proc_line(name: str, start: str) -> list[str]:
+    """Return the words of the first line in /proc/NAME that starts so; empty if there is none, as outside Linux."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return 4 << 30  # not Linux: assume a small machine
+        lines = Path("/proc", name).read_text().splitlines()
+    except OSError:
+        return []
+    return next((line.split() for line in lines if line.startswith(start)), [])

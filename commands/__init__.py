@@ -11,7 +11,7 @@ import typer
 from capivara_cli import __version__
 from capivara_cli.console import clean
 from capivara_cli.errors import CapivaraError
-from capivara_cli.runtime import leave
+from capivara_cli.runtime import leave_process_group
 
 from . import caption, classify_eval, demo, export, import_, merge_lora, retrieve_eval, score, train, translate
 
@@ -68,7 +68,7 @@ def main() -> None:
         _print_error(CapivaraError(str(error), "--debug shows where"))
         sys.exit(1)
     finally:
-        leave()
+        leave_process_group()
 
 
 def _print_error(error: CapivaraError) -> None:

@@ -75,7 +75,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def clip(base: Path) -> Clip:
     """The base model, loaded; each test has its own."""
-    return clips.load(ModelName(f"local-dir:{base}"), Runtime.pick("cpu", "fp32"))
+    return clips.load(ModelName(f"local-dir:{base}"), Runtime.start("cpu", "fp32"))
 
 
 @pytest.fixture(scope="session")

@@ -108,7 +108,7 @@ def test_an_adapter_of_another_model(capivara: Capivara, world: Path, run: Path,
 
     texts = (world / "test.jsonl").read_text().splitlines()
     empty = make_small_clip(tmp_path / "empty", texts, vocabulary=300, width=64)
-    other = clips.load(ModelName(f"local-dir:{empty}"), Runtime.pick("cpu", "fp32"), weights=False)
+    other = clips.load(ModelName(f"local-dir:{empty}"), Runtime.start("cpu", "fp32"), weights=False)
     clips.save(other, tmp_path / "other")
     data = ["--data", world / "test.jsonl", "--lang", "hi"]
     result = capivara("retrieve-eval", *data, "--model", "local-dir:other", "--adapter", run)

@@ -13,20 +13,20 @@ CPU = Runtime("cpu", "fp32")
     ("device", "precision", "says"),
     [
         ("gpu", "auto", "one of auto, cpu, cuda"),
-        ("cuda:99", "auto", "torch sees"),
+        ("cuda:99", "auto", "torch finds"),
         ("cuda:x", "auto", "is not known"),
         ("cpu", "int8", "one of auto, fp32, bf16, fp16"),
         ("cpu", "fp16", "needs a GPU"),
     ],
 )
-def test_what_is_not_to_be_had_says_what_is(device: str, precision: str, says: str) -> None:
+def test_an_unavailable_device_or_precision_is_an_error_that_lists_the_choices(device: str, precision: str, says: str) -> None:
     with pytest.raises(CapivaraError) as error:
-        Runtime.pick(device, precision)
+        Runtime.start(device, precision)
     assert says in f"{error.value.message} {error.value.hint}"
 
 
 def test_the_line_says_what_was_chosen_and_why() -> None:
-    assert Runtime.pick("cpu", "fp32").describe() == "cpu in fp32 (as asked)"
+    assert Runtime.start("cpu", "fp32").describe() == "cpu in fp32 (as asked)"
 
 
 def test_a_small_model_stays_in_fp32_on_a_cpu() -> None:
@@ -37,7 +37,7 @@ def test_a_small_model_stays_in_fp32_on_a_cpu() -> None:
 def test_the_seed_makes_what_is_drawn_the_same() -> None:
     drawn = []
     for seed in (1, 1, 2):
-        Runtime.pick("cpu", "fp32", seed)
+        Runtime.start("cpu", "fp32", seed)
         drawn.append(torch.rand(3).tolist())
     assert drawn[0] == drawn[1] != drawn[2]
 
@@ -65,7 +65,7 @@ def test_a_real_allocation_that_fails_on_a_cpu_is_out_of_memory() -> None:
 
     with pytest.raises(RuntimeError) as error:
         run(slice(0, 2))
-    assert CPU.smaller(error.value, 2) == 1
+    assert CPU.halve_on_oom(error.value, 2) == 1
     assert [start for _, start in CPU.batches(run, 3, 2)] == [0, 1, 2]
 
 
@@ -88,6 +88,6 @@ def test_another_error_is_not_taken_for_memory() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_is_taken_when_there_is_one() -> None:
-    runtime = Runtime.pick()
+    runtime = Runtime.start()
     assert runtime.device.startswith("cuda")
     assert runtime.for_width(128).precision in ("bf16", "fp16")

@@ -65,7 +65,7 @@ def caption(
         CapivaraError: bad records, no such model or prefixes, other settings than those the output was begun with,
             no image left, or with `strict` an image that cannot be used.
     """
-    runtime = Runtime.pick(device, precision, seed)
+    runtime = Runtime.start(device, precision, seed)
     asked = Asked(read_prefixes(prefixes, lang), lang, max_new_tokens, num_beams)
     _check(sources, output, batch_size=batch_size, max_new_tokens=max_new_tokens, num_beams=num_beams)
     settings = {
@@ -83,7 +83,7 @@ def caption(
     with outputs.open_output(output, settings, runtime, overwrite=overwrite) as out:
         captioner = captioners.load(model, asked, runtime)
         chosen = out.settings["batch_size"]
-        size = runtime.least(captioner.batch_size()) if chosen is OPEN else chosen
+        size = runtime.min_over_ranks(captioner.batch_size()) if chosen is OPEN else chosen
         out.begin(batch_size=size, precision=captioner.runtime.precision)
         console.say(f"{model} on {captioner.runtime.describe()}, {size} images at once")
         job = _Job(captioner, source=model, strict=strict, size=size)
@@ -182,7 +182,7 @@ class _Job:
             try:
                 result += self.captioner.captions(part)
             except RuntimeError as error:
-                self.size = self.captioner.runtime.smaller(error, len(part))
+                self.size = self.captioner.runtime.halve_on_oom(error, len(part))
                 console.warn(f"out of memory: {self.size} images at once from here on")
         return result
 

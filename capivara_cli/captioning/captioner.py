@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from capivara_cli.data import images
 from capivara_cli.data.images import ImageRef
-from capivara_cli.errors import CapivaraError
+from capivara_cli.errors import CapivaraError, first_line
 from capivara_cli.models import hub
 from capivara_cli.runtime import Runtime
 
@@ -140,8 +140,7 @@ def _family(config: Any) -> Any:
 
 
 def _failure(name: str, error: Exception) -> CapivaraError:
-    first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return CapivaraError(f"{name} cannot be loaded: {first}", f"what works: {SUPPORTED}")
+    return CapivaraError(f"{name} cannot be loaded: {first_line(error)}", f"what works: {SUPPORTED}")
 
 
 def dtype_of(runtime: Runtime) -> torch.dtype:

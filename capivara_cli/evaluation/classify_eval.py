@@ -127,7 +127,7 @@ def classify_eval(
     places = _places(found, chosen)
     tasks = [_task(chosen, code, metric, found, places) for code in langs]
     asked = subjects.with_baseline(subjects.pick(model, pretrained, adapter), baseline)
-    runtime = Runtime.pick(device, precision, seed)
+    runtime = Runtime.start(device, precision, seed)
     outcomes = [
         outcome for subject in asked for outcome in _evaluate(subject, found, places, chosen, tasks, data, runtime)
     ]

@@ -69,7 +69,7 @@ def retrieve_eval(
     lang = list(dict.fromkeys(lang))
     check_files(data, lang, ["model"] if baseline is None else ["model", "baseline"], output=output, ranks=ranks)
     chosen = subjects.with_baseline(subjects.pick(model, pretrained, adapter), baseline)
-    runtime = Runtime.pick(device, precision, seed)
+    runtime = Runtime.start(device, precision, seed)
     outcomes = [outcome for subject in chosen for outcome in _evaluate(subject, found, lang, data, runtime)]
     if baseline is not None:
         _add_differences(outcomes, seed)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capivara_cli import artifacts
-from capivara_cli.errors import CapivaraError, nearest
+from capivara_cli.errors import CapivaraError, first_line, nearest
 from capivara_cli.models import hub
 from capivara_cli.runtime import Runtime
 
@@ -267,8 +267,7 @@ def _check_hub(name: ModelName, weights: bool) -> None:
 
 
 def _load_failure(name: ModelName, error: Exception) -> CapivaraError:
-    first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return CapivaraError(f"{name} cannot be loaded: {first}")
+    return CapivaraError(f"{name} cannot be loaded: {first_line(error)}")
 
 
 def _text_size(model: Any) -> tuple[int, int]:

@@ -84,7 +84,7 @@ def score(
         _check_plot(plot, sources, output, overwrite=overwrite)
     total = records.count(sources, asked.needed)
     subject = None if scored else subjects.pick(model, pretrained, adapter)
-    runtime = Runtime.pick("cpu", "fp32", seed) if scored else Runtime.pick(device, precision, seed)
+    runtime = Runtime.start("cpu", "fp32", seed) if scored else Runtime.start(device, precision, seed)
     settings = {
         "sources": [str(source) for source in sources],
         "lang": list(asked.langs),

@@ -47,7 +47,7 @@ def merge_lora(
     base_name = _base(run, summary, model)
     if summary.get("from_scratch") and scale != 1:
         raise CapivaraError(f"--scale {scale:g}: {run} began from scratch and has no base model", "leave --scale out")
-    runtime = Runtime.pick("cpu", "fp32")
+    runtime = Runtime.start("cpu", "fp32")
     base = clips.load(base_name, runtime, weights=not summary.get("from_scratch"))
     before = _copy(base)
     after = _trained(run, base)

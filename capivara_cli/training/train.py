@@ -148,7 +148,7 @@ def _run(recipe: Recipe, output: Path, *, overwrite: bool, must_keep: bool) -> P
         RunFolder(output).check(recipe)
         console.say(f"{output} is complete already; --overwrite trains it anew")
         return output
-    runtime = Runtime.pick(recipe.device, recipe.precision, recipe.seed)
+    runtime = Runtime.start(recipe.device, recipe.precision, recipe.seed)
     if recipe.batch_size % runtime.world_size:
         raise CapivaraError(f"--batch-size {recipe.batch_size} cannot be shared by {runtime.world_size} ranks")
     name = ModelName.parse(recipe.model.name, recipe.model.pretrained)

@@ -165,7 +165,7 @@ class Trainer:
             try:
                 return self._accumulate(texts, content, size)
             except RuntimeError as error:
-                self.position.micro_batch = self.clip.runtime.smaller(error, size)
+                self.position.micro_batch = self.clip.runtime.halve_on_oom(error, size)
                 warn(f"out of memory: {self.position.micro_batch} texts at once from now on; the result is the same")
 
     def _draw(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

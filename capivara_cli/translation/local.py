@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from capivara_cli import artifacts
 from capivara_cli.data.languages import code_for
-from capivara_cli.errors import CapivaraError
+from capivara_cli.errors import CapivaraError, first_line
 from capivara_cli.models import hub
 from capivara_cli.runtime import Runtime
 from capivara_cli.translation.translator import Failure, Translator
@@ -78,7 +78,7 @@ class Local(Translator):
             try:
                 found = self._generate(model, tokenizer, [tokens[i] for i in part], start, attempt)
             except RuntimeError as error:
-                self.batch_tokens = self.runtime.smaller(error, size) * int(lengths[part[0]])
+                self.batch_tokens = self.runtime.halve_on_oom(error, size) * int(lengths[part[0]])
                 continue
             yield from zip((int(i) for i in part), found, strict=True)
             first += size
@@ -96,9 +96,8 @@ class Local(Translator):
                     "pip install 'capivara-cli[sentencepiece]'",
                 ) from error
             except Exception as error:  # a broken folder makes torch, safetensors and tokenizers raise nearly anything
-                first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
                 raise CapivaraError(
-                    f"{self.model} cannot be loaded: {first}", "--model, or another --backend"
+                    f"{self.model} cannot be loaded: {first_line(error)}", "--model, or another --backend"
                 ) from error
         return self._parts
 

@@ -173,7 +173,7 @@ def _runtime(asked: Asked, device: str, precision: str, seed: int) -> Runtime:
     """Torch is only asked for a device when a model runs here, or when there are other ranks."""
     if asked.backend == "google" and int(os.environ.get("WORLD_SIZE", 1)) == 1:
         return Runtime("cpu", "fp32", seed)
-    return Runtime.pick(device, precision, seed)
+    return Runtime.start(device, precision, seed)
 
 
 def _translator(asked: Asked, target: str, runtime: Runtime) -> Translator:

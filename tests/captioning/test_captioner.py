@@ -40,7 +40,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def load(folder: Path, *, prefixes: tuple[str, ...] = PREFIXES, num_beams: int = 1) -> Any:
-    return captioners.load(str(folder), Asked(prefixes, "en", NEW, num_beams), Runtime.pick("cpu", "fp32"))
+    return captioners.load(str(folder), Asked(prefixes, "en", NEW, num_beams), Runtime.start("cpu", "fp32"))
 
 
 def describe(captioner: Any, pictures: list[Path]) -> list[list[str]]:

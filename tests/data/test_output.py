@@ -464,10 +464,10 @@ RANKS = """
 from itertools import islice
 from pathlib import Path
 from capivara_cli.data.output import open_output, share
-from capivara_cli.runtime import Runtime, leave
+from capivara_cli.runtime import Runtime, leave_process_group
 from tests.data.test_output import SETTINGS, records, work
 
-runtime = Runtime.pick("cpu", "fp32")
+runtime = Runtime.start("cpu", "fp32")
 
 def run(stop, begun):
     out = open_output(Path("out.jsonl"), SETTINGS, runtime, overwrite=False)
@@ -487,7 +487,7 @@ tally = run(stop=None, begun=3 * runtime.rank).finish()
 assert (tally is not None) == runtime.is_main
 if tally is not None:
     print(tally.kept, tally.rejected, tally.parts)
-leave()
+leave_process_group()
 """
 
 

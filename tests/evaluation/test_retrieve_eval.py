@@ -49,7 +49,7 @@ def test_the_adapter_and_the_merged_folder_give_the_same_numbers(
 
 
 def test_the_numbers_are_those_of_embeddings_without_cache(results: Path, world: Path, base: Path) -> None:
-    clip = clips.load(ModelName(f"local-dir:{base}"), Runtime.pick("cpu", "fp32"))
+    clip = clips.load(ModelName(f"local-dir:{base}"), Runtime.start("cpu", "fp32"))
     found = records.read_all([world / "test.jsonl"])
     with torch.inference_mode():
         images = clip.encode_pixels(torch.stack([clip.preprocess(load_image(record.image)) for record in found]))

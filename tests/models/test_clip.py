@@ -38,7 +38,7 @@ def test_a_text_longer_than_the_context_is_truncated_as_open_clip_does(clip: Cli
 
 
 def test_a_text_tower_without_padding_mask_gets_texts_of_full_length() -> None:
-    small = clips.load(ModelName("RN50"), Runtime.pick("cpu", "fp32"), weights=False)
+    small = clips.load(ModelName("RN50"), Runtime.start("cpu", "fp32"), weights=False)
     assert set(tokenise(small, ["a dog", "two dogs and a cat"]).lengths) == {77}
 
 
@@ -56,13 +56,13 @@ def test_a_moved_model_loads(clip: Clip, base: Path, tmp_path: Path) -> None:
     config = json.loads((tmp_path / "here" / clips.CONFIG).read_text())
     config["model_cfg"]["text_cfg"]["hf_model_name"] = "/nowhere"
     (tmp_path / "here" / clips.CONFIG).write_text(json.dumps(config))
-    moved = clips.load(ModelName(f"local-dir:{tmp_path / 'here'}"), Runtime.pick("cpu", "fp32"))
+    moved = clips.load(ModelName(f"local-dir:{tmp_path / 'here'}"), Runtime.start("cpu", "fp32"))
     assert moved.encode_texts(TEXTS).equal(clip.encode_texts(TEXTS))
 
 
 def test_random_weights_follow_the_seed(base: Path) -> None:
     def weights(seed: int) -> torch.Tensor:
-        runtime = Runtime.pick("cpu", "fp32", seed)
+        runtime = Runtime.start("cpu", "fp32", seed)
         return clips.load(ModelName(f"local-dir:{base}"), runtime, weights=False).encode_texts(TEXTS)
 
     assert weights(1).equal(weights(1))
@@ -93,13 +93,13 @@ def test_a_model_is_named_as_open_clip_names_it(given: str | None, name: str, pr
 )
 def test_a_name_that_cannot_be_loaded_says_what_there_is(name: str, says: str) -> None:
     with pytest.raises(CapivaraError, match=says):
-        clips.load(ModelName.parse(name), Runtime.pick("cpu", "fp32"))
+        clips.load(ModelName.parse(name), Runtime.start("cpu", "fp32"))
 
 
 def test_a_folder_without_weights_says_so(base: Path, tmp_path: Path) -> None:
     shutil.copytree(base, tmp_path / "empty", ignore=shutil.ignore_patterns("*.safetensors"))
     with pytest.raises(CapivaraError, match="no weights"):
-        clips.load(ModelName(f"local-dir:{tmp_path / 'empty'}"), Runtime.pick("cpu", "fp32"))
+        clips.load(ModelName(f"local-dir:{tmp_path / 'empty'}"), Runtime.start("cpu", "fp32"))
 
 
 def test_weights_that_are_cut_short_are_one_clear_line(base: Path, tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_weights_that_are_cut_short_are_one_clear_line(base: Path, tmp_path: Pat
     weights = tmp_path / "cut" / clips.WEIGHTS
     weights.write_bytes(weights.read_bytes()[:100_000])
     with pytest.raises(CapivaraError, match="cannot be loaded"):
-        clips.load(ModelName(f"local-dir:{tmp_path / 'cut'}"), Runtime.pick("cpu", "fp32"))
+        clips.load(ModelName(f"local-dir:{tmp_path / 'cut'}"), Runtime.start("cpu", "fp32"))
 
 
 def test_a_pickle_in_a_model_folder_is_never_executed(base: Path, tmp_path: Path) -> None:
@@ -122,5 +122,5 @@ def test_a_pickle_in_a_model_folder_is_never_executed(base: Path, tmp_path: Path
     weights = tmp_path / "evil" / "open_clip_pytorch_model.bin"
     subprocess.run([sys.executable, "-c", code, str(weights), str(made)], check=True)
     with pytest.raises(CapivaraError):
-        clips.load(ModelName(f"local-dir:{tmp_path / 'evil'}"), Runtime.pick("cpu", "fp32"))
+        clips.load(ModelName(f"local-dir:{tmp_path / 'evil'}"), Runtime.start("cpu", "fp32"))
     assert not made.exists()

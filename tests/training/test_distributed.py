@@ -22,7 +22,7 @@ from torch.nn.functional import normalize
 from capivara_cli.training.loss import backward, clip_loss
 from capivara_cli.runtime import Runtime
 
-runtime = Runtime.pick("cpu", "fp32")
+runtime = Runtime.start("cpu", "fp32")
 torch.manual_seed(0)
 text, image = torch.nn.Linear(6, 5).double(), torch.nn.Linear(7, 5).double()
 scale = torch.nn.Parameter(torch.tensor(1.0, dtype=torch.float64))
@@ -64,16 +64,16 @@ from capivara_cli.models import clip as clips
 from capivara_cli.models.clip import ModelName
 from capivara_cli.models.embedding_cache import embed
 from capivara_cli.data.images import ImageRef
-from capivara_cli.runtime import Runtime, leave
+from capivara_cli.runtime import Runtime, leave_process_group
 
-runtime = Runtime.pick("cpu", "fp32")
+runtime = Runtime.start("cpu", "fp32")
 clip = clips.load(ModelName("local-dir:" + sys.argv[1]), runtime)
 refs = [ImageRef(str(path)) for path in images.find(Path(sys.argv[2]))][:40]
 refs = [*refs, ImageRef("/nowhere.png"), ImageRef(sys.argv[3]), *refs[:5]]
 time.sleep(2 * runtime.rank)
 _, kept, rejected = embed(clip, refs)
 print(len(kept), sorted(each.reason for each in rejected), flush=True)
-leave()
+leave_process_group()
 """
 
 

@@ -44,7 +44,7 @@ def merged(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(folder: Path) -> Clip:
-    return clips.load(ModelName(f"local-dir:{folder}"), Runtime.pick("cpu", "fp32"))
+    return clips.load(ModelName(f"local-dir:{folder}"), Runtime.start("cpu", "fp32"))
 
 
 def in_plain_open_clip(folder: Path, *, moved: bool) -> torch.Tensor:

@@ -63,7 +63,7 @@ def test_every_step_equals_a_plain_loop_without_cache_and_trimming(world: Path, 
     steps, name = 6, f"local-dir:{base}"
     optimizer_settings = Optimizer(name="adam", lr=1e-3, min_lr=1e-4, eps=1e-8, warmup_steps=2)
     recipe = Recipe(method="full", lang=["hi"], batch_size=32, max_steps=steps, optimizer=optimizer_settings)
-    clip = clips.load(ModelName(name), Runtime.pick("cpu", "fp32"))
+    clip = clips.load(ModelName(name), Runtime.start("cpu", "fp32"))
     found = records.read_all([world / "train.jsonl"])
     sampler = Sampler(collect(found, ["hi"], clip), ["hi"], {}, 32, 1, 0)
     clip.model.text.requires_grad_(True)
