@@ -1,8 +1,7 @@
 """What pyproject.toml cannot say: `commands/` and `configs/` of the repository are packages inside `capivara_cli`."""
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, setup
 
-setup(
-    packages=find_packages(include=["capivara_cli*"])
-    + [f"capivara_cli.{name}" for name in find_packages(include=["commands*", "configs*"])]
-)
+# Folders of data without Python files count as packages too: setuptools installs files only from packages.
+packages = find_namespace_packages(include=["capivara_cli*", "commands*", "configs*"], exclude=["*__pycache__*"])
+setup(packages=[name if name.startswith("capivara_cli") else f"capivara_cli.{name}" for name in packages])
