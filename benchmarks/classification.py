@@ -58,11 +58,11 @@ def plain(model: Path, found: list[list[str]]) -> float:
 def ours(model: Path, found: list[list[str]]) -> float:
     """Seconds for all classes."""
     from capivara_cli.evaluation.classify_eval import class_weights
-    from capivara_cli.models import clip as clips
-    from capivara_cli.models.clip import ModelName
+    from capivara_cli.models import checkpoint
+    from capivara_cli.models.spec import ModelSpec
     from capivara_cli.runtime import Runtime
 
-    clip = clips.load(ModelName(f"local-dir:{model}"), Runtime.start())
+    clip = checkpoint.load(ModelSpec(f"local-dir:{model}"), Runtime.start())
     class_weights(clip, found[:1])
     started = time.perf_counter()
     class_weights(clip, found)

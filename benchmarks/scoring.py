@@ -49,13 +49,13 @@ def papers(data: Path, model: Path, count: int) -> float:
 def ours(data: Path, model: Path, output: Path) -> float:
     """Seconds of the whole command, the loading of the model included; image embeddings are in the cache."""
     from capivara_cli.data import records
-    from capivara_cli.models import clip as clips
-    from capivara_cli.models.clip import ModelName
+    from capivara_cli.models import checkpoint
     from capivara_cli.models.embedding_cache import embed
+    from capivara_cli.models.spec import ModelSpec
     from capivara_cli.runtime import Runtime
     from capivara_cli.scoring.score import score
 
-    clip = clips.load(ModelName(f"local-dir:{model}"), Runtime.start())
+    clip = checkpoint.load(ModelSpec(f"local-dir:{model}"), Runtime.start())
     embed(clip, [record.image for record in records.read_all([data])])
     del clip
     started = time.perf_counter()

@@ -31,14 +31,14 @@ STEPS_OF_THE_RECIPE, BATCH_OF_THE_RECIPE = 1500, 1000
 def ours(data: Path, model: Path, batch_size: int, steps: int, output: Path) -> dict[str, float]:
     """Seconds a step of a run as a person starts it, and images a second of the image tower before it."""
     from capivara_cli.data import records
-    from capivara_cli.models import clip as clips
-    from capivara_cli.models.clip import ModelName
+    from capivara_cli.models import checkpoint
     from capivara_cli.models.embedding_cache import embed
+    from capivara_cli.models.spec import ModelSpec
     from capivara_cli.runtime import Runtime
     from capivara_cli.training.train import train
 
     found = records.read_all([data])
-    clip = clips.load(ModelName(f"local-dir:{model}"), Runtime.start())
+    clip = checkpoint.load(ModelSpec(f"local-dir:{model}"), Runtime.start())
     started = time.perf_counter()
     embed(clip, [record.image for record in found])
     encoding = len(found) / (time.perf_counter() - started)

@@ -15,8 +15,9 @@ from capivara_cli.commands import main
 
 from capivara_cli.demo import BASE
 from capivara_cli.demo.world import write_world
-from capivara_cli.models import clip as clips
-from capivara_cli.models.clip import Clip, ModelName
+from capivara_cli.models import checkpoint
+from capivara_cli.models.clip import Clip
+from capivara_cli.models.spec import ModelSpec
 from capivara_cli.runtime import Runtime
 from capivara_cli.training.train import train
 from tests.forks import Forks
@@ -68,14 +69,14 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's base model, as `capivara demo` puts it into a folder."""
     folder = tmp_path_factory.mktemp("models") / "base"
     shutil.copytree(BASE, folder)
-    clips.relocate(folder)
+    checkpoint.relocate(folder)
     return folder
 
 
 @pytest.fixture
 def clip(base: Path) -> Clip:
     """The base model, loaded; each test has its own."""
-    return clips.load(ModelName(f"local-dir:{base}"), Runtime.start("cpu", "fp32"))
+    return checkpoint.load(ModelSpec(f"local-dir:{base}"), Runtime.start("cpu", "fp32"))
 
 
 @pytest.fixture(scope="session")

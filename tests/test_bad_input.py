@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from capivara_cli.demo.small_clip import make_small_clip
-from capivara_cli.models import clip as clips
+from capivara_cli.models import checkpoint
 from tests.conftest import FLAGS, Process, command
 
 Capivara = Callable[..., Process]
@@ -103,13 +103,13 @@ def test_a_folder_of_another_run(capivara: Capivara, world: Path, base: Path, ru
 
 
 def test_an_adapter_of_another_model(capivara: Capivara, world: Path, run: Path, tmp_path: Path) -> None:
-    from capivara_cli.models.clip import ModelName
+    from capivara_cli.models.spec import ModelSpec
     from capivara_cli.runtime import Runtime
 
     texts = (world / "test.jsonl").read_text().splitlines()
     empty = make_small_clip(tmp_path / "empty", texts, vocabulary=300, width=64)
-    other = clips.load(ModelName(f"local-dir:{empty}"), Runtime.start("cpu", "fp32"), weights=False)
-    clips.save(other, tmp_path / "other")
+    other = checkpoint.load(ModelSpec(f"local-dir:{empty}"), Runtime.start("cpu", "fp32"), weights=False)
+    checkpoint.save(other, tmp_path / "other")
     data = ["--data", world / "test.jsonl", "--lang", "hi"]
     result = capivara("retrieve-eval", *data, "--model", "local-dir:other", "--adapter", run)
     assert_one_clear_line(result, "does not fit", "query", "the model has", "it was trained on")

@@ -158,7 +158,7 @@ def _languages(data: Path) -> list[str]:
 def _prepare(folder: Path, *, overwrite: bool, seed: int) -> None:
     """Write settings, images without captions and the models, unless they are there."""
     from capivara_cli.demo.world import write_classes, write_world
-    from capivara_cli.models.clip import relocate
+    from capivara_cli.models.checkpoint import relocate
 
     settings, data, models = folder / "capivara.yaml", folder / "data", folder / "models"
     if not (settings.is_file() and settings.read_text(encoding="utf-8").startswith(MARK)):

@@ -23,7 +23,7 @@ from capivara_cli.demo.small_clip import make_small_clip
 from capivara_cli.demo.translator import exactness as translation_exactness
 from capivara_cli.demo.translator import train_translator
 from capivara_cli.demo.world import write_world
-from capivara_cli.models import clip
+from capivara_cli.models import checkpoint
 from capivara_cli.training.merge_lora import merge_lora
 from capivara_cli.training.train import train
 
@@ -81,7 +81,7 @@ def build_base(work: Path, steps: int, seed: int) -> None:
         overwrite=True,
     )
     merge_lora(work / "run", work / "base", dtype="float16", overwrite=True)
-    clip.relocate(work / "base", "capivara-demo")  # no path of this machine in what is shipped
+    checkpoint.relocate(work / "base", "capivara-demo")  # no path of this machine in what is shipped
     (work / "base" / "README.md").write_text(CARD, encoding="utf-8")
     _ship(work / "base", BASE)
 

@@ -55,7 +55,7 @@ def write_predictions(outcomes: Sequence[Outcome], path: Path) -> None:
             rows = zip(answers.items, answers.best, answers.scores, answers.true, answers.own, strict=True)
             for item, best, scores, true, own in rows:
                 line = {
-                    "role": outcome.subject.role,
+                    "role": outcome.role,
                     "lang": outcome.lang,
                     "id": item.id,
                     "image": str(item.image),
@@ -85,7 +85,5 @@ def write_classes(outcomes: Sequence[Outcome], path: Path) -> None:
             for row in outcome.result["per_class"]:
                 measure = "recall" if "recall" in row else "average_precision"
                 value = "" if row[measure] is None else f"{row[measure]:.6f}"
-                writer.writerow(
-                    [outcome.subject.role, outcome.lang, row["label"], row["name"], row["images"], measure, value]
-                )
+                writer.writerow([outcome.role, outcome.lang, row["label"], row["name"], row["images"], measure, value])
     console.say(f"wrote {path}")

@@ -19,10 +19,10 @@ from capivara_cli.evaluation.classification_files import Answers, write_classes,
 from capivara_cli.evaluation.results import check_files, dataset_name, show_rejected, write_results
 from capivara_cli.metrics import classification as accuracy
 from capivara_cli.metrics.bootstrap import compare_hits
-from capivara_cli.models import spec as subjects
+from capivara_cli.models import checkpoint
 from capivara_cli.models.clip import Clip
 from capivara_cli.models.embedding_cache import embed
-from capivara_cli.models.spec import Subject
+from capivara_cli.models.spec import ModelSpec, with_baseline
 from capivara_cli.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ HITS = {"acc1": 1, "acc5": 5, "mean_per_class_recall": 1}  # metrics that are a 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One subject in one language.
+    """One model in one language.
 
     Attributes:
         result: what the result file holds: CLIP_benchmark's keys, our metrics and the signature.
@@ -55,7 +55,7 @@ class Outcome:
         labels: of the C classes.
     """
 
-    subject: Subject
+    role: str
     lang: str
     result: dict[str, Any]
     answers: Answers
@@ -126,10 +126,12 @@ def classify_eval(
     chosen = _class_set(classes, templates, langs, found, data)
     places = _places(found, chosen)
     tasks = [_task(chosen, code, metric, found, places) for code in langs]
-    asked = subjects.with_baseline(subjects.pick(model, pretrained, adapter), baseline)
+    asked = with_baseline(ModelSpec.pick(model, pretrained, adapter), baseline)
     runtime = Runtime.start(device, precision, seed)
     outcomes = [
-        outcome for subject in asked for outcome in _evaluate(subject, found, places, chosen, tasks, data, runtime)
+        outcome
+        for role, spec in asked
+        for outcome in _evaluate(role, spec, found, places, chosen, tasks, data, runtime)
     ]
     if baseline is not None:
         _add_differences(outcomes, seed)
@@ -244,7 +246,8 @@ def _task(classes: ClassSet, lang: str, metric: str, found: Data, places: Sequen
 
 
 def _evaluate(
-    subject: Subject,
+    role: str,
+    spec: ModelSpec,
     found: Data,
     places: Sequence[Sequence[int]],
     classes: ClassSet,
@@ -254,11 +257,11 @@ def _evaluate(
 ) -> Iterator[Outcome]:
     import numpy as np
 
-    clip = subject.load(runtime)
+    clip = checkpoint.load(spec, runtime, role=role)
     table, kept, rejected = embed(clip, [item.image for item in found.items])
     if not kept:
         raise CapivaraError(f"no image can be read; the first: {rejected[0].image}: {rejected[0].reason}")
-    if subject.role == "model":
+    if role == "model":
         show_rejected([*found.rejected, *rejected])
     for task in tasks:
         column = {number: place for place, number in enumerate(task.numbers)}
@@ -270,11 +273,11 @@ def _evaluate(
             raise CapivaraError(f"no image that can be read is of a class with a name in {task.lang}")
         scores = (table.take(rows) @ class_weights(clip, task.prompts).T).numpy()  # (N, C)
         truth = truth[rows]
-        result = _result(subject, clip, classes, task, data, scores, truth)
+        result = _result(role, clip, classes, task, data, scores, truth)
         result["n_rejected"] = len(found.items) + len(found.rejected) - len(rows)
         main = result["main_metric"]
         yield Outcome(
-            subject,
+            role,
             task.lang,
             result,
             Answers.of([found.items[kept[row]] for row in rows], scores, truth),
@@ -299,7 +302,7 @@ def class_weights(clip: Clip, prompts: Sequence[Sequence[str]]) -> Tensor:
 
 
 def _result(
-    subject: Subject,
+    role: str,
     clip: Clip,
     classes: ClassSet,
     task: _Task,
@@ -314,7 +317,7 @@ def _result(
     signature = {
         "capivara": __version__,
         "task": "classification",
-        **subject.signature(clip),
+        **clip.signature(),
         "data": "+".join(Path(name).name for name in data),
         "lang": task.lang,
         "classes": f"{classes.name}:{len(task.labels)}",
@@ -327,7 +330,8 @@ def _result(
     }
     result = {
         "dataset": dataset_name(data),
-        **subject.columns(),
+        **clip.spec.columns(),
+        "role": role,
         "task": "zeroshot_classification",
         "metrics": metrics,
         "language": task.lang,
@@ -388,9 +392,9 @@ def _main_metric(asked: str, classes: ClassSet, several: bool, count: int, seen:
 
 def _add_differences(outcomes: Sequence[Outcome], seed: int) -> None:
     """Give each of the model's results the difference to the baseline's; of an accuracy its interval too."""
-    baselines = {outcome.lang: outcome for outcome in outcomes if outcome.subject.role == "baseline"}
+    baselines = {outcome.lang: outcome for outcome in outcomes if outcome.role == "baseline"}
     for outcome in outcomes:
-        if outcome.subject.role != "model":
+        if outcome.role != "model":
             continue
         base = baselines[outcome.lang]
         ours, theirs = outcome.result["metrics"], base.result["metrics"]

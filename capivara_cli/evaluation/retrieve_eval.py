@@ -16,16 +16,16 @@ from capivara_cli.evaluation.results import check_files, dataset_name, show_reje
 from capivara_cli.evaluation.retrieval_table import show
 from capivara_cli.metrics.bootstrap import compare
 from capivara_cli.metrics.retrieval import Ranks, rank_queries, summarise
-from capivara_cli.models import spec as subjects
+from capivara_cli.models import checkpoint
 from capivara_cli.models.clip import Clip
 from capivara_cli.models.embedding_cache import embed
-from capivara_cli.models.spec import Subject
+from capivara_cli.models.spec import ModelSpec, with_baseline
 from capivara_cli.runtime import Runtime
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One subject in one language.
+    """One model in one language.
 
     Attributes:
         result: what the result file holds: CLIP_benchmark's keys, our metrics and the signature.
@@ -33,7 +33,7 @@ class Outcome:
         texts: (record, text) of each text query, in the order of the ranks.
     """
 
-    subject: Subject
+    role: str
     lang: str
     result: dict[str, Any]
     ranks: Ranks
@@ -68,9 +68,9 @@ def retrieve_eval(
     records.check_languages(there, lang)
     lang = list(dict.fromkeys(lang))
     check_files(data, lang, ["model"] if baseline is None else ["model", "baseline"], output=output, ranks=ranks)
-    chosen = subjects.with_baseline(subjects.pick(model, pretrained, adapter), baseline)
+    chosen = with_baseline(ModelSpec.pick(model, pretrained, adapter), baseline)
     runtime = Runtime.start(device, precision, seed)
-    outcomes = [outcome for subject in chosen for outcome in _evaluate(subject, found, lang, data, runtime)]
+    outcomes = [outcome for role, spec in chosen for outcome in _evaluate(role, spec, found, lang, data, runtime)]
     if baseline is not None:
         _add_differences(outcomes, seed)
     results = [outcome.result for outcome in outcomes]
@@ -83,20 +83,20 @@ def retrieve_eval(
 
 
 def _evaluate(
-    subject: Subject, found: Sequence[Record], langs: Sequence[str], data: Sequence[str], runtime: Runtime
+    role: str, spec: ModelSpec, found: Sequence[Record], langs: Sequence[str], data: Sequence[str], runtime: Runtime
 ) -> Iterator[Outcome]:
     import torch
 
-    clip = subject.load(runtime)
+    clip = checkpoint.load(spec, runtime, role=role)
     table, kept, rejected = embed(clip, [record.image for record in found])
     if not kept:
         raise CapivaraError(f"no image can be read; the first: {rejected[0].image}: {rejected[0].reason}")
-    if subject.role == "model":
+    if role == "model":
         show_rejected(rejected)
     images = [found[i] for i in kept]
     for lang in langs:
         with_text = [row for row, record in enumerate(images) if record.texts(lang)]
-        if len(with_text) < len(images) and subject.role == "model":
+        if len(with_text) < len(images) and role == "model":
             console.warn(f"{len(images) - len(with_text)} images without a caption in {lang} are distractors only")
         queries = collect_queries(images, [lang])
         if not queries:
@@ -107,25 +107,26 @@ def _evaluate(
         metrics = summarise(ranks)
         result = {
             "dataset": dataset_name(data),
-            **subject.columns(),
+            **clip.spec.columns(),
+            "role": role,
             "task": "zeroshot_retrieval",
             "metrics": metrics,
             "language": lang,
             "n_texts": len(texts),
             "n_images": len(images),
             "n_rejected": len(rejected),
-            "signature": _signature(clip, subject, data, lang, len(texts), len(images)),
+            "signature": _signature(clip, data, lang, len(texts), len(images)),
         }
         pairs = [(images[row], text) for row, text in zip(rows, texts, strict=True)]
-        yield Outcome(subject, lang, result, ranks, pairs, images)
+        yield Outcome(role, lang, result, ranks, pairs, images)
 
 
-def _signature(clip: Clip, subject: Subject, data: Sequence[str], lang: str, texts: int, images: int) -> str:
+def _signature(clip: Clip, data: Sequence[str], lang: str, texts: int, images: int) -> str:
     """All that somebody needs to measure the same again, in one line (as sacrebleu does)."""
     parts = {
         "capivara": __version__,
         "task": "retrieval",
-        **subject.signature(clip),
+        **clip.signature(),
         "data": "+".join(Path(name).name for name in data),
         "lang": lang,
         "texts": texts,
@@ -138,9 +139,9 @@ def _signature(clip: Clip, subject: Subject, data: Sequence[str], lang: str, tex
 
 def _add_differences(outcomes: Sequence[Outcome], seed: int) -> None:
     """Give each of the model's results the difference to the baseline's, with interval and p-value."""
-    baselines = {outcome.lang: outcome for outcome in outcomes if outcome.subject.role == "baseline"}
+    baselines = {outcome.lang: outcome for outcome in outcomes if outcome.role == "baseline"}
     for outcome in outcomes:
-        if outcome.subject.role == "model":
+        if outcome.role == "model":
             base = baselines[outcome.lang]
             outcome.result["baseline"] = {
                 "model": base.result["model"],
@@ -154,7 +155,7 @@ def _write_ranks(outcomes: Sequence[Outcome], path: Path) -> None:
     """A line for each query: who asked, what, and where its answer stood; ties as their expected rank."""
     with artifacts.writing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for outcome in outcomes:
-            head = {"role": outcome.subject.role, "lang": outcome.lang}
+            head = {"role": outcome.role, "lang": outcome.lang}
             for query in _queries(outcome):
                 file.write(json.dumps(head | query, ensure_ascii=False) + "\n")
     console.say(f"wrote {path}")

@@ -5,21 +5,21 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from capivara_cli import artifacts
 from capivara_cli.errors import CapivaraError
-from capivara_cli.models.clip import Clip, ModelName
+from capivara_cli.models.clip import Clip
+from capivara_cli.models.spec import NOTES, adapter_base, adapter_folder
 from capivara_cli.options import Lora
 
 if TYPE_CHECKING:
     import torch
     from peft import LoraConfig
     from torch import Tensor
-
-NOTES = "capivara.json"  # beside PEFT's files: what PEFT has no place for
 
 # What of an adapter's configuration is read: its shape.
 SHAPE = (
@@ -43,7 +43,7 @@ def add(clip: Clip, lora: Lora, tokens: Sequence[int] = ()) -> None:
     targets = [name for name in lora.target_modules if name in linear]
     if not targets:
         raise CapivaraError(
-            f"{clip.name}: the text tower has no layers named {', '.join(lora.target_modules)}"
+            f"{clip.spec}: the text tower has no layers named {', '.join(lora.target_modules)}"
             f" (its linear layers: {', '.join(linear) or 'none'})",
             "--set lora.target_modules=[NAME] names others; --full trains the whole tower",
         )
@@ -113,21 +113,6 @@ def save(clip: Clip, folder: Path, notes: dict[str, Any]) -> None:
         artifacts.write_json(temporary / NOTES, notes | {"logit_scale": float(clip.model.logit_scale.detach())})
 
 
-def find(path: Path) -> Path:
-    """The adapter folder of a run, or the folder itself. Raises CapivaraError when there is none."""
-    for folder in (path, path / "adapter"):
-        if (folder / "adapter_config.json").is_file():
-            return folder
-    raise CapivaraError(f"{path}: no adapter in it (no adapter_config.json)", "name a run folder, such as runs/hi-lora")
-
-
-def base_model(path: Path) -> ModelName | None:
-    """The model that an adapter was trained on, if it says so."""
-    notes = find(path) / NOTES
-    base = artifacts.read_json(notes) if notes.is_file() else {}
-    return ModelName(base["model"], base.get("pretrained")) if base.get("model") else None
-
-
 def load(clip: Clip, path: Path) -> None:
     """Put a saved adapter on the model's text tower.
 
@@ -135,7 +120,7 @@ def load(clip: Clip, path: Path) -> None:
     """
     from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 
-    folder = find(path)
+    folder = adapter_folder(path)
     tensors = artifacts.load_tensors(folder / "adapter_model.safetensors")
     try:
         with _Quiet():
@@ -144,17 +129,18 @@ def load(clip: Clip, path: Path) -> None:
             wrapped = get_peft_model(clip.model, config)
             wanted = _shapes(wrapped)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise CapivaraError(f"{folder} does not fit {clip.name}: {error}", _fit_hint(path)) from error
+        raise CapivaraError(f"{folder} does not fit {clip.spec}: {error}", _fit_hint(path)) from error
     given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     names = sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name))
     wrong += [f"{name}: {given.get(name, 'absent')}, the model has {wanted.get(name, 'none')}" for name in names]
     if wrong:
         more = [f"and {len(wrong) - 5} more"] if len(wrong) > 5 else []
         lines = "\n       ".join(["", *wrong[:5], *more])
-        raise CapivaraError(f"{folder} does not fit {clip.name}:{lines}", _fit_hint(path))
+        raise CapivaraError(f"{folder} does not fit {clip.spec}:{lines}", _fit_hint(path))
     with _Quiet():
         set_peft_model_state_dict(wrapped, tensors)
     clip.model = wrapped.eval().to(clip.runtime.device)
+    clip.spec = replace(clip.spec, adapter=folder)
     notes = folder / NOTES
     if notes.is_file():
         clip.model.logit_scale.data.fill_(artifacts.read_json(notes)["logit_scale"])
@@ -195,7 +181,7 @@ def _shapes(wrapped: torch.nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def _fit_hint(path: Path) -> str | None:
-    base = base_model(path)
+    base = adapter_base(path)
     return f"it was trained on {base}: --model {base}" if base else None
 
 

@@ -1,83 +1,111 @@
-"""What is measured, or measures: a model, maybe with an adapter on it, and the baseline that it is compared with."""
+"""Which model: its name as open_clip spells it, the tag of its weights, and the adapter on it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from capivara_cli import artifacts, console
+from capivara_cli import artifacts
 from capivara_cli.errors import CapivaraError
-from capivara_cli.models import clip as clips
-from capivara_cli.models import lora as adapters
-from capivara_cli.models.clip import Clip, ModelName
 from capivara_cli.options import project_model
-from capivara_cli.runtime import Runtime
+
+DEFAULT_MODEL = "xlm-roberta-base-ViT-B-32"
+DEFAULT_PRETRAINED = "laion5b_s13b_b90k"
+NOTES = "capivara.json"  # beside PEFT's files: the base model, the languages, and the logit scale
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A model, maybe with an adapter on it.
+class ModelSpec:
+    """The name of a model; `checkpoint.load` loads it.
 
     Attributes:
-        role: model or baseline.
+        name: an architecture, `hf-hub:ORG/REPO` or `local-dir:FOLDER`.
+        pretrained: tag (or file) of an architecture's weights; None for the other two, which have their own.
+        adapter: folder of a LoRA adapter to put on the model.
     """
 
-    role: str
-    name: ModelName
+    name: str
+    pretrained: str | None = None
     adapter: Path | None = None
 
+    @classmethod
+    def parse(cls, name: str | None, pretrained: str | None = None) -> ModelSpec:
+        """Parse `ARCHITECTURE`, `ARCHITECTURE:TAG`, `hf-hub:…` or `local-dir:…`; None is the recipe's base model.
+
+        Raises CapivaraError for a tag beside `hf-hub:` or `local-dir:`.
+        """
+        name = name or DEFAULT_MODEL
+        if name.startswith(("hf-hub:", "local-dir:")):
+            if pretrained:
+                raise CapivaraError(
+                    f"--pretrained {pretrained}: {name} has its own weights", "only an architecture takes a tag"
+                )
+            return cls(name)
+        name, _, tag = name.partition(":")
+        tag = pretrained or tag
+        return cls(name, tag or (DEFAULT_PRETRAINED if name == DEFAULT_MODEL else None))
+
+    @classmethod
+    def pick(cls, model: str | None, pretrained: str | None = None, adapter: Path | None = None) -> ModelSpec:
+        """Return the model that `--model`, `--pretrained` and `--adapter` name.
+
+        Without `--model` it is the adapter's base model, or the one in ./capivara.yaml, or the recipe's.
+
+        Raises CapivaraError when the adapter does not exist or does not name its base model, and when a tag is given
+        for a model that has its own weights.
+        """
+        folder = adapter_folder(adapter) if adapter is not None else None
+        if model is None and folder is not None:
+            spec = adapter_base(folder)
+            if spec is None:
+                raise CapivaraError(
+                    f"{adapter} does not say which model it was trained on", "name it with --model NAME"
+                )
+            if pretrained is not None:
+                raise CapivaraError(
+                    f"--pretrained {pretrained}: {adapter} was trained on {spec}", "to use another, give --model too"
+                )
+        elif model is None and (project := project_model()) is not None:
+            spec = cls.parse(project.name, pretrained or project.pretrained)
+        else:
+            spec = cls.parse(model, pretrained)
+        return cls(spec.name, spec.pretrained, folder)
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of a `local-dir:` model."""
+        return Path(self.name.removeprefix("local-dir:")) if self.name.startswith("local-dir:") else None
+
     def __str__(self) -> str:
-        return f"{self.name} + {self.adapter}" if self.adapter else str(self.name)
+        text = f"{self.name}:{self.pretrained}" if self.pretrained else self.name
+        return f"{text} + {self.adapter}" if self.adapter else text
 
     def identity(self) -> str | None:
-        """What changes when its files do; None when they are the hub's."""
-        given = [self.name.folder, Path(self.name.pretrained or ""), self.adapter]
-        return artifacts.files_identity(*(path for path in given if path is not None and path != Path()))
-
-    def load(self, runtime: Runtime) -> Clip:
-        """Load it, and say what it runs on."""
-        clip = clips.load(self.name, runtime)
-        if self.adapter is not None:
-            adapters.load(clip, self.adapter)
-        console.say(f"{self.role}: {self} on {clip.runtime.describe()}")
-        return clip
+        """Return a hash that changes when the local files change; None if all files come from the hub."""
+        paths = [self.folder, Path(self.pretrained) if self.pretrained else None, self.adapter]
+        return artifacts.files_identity(*(path for path in paths if path is not None))
 
     def columns(self) -> dict[str, str]:
-        """CLIP_benchmark's `model` and `pretrained`; the adapter stands where the weights' tag does."""
-        tags = [self.name.pretrained, str(self.adapter or "")]
-        return {"model": self.name.name, "pretrained": "+".join(filter(None, tags)), "role": self.role}
-
-    def signature(self, clip: Clip) -> dict[str, object]:
-        """What stands for the model in a result's signature."""
-        return {
-            "model": str(self.name),
-            "adapter": str(self.adapter or "none"),
-            "weights": artifacts.fingerprint_tensors(clip.model.state_dict())[:12],
-        }
+        """Return CLIP_benchmark's `model` and `pretrained`; the adapter's path follows the tag, after a `+`."""
+        tags = [self.pretrained, str(self.adapter or "")]
+        return {"model": self.name, "pretrained": "+".join(filter(None, tags))}
 
 
-def pick(model: str | None, pretrained: str | None = None, adapter: Path | None = None) -> Subject:
-    """The model that was asked for. Without --model: the adapter's own base, or ./capivara.yaml's, or the recipe's.
-
-    Raises CapivaraError when there is no such adapter, when it does not say what it was trained on, or when a tag is
-    given for weights that are named already.
-    """
-    if model is None and adapter is not None:
-        found = adapters.base_model(adapter)
-        if found is None:
-            raise CapivaraError(f"{adapter} does not say which model it was trained on", "--model NAME says it")
-        if pretrained is not None:
-            raise CapivaraError(
-                f"--pretrained {pretrained}: {adapter} was trained on {found}", "--model says another, with its tag"
-            )
-        name = found
-    elif model is None and (named := project_model()) is not None:
-        name = ModelName.parse(named.name, pretrained or named.pretrained)
-    else:
-        name = ModelName.parse(model, pretrained)
-    return Subject("model", name, adapters.find(adapter) if adapter else None)
+def adapter_folder(path: Path) -> Path:
+    """Return the adapter's folder: the path itself, or `adapter/` of a run. Raises CapivaraError if neither is one."""
+    for folder in (path, path / "adapter"):
+        if (folder / "adapter_config.json").is_file():
+            return folder
+    raise CapivaraError(f"{path}: no adapter in it (no adapter_config.json)", "name a run folder, such as runs/hi-lora")
 
 
-def with_baseline(subject: Subject, baseline: str | None) -> list[Subject]:
-    """The model, and after it the baseline if there is one."""
-    return [subject] if baseline is None else [subject, Subject("baseline", ModelName.parse(baseline))]
+def adapter_base(path: Path) -> ModelSpec | None:
+    """Return the model that an adapter was trained on; None if the adapter does not say."""
+    notes = adapter_folder(path) / NOTES
+    base = artifacts.read_json(notes) if notes.is_file() else {}
+    return ModelSpec(base["model"], base.get("pretrained")) if base.get("model") else None
+
+
+def with_baseline(spec: ModelSpec, baseline: str | None) -> list[tuple[str, ModelSpec]]:
+    """Return the roles and their models: the model, then the baseline if there is one."""
+    return [("model", spec)] + ([("baseline", ModelSpec.parse(baseline))] if baseline is not None else [])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -10,10 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
-
-    from capivara_cli.models.clip import Clip
-
-CHUNK = 8192  # texts that are padded at once: 5 MB
 
 
 @dataclass(frozen=True)
@@ -62,22 +57,3 @@ class Tokens:
         import numpy as np
 
         return [int(token) for token in np.unique(self.flat)]
-
-
-def tokenise(clip: Clip, texts: Sequence[str]) -> Tokens:
-    """Tokenise with the model's own tokenizer and cut the padding off, where the text tower masks padding.
-
-    Texts longer than the model's context are truncated, as open_clip does.
-    """
-    import numpy as np
-
-    flat: list[np.ndarray] = []
-    lengths: list[np.ndarray] = []
-    pad = clip.pad_id
-    for start in range(0, len(texts), CHUNK):
-        padded = clip.tokenizer(list(texts[start : start + CHUNK])).numpy()  # (n, context length)
-        inside = np.ones_like(padded, dtype=bool) if pad is None else padded != pad
-        flat.append(padded[inside].astype(np.int32))
-        lengths.append(inside.sum(axis=1))
-    offsets = np.concatenate([[0], np.cumsum(np.concatenate([[], *lengths]))]).astype(np.int64)
-    return Tokens(np.concatenate([np.zeros(0, np.int32), *flat]), offsets, 0 if pad is None else pad)

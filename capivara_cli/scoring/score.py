@@ -21,7 +21,8 @@ from capivara_cli.data.output import OPEN, Outcome, Output
 from capivara_cli.data.records import Record
 from capivara_cli.data.selection import HUMAN, Asked
 from capivara_cli.errors import CapivaraError
-from capivara_cli.models import spec as subjects
+from capivara_cli.models import checkpoint
+from capivara_cli.models.spec import ModelSpec
 from capivara_cli.runtime import Runtime
 from capivara_cli.scoring.report import Report
 
@@ -83,13 +84,13 @@ def score(
     if plot is not None:
         _check_plot(plot, sources, output, overwrite=overwrite)
     total = records.count(sources, asked.needed)
-    subject = None if scored else subjects.pick(model, pretrained, adapter)
+    spec = None if scored else ModelSpec.pick(model, pretrained, adapter)
     runtime = Runtime.start("cpu", "fp32", seed) if scored else Runtime.start(device, precision, seed)
     settings = {
         "sources": [str(source) for source in sources],
         "lang": list(asked.langs),
-        "model": str(subject) if subject else "--scored",
-        "model_files": subject.identity() if subject else None,
+        "model": str(spec) if spec else "--scored",
+        "model_files": spec.identity() if spec else None,
         "by": by,
         "min_score": min_score,
         "top_k": top_k,
@@ -104,7 +105,7 @@ def score(
     }
     report = Report(asked)
     with outputs.open_output(output, settings, runtime, overwrite=overwrite, look=report) as out:
-        clip = subject.load(runtime) if subject else None
+        clip = checkpoint.load(spec, runtime, role="model") if spec else None
         out.begin(precision=clip.runtime.precision if clip else runtime.precision)
         job = _Job(asked, clip, strict)
         tally = job.run(sources, out, total, workers, runtime)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from capivara_cli import artifacts, console
 from capivara_cli.errors import CapivaraError
-from capivara_cli.models import clip as clips
+from capivara_cli.models import checkpoint
 from capivara_cli.models import lora as adapters
-from capivara_cli.models.clip import Clip, ModelName
+from capivara_cli.models.clip import Clip
+from capivara_cli.models.spec import DEFAULT_MODEL, NOTES, ModelSpec, adapter_base, adapter_folder
 from capivara_cli.runtime import Runtime
 from capivara_cli.training.model_card import merged_card
 
@@ -48,14 +49,14 @@ def merge_lora(
     if summary.get("from_scratch") and scale != 1:
         raise CapivaraError(f"--scale {scale:g}: {run} began from scratch and has no base model", "leave --scale out")
     runtime = Runtime.start("cpu", "fp32")
-    base = clips.load(base_name, runtime, weights=not summary.get("from_scratch"))
+    base = checkpoint.load(base_name, runtime, weights=not summary.get("from_scratch"))
     before = _copy(base)
     after = _trained(run, base)
     state = {name: _between(before[name], tensor, scale, dtype) for name, tensor in after.items()}
     changed = sum(not before[name].equal(tensor) for name, tensor in after.items())
     card = merged_card(output.name, str(base_name), _languages(run, summary), summary, _licence(base_name))
-    clips.save(base, output, state=state, card=card)
-    size = (output / clips.WEIGHTS).stat().st_size / 2**20
+    checkpoint.save(base, output, state=state, card=card)
+    size = (output / checkpoint.WEIGHTS).stat().st_size / 2**20
     console.say(f"wrote {output}: {changed} of {len(after)} tensors differ from {base_name}; {size:,.1f} MiB")
     return output
 
@@ -70,12 +71,12 @@ def _summary(run: Path) -> dict[str, Any]:
     return summary
 
 
-def _base(run: Path, summary: dict[str, Any], model: str | None) -> ModelName:
+def _base(run: Path, summary: dict[str, Any], model: str | None) -> ModelSpec:
     if model is not None:
-        return ModelName.parse(model)
+        return ModelSpec.parse(model)
     if summary:
-        return ModelName.parse(summary["model"], summary["pretrained"])
-    if base := adapters.base_model(run):
+        return ModelSpec.parse(summary["model"], summary["pretrained"])
+    if base := adapter_base(run):
         return base
     raise CapivaraError(f"{run} does not say which model it was trained on", "--model NAME says it")
 
@@ -88,8 +89,8 @@ def _trained(run: Path, base: Clip) -> dict[str, Tensor]:
     """The run's weights under the base model's names; the adapter is merged by PEFT."""
     import torch
 
-    if (run / "model" / clips.WEIGHTS).is_file():
-        return artifacts.load_tensors(run / "model" / clips.WEIGHTS)
+    if (run / "model" / checkpoint.WEIGHTS).is_file():
+        return artifacts.load_tensors(run / "model" / checkpoint.WEIGHTS)
     adapters.load(base, run)
     with torch.no_grad():
         base.model = base.model.merge_and_unload(safe_merge=True)
@@ -108,11 +109,11 @@ def _between(before: Tensor, after: Tensor, scale: float, dtype: str) -> Tensor:
 def _languages(run: Path, summary: dict[str, Any]) -> list[str]:
     if summary:
         return list(summary["lang"])
-    notes = adapters.find(run) / adapters.NOTES
+    notes = adapter_folder(run) / NOTES
     return list(artifacts.read_json(notes).get("lang", [])) if notes.is_file() else []
 
 
-def _licence(base: ModelName) -> str:
+def _licence(base: ModelSpec) -> str:
     """What the base model's own card says, where it can be read; the recipe's model is MIT."""
     import yaml
 
@@ -121,4 +122,4 @@ def _licence(base: ModelName) -> str:
         head = yaml.safe_load(parts[1]) if len(parts) > 2 else None
         if isinstance(head, dict) and isinstance(head.get("license"), str):
             return str(head["license"])
-    return "mit" if base.name == clips.DEFAULT_MODEL else "that of the base model"
+    return "mit" if base.name == DEFAULT_MODEL else "that of the base model"

@@ -8,7 +8,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from capivara_cli.data.records import Record, check_languages, languages
-from capivara_cli.models.tokens import Tokens, tokenise
+from capivara_cli.models.clip import tokenise
+from capivara_cli.models.tokens import Tokens
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,9 +9,10 @@ from typing import Any
 
 from capivara_cli import __version__, artifacts, console
 from capivara_cli.errors import CapivaraError
-from capivara_cli.models import clip as clips
+from capivara_cli.models import checkpoint
 from capivara_cli.models import lora as adapters
-from capivara_cli.models.clip import Clip, ModelName
+from capivara_cli.models.clip import Clip
+from capivara_cli.models.spec import ModelSpec
 from capivara_cli.options import PROJECT_FILE, Recipe, resolve
 from capivara_cli.runtime import Runtime
 from capivara_cli.training import curves
@@ -151,9 +152,9 @@ def _run(recipe: Recipe, output: Path, *, overwrite: bool, must_keep: bool) -> P
     runtime = Runtime.start(recipe.device, recipe.precision, recipe.seed)
     if recipe.batch_size % runtime.world_size:
         raise CapivaraError(f"--batch-size {recipe.batch_size} cannot be shared by {runtime.world_size} ranks")
-    name = ModelName.parse(recipe.model.name, recipe.model.pretrained)
-    clip = clips.load(name, runtime, weights=not recipe.model.from_scratch)
-    console.say(f"{clip.name} on {clip.runtime.describe()}")
+    spec = ModelSpec.parse(recipe.model.name, recipe.model.pretrained)
+    clip = checkpoint.load(spec, runtime, weights=not recipe.model.from_scratch)
+    console.say(f"{clip.spec} on {clip.runtime.describe()}")
     run = RunFolder(output, writes=runtime.is_main, save_seconds=recipe.save_seconds)
     if runtime.is_main:
         run.open(recipe, overwrite=overwrite)
@@ -215,11 +216,11 @@ def _position(run: RunFolder, clip: Clip, chosen: Examples, captions: Captions) 
 
 
 def _save(recipe: Recipe, clip: Clip, run: RunFolder) -> None:
-    notes = {"model": clip.name.name, "pretrained": clip.name.pretrained, "lang": recipe.lang, "capivara": __version__}
+    notes = {"model": clip.spec.name, "pretrained": clip.spec.pretrained, "lang": recipe.lang, "capivara": __version__}
     if recipe.method == "lora":
         adapters.save(clip, run.path / "adapter", notes)
     else:
-        clips.save(clip, run.path / "model", card=f"Weights of the run described in {run.path.name}/README.md.\n")
+        checkpoint.save(clip, run.path / "model", card=f"Weights of the run described in {run.path.name}/README.md.\n")
 
 
 def _announce(recipe: Recipe, chosen: Examples, captions: Captions, keep: dict[str, float], trainer: Trainer) -> None:

@@ -14,8 +14,8 @@ from capivara_cli.data import records
 from capivara_cli.data.images import load as load_image
 from capivara_cli.errors import CapivaraError
 from capivara_cli.evaluation.retrieve_eval import retrieve_eval
-from capivara_cli.models import clip as clips
-from capivara_cli.models.clip import ModelName
+from capivara_cli.models import checkpoint
+from capivara_cli.models.spec import ModelSpec
 from capivara_cli.runtime import Runtime
 from capivara_cli.training.merge_lora import merge_lora
 
@@ -49,7 +49,7 @@ def test_the_adapter_and_the_merged_folder_give_the_same_numbers(
 
 
 def test_the_numbers_are_those_of_embeddings_without_cache(results: Path, world: Path, base: Path) -> None:
-    clip = clips.load(ModelName(f"local-dir:{base}"), Runtime.start("cpu", "fp32"))
+    clip = checkpoint.load(ModelSpec(f"local-dir:{base}"), Runtime.start("cpu", "fp32"))
     found = records.read_all([world / "test.jsonl"])
     with torch.inference_mode():
         images = clip.encode_pixels(torch.stack([clip.preprocess(load_image(record.image)) for record in found]))

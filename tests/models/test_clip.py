@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from capivara_cli.errors import CapivaraError
-from capivara_cli.models import clip as clips
-from capivara_cli.models.clip import Clip, ModelName
-from capivara_cli.models.tokens import tokenise
+from capivara_cli.models import checkpoint
+from capivara_cli.models.clip import Clip, tokenise
+from capivara_cli.models.spec import ModelSpec
 from capivara_cli.runtime import Runtime
 
 TEXTS = ["a small red circle", "a large blue star above a small green square on a white background", "लाल तारा", ""]
@@ -38,12 +38,12 @@ def test_a_text_longer_than_the_context_is_truncated_as_open_clip_does(clip: Cli
 
 
 def test_a_text_tower_without_padding_mask_gets_texts_of_full_length() -> None:
-    small = clips.load(ModelName("RN50"), Runtime.start("cpu", "fp32"), weights=False)
+    small = checkpoint.load(ModelSpec("RN50"), Runtime.start("cpu", "fp32"), weights=False)
     assert set(tokenise(small, ["a dog", "two dogs and a cat"]).lengths) == {77}
 
 
 def test_a_saved_model_is_the_same_in_plain_open_clip(clip: Clip, tmp_path: Path) -> None:
-    clips.save(clip, tmp_path / "copy")
+    checkpoint.save(clip, tmp_path / "copy")
     model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{tmp_path / 'copy'}")
     tokenizer = open_clip.get_tokenizer(f"local-dir:{tmp_path / 'copy'}")
     with torch.inference_mode():
@@ -53,17 +53,17 @@ def test_a_saved_model_is_the_same_in_plain_open_clip(clip: Clip, tmp_path: Path
 
 def test_a_moved_model_loads(clip: Clip, base: Path, tmp_path: Path) -> None:
     shutil.copytree(base, tmp_path / "here")
-    config = json.loads((tmp_path / "here" / clips.CONFIG).read_text())
+    config = json.loads((tmp_path / "here" / checkpoint.CONFIG).read_text())
     config["model_cfg"]["text_cfg"]["hf_model_name"] = "/nowhere"
-    (tmp_path / "here" / clips.CONFIG).write_text(json.dumps(config))
-    moved = clips.load(ModelName(f"local-dir:{tmp_path / 'here'}"), Runtime.start("cpu", "fp32"))
+    (tmp_path / "here" / checkpoint.CONFIG).write_text(json.dumps(config))
+    moved = checkpoint.load(ModelSpec(f"local-dir:{tmp_path / 'here'}"), Runtime.start("cpu", "fp32"))
     assert moved.encode_texts(TEXTS).equal(clip.encode_texts(TEXTS))
 
 
 def test_random_weights_follow_the_seed(base: Path) -> None:
     def weights(seed: int) -> torch.Tensor:
         runtime = Runtime.start("cpu", "fp32", seed)
-        return clips.load(ModelName(f"local-dir:{base}"), runtime, weights=False).encode_texts(TEXTS)
+        return checkpoint.load(ModelSpec(f"local-dir:{base}"), runtime, weights=False).encode_texts(TEXTS)
 
     assert weights(1).equal(weights(1))
     assert not weights(1).equal(weights(2))
@@ -79,7 +79,7 @@ def test_random_weights_follow_the_seed(base: Path) -> None:
     ],
 )
 def test_a_model_is_named_as_open_clip_names_it(given: str | None, name: str, pretrained: str | None) -> None:
-    assert ModelName.parse(given) == ModelName(name, pretrained)
+    assert ModelSpec.parse(given) == ModelSpec(name, pretrained)
 
 
 @pytest.mark.parametrize(
@@ -93,21 +93,21 @@ def test_a_model_is_named_as_open_clip_names_it(given: str | None, name: str, pr
 )
 def test_a_name_that_cannot_be_loaded_says_what_there_is(name: str, says: str) -> None:
     with pytest.raises(CapivaraError, match=says):
-        clips.load(ModelName.parse(name), Runtime.start("cpu", "fp32"))
+        checkpoint.load(ModelSpec.parse(name), Runtime.start("cpu", "fp32"))
 
 
 def test_a_folder_without_weights_says_so(base: Path, tmp_path: Path) -> None:
     shutil.copytree(base, tmp_path / "empty", ignore=shutil.ignore_patterns("*.safetensors"))
     with pytest.raises(CapivaraError, match="no weights"):
-        clips.load(ModelName(f"local-dir:{tmp_path / 'empty'}"), Runtime.start("cpu", "fp32"))
+        checkpoint.load(ModelSpec(f"local-dir:{tmp_path / 'empty'}"), Runtime.start("cpu", "fp32"))
 
 
 def test_weights_that_are_cut_short_are_one_clear_line(base: Path, tmp_path: Path) -> None:
     shutil.copytree(base, tmp_path / "cut")
-    weights = tmp_path / "cut" / clips.WEIGHTS
+    weights = tmp_path / "cut" / checkpoint.WEIGHTS
     weights.write_bytes(weights.read_bytes()[:100_000])
     with pytest.raises(CapivaraError, match="cannot be loaded"):
-        clips.load(ModelName(f"local-dir:{tmp_path / 'cut'}"), Runtime.start("cpu", "fp32"))
+        checkpoint.load(ModelSpec(f"local-dir:{tmp_path / 'cut'}"), Runtime.start("cpu", "fp32"))
 
 
 def test_a_pickle_in_a_model_folder_is_never_executed(base: Path, tmp_path: Path) -> None:
@@ -122,5 +122,5 @@ def test_a_pickle_in_a_model_folder_is_never_executed(base: Path, tmp_path: Path
     weights = tmp_path / "evil" / "open_clip_pytorch_model.bin"
     subprocess.run([sys.executable, "-c", code, str(weights), str(made)], check=True)
     with pytest.raises(CapivaraError):
-        clips.load(ModelName(f"local-dir:{tmp_path / 'evil'}"), Runtime.start("cpu", "fp32"))
+        checkpoint.load(ModelSpec(f"local-dir:{tmp_path / 'evil'}"), Runtime.start("cpu", "fp32"))
     assert not made.exists()

@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 
 from capivara_cli.demo.small_clip import make_small_clip
 from capivara_cli.errors import CapivaraError
-from capivara_cli.models import clip as clips
+from capivara_cli.models import checkpoint
 from capivara_cli.models import lora as adapters
-from capivara_cli.models.clip import Clip, ModelName
+from capivara_cli.models.clip import Clip
+from capivara_cli.models.spec import ModelSpec
 from capivara_cli.options import Lora
 from capivara_cli.training.trainer import trainable
 
@@ -95,7 +96,7 @@ def test_looking_token_rows_up_has_the_gradient_of_pefts_own_way(clip: Clip) -> 
 
 def test_an_adapter_of_another_model_names_the_layers_that_do_not_fit(clip: Clip, run: Path, tmp_path: Path) -> None:
     folder = make_small_clip(tmp_path / "wide", TEXTS * 20, vocabulary=60, width=96, embed_dim=128)
-    other = clips.load(ModelName(f"local-dir:{folder}"), clip.runtime, weights=False)
+    other = checkpoint.load(ModelSpec(f"local-dir:{folder}"), clip.runtime, weights=False)
     with pytest.raises(CapivaraError, match=r"does not fit") as error:
         adapters.load(other, run)
     assert "query" in error.value.message

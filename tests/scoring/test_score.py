@@ -18,7 +18,7 @@ from capivara_cli import artifacts
 from capivara_cli.data import images, records
 from capivara_cli.errors import CapivaraError
 from capivara_cli.evaluation.retrieve_eval import retrieve_eval
-from capivara_cli.models import clip as clips
+from capivara_cli.models import checkpoint
 from capivara_cli.models.clip import Clip
 from capivara_cli.scoring.score import score
 from tests import kills
@@ -157,7 +157,7 @@ def test_scores_and_marks_of_an_image_that_cannot_be_used_are_not_ours(
 
 def test_a_model_that_gives_no_numbers_is_named(base: Path, some: Path, tmp_path: Path) -> None:
     shutil.copytree(base, tmp_path / "nan")
-    clips.relocate(tmp_path / "nan")
+    checkpoint.relocate(tmp_path / "nan")
     weights = tmp_path / "nan" / "open_clip_model.safetensors"
     tensors = artifacts.load_tensors(weights)
     tensors["text.proj.weight"].fill_(float("nan"))

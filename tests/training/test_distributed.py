@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from capivara_cli.models import clip as clips
+from capivara_cli.models import checkpoint
 from tests.conftest import distance
 
 SETTINGS = ["batch_size=32", "max_steps=6", "eval_every=3", "optimizer.warmup_steps=0", "optimizer.lr=1e-3"]
@@ -60,14 +60,14 @@ EMBEDDINGS = """
 import sys, time
 from pathlib import Path
 from capivara_cli.data import images
-from capivara_cli.models import clip as clips
-from capivara_cli.models.clip import ModelName
+from capivara_cli.models import checkpoint
+from capivara_cli.models.spec import ModelSpec
 from capivara_cli.models.embedding_cache import embed
 from capivara_cli.data.images import ImageRef
 from capivara_cli.runtime import Runtime, leave_process_group
 
 runtime = Runtime.start("cpu", "fp32")
-clip = clips.load(ModelName("local-dir:" + sys.argv[1]), runtime)
+clip = checkpoint.load(ModelSpec("local-dir:" + sys.argv[1]), runtime)
 refs = [ImageRef(str(path)) for path in images.find(Path(sys.argv[2]))][:40]
 refs = [*refs, ImageRef("/nowhere.png"), ImageRef(sys.argv[3]), *refs[:5]]
 time.sleep(2 * runtime.rank)
@@ -103,5 +103,5 @@ def test_two_ranks_train_what_one_trains(pixels: bool, world: Path, base: Path, 
     assert result.stdout == "two\n"  # only the first rank speaks
     [path] = (tmp_path / "one").glob("*/*model.safetensors")
     ours, theirs = load_file(tmp_path / "two" / path.relative_to(tmp_path / "one")), load_file(path)
-    start = load_file(base / clips.WEIGHTS) if pixels else {name: 0 * tensor for name, tensor in theirs.items()}
+    start = load_file(base / checkpoint.WEIGHTS) if pixels else {name: 0 * tensor for name, tensor in theirs.items()}
     assert distance(ours, theirs, start) < 0.02

@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from capivara_cli.errors import CapivaraError
-from capivara_cli.models import clip as clips
+from capivara_cli.models import checkpoint
 from capivara_cli.models import lora as adapters
-from capivara_cli.models.clip import Clip, ModelName
+from capivara_cli.models.clip import Clip
+from capivara_cli.models.spec import ModelSpec
 from capivara_cli.runtime import Runtime
 from capivara_cli.training.merge_lora import merge_lora
 from capivara_cli.training.train import train
@@ -44,7 +45,7 @@ def merged(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(folder: Path) -> Clip:
-    return clips.load(ModelName(f"local-dir:{folder}"), Runtime.start("cpu", "fp32"))
+    return checkpoint.load(ModelSpec(f"local-dir:{folder}"), Runtime.start("cpu", "fp32"))
 
 
 def in_plain_open_clip(folder: Path, *, moved: bool) -> torch.Tensor:
@@ -80,8 +81,8 @@ def test_plain_open_clip_reads_it_without_our_package_also_after_a_move(merged: 
 def test_scale_goes_from_the_base_to_the_trained_model(
     scale: float, merged: Path, base: Path, run: Path, tmp_path: Path
 ) -> None:
-    between = load_file(merge_lora(run, tmp_path / "between", scale=scale) / clips.WEIGHTS)
-    start, end = load_file(base / clips.WEIGHTS), load_file(merged / clips.WEIGHTS)
+    between = load_file(merge_lora(run, tmp_path / "between", scale=scale) / checkpoint.WEIGHTS)
+    start, end = load_file(base / checkpoint.WEIGHTS), load_file(merged / checkpoint.WEIGHTS)
     for name, tensor in between.items():
         expected = start[name].float() + scale * (end[name].float() - start[name].float())
         torch.testing.assert_close(tensor.float(), expected, rtol=0, atol=1e-6)
@@ -90,7 +91,7 @@ def test_scale_goes_from_the_base_to_the_trained_model(
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_weights_of_half_size(dtype: str, run: Path, merged: Path, tmp_path: Path) -> None:
     folder = merge_lora(run, tmp_path / dtype, dtype=dtype)
-    assert {tensor.dtype for tensor in load_file(folder / clips.WEIGHTS).values()} == {getattr(torch, dtype)}
+    assert {tensor.dtype for tensor in load_file(folder / checkpoint.WEIGHTS).values()} == {getattr(torch, dtype)}
     similarity = (load(folder).encode_texts(TEXTS) * load(merged).encode_texts(TEXTS)).sum(dim=1)
     assert float(similarity.min()) > 0.999
 
@@ -105,8 +106,8 @@ def test_a_full_run_is_merged_too(world: Path, base: Path, tmp_path: Path) -> No
         output=tmp_path / "run",
     )
     folder = merge_lora(run, tmp_path / "merged")
-    expected = load_file(run / "model" / clips.WEIGHTS)
-    for name, tensor in load_file(folder / clips.WEIGHTS).items():
+    expected = load_file(run / "model" / checkpoint.WEIGHTS)
+    for name, tensor in load_file(folder / checkpoint.WEIGHTS).items():
         assert tensor.equal(expected[name])
 
 

@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 
 from capivara_cli.data import records
 from capivara_cli.errors import CapivaraError
-from capivara_cli.models import clip as clips
-from capivara_cli.models.clip import ModelName
+from capivara_cli.models import checkpoint
 from capivara_cli.models.embedding_cache import embed
+from capivara_cli.models.spec import ModelSpec
 from capivara_cli.options import Optimizer, Recipe
 from capivara_cli.runtime import Runtime
 from capivara_cli.training.loss import MAX_LOGIT_SCALE
@@ -63,7 +63,7 @@ def test_every_step_equals_a_plain_loop_without_cache_and_trimming(world: Path, 
     steps, name = 6, f"local-dir:{base}"
     optimizer_settings = Optimizer(name="adam", lr=1e-3, min_lr=1e-4, eps=1e-8, warmup_steps=2)
     recipe = Recipe(method="full", lang=["hi"], batch_size=32, max_steps=steps, optimizer=optimizer_settings)
-    clip = clips.load(ModelName(name), Runtime.start("cpu", "fp32"))
+    clip = checkpoint.load(ModelSpec(name), Runtime.start("cpu", "fp32"))
     found = records.read_all([world / "train.jsonl"])
     sampler = Sampler(collect(found, ["hi"], clip), ["hi"], {}, 32, 1, 0)
     clip.model.text.requires_grad_(True)
@@ -92,11 +92,11 @@ def test_every_step_equals_a_plain_loop_without_cache_and_trimming(world: Path, 
         model.logit_scale.data.clamp_(0, MAX_LOGIT_SCALE)
         # The cache holds float16, hence the tolerance.
         assert float(ours.losses[-1]) == pytest.approx(float(loss.detach()), rel=2e-3), step
-    assert distance(dict(clip.model.state_dict()), model.state_dict(), load_file(base / clips.WEIGHTS)) < 0.02
+    assert distance(dict(clip.model.state_dict()), model.state_dict(), load_file(base / checkpoint.WEIGHTS)) < 0.02
 
 
 def test_the_image_tower_is_never_trained_unless_it_is_unlocked(world: Path, base: Path, tmp_path: Path) -> None:
-    data, before = [str(world / "train.jsonl")], load_file(base / clips.WEIGHTS)
+    data, before = [str(world / "train.jsonl")], load_file(base / checkpoint.WEIGHTS)
     settings = ["batch_size=32", "max_steps=2", "optimizer.warmup_steps=0", "optimizer.lr=1e-3"]
     for name, unlock in (("locked", False), ("unlocked", True)):
         run = train(
@@ -108,7 +108,7 @@ def test_the_image_tower_is_never_trained_unless_it_is_unlocked(world: Path, bas
             unlock_image=unlock,
             output=tmp_path / name,
         )
-        after = load_file(run / "model" / clips.WEIGHTS)
+        after = load_file(run / "model" / checkpoint.WEIGHTS)
         moved = {key.partition(".")[0] for key in after if not after[key].equal(before[key].float())}
         assert moved == ({"text", "visual", "logit_scale"} if unlock else {"text", "logit_scale"})
 
@@ -129,7 +129,7 @@ def test_the_micro_batch_does_not_change_the_result(pixels: bool, world: Path, b
             output=tmp_path / size,
         )
         results.append(weights(run))
-    start = load_file(base / clips.WEIGHTS) if pixels else {name: 0 * value for name, value in results[0].items()}
+    start = load_file(base / checkpoint.WEIGHTS) if pixels else {name: 0 * value for name, value in results[0].items()}
     assert distance(results[0], results[1], start) < 0.01
 
 

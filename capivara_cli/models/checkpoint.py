@@ -1,0 +1,175 @@
+"""Load an OpenCLIP model, and save one as a folder that needs no other file."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from capivara_cli import artifacts, console
+from capivara_cli.errors import CapivaraError, first_line, nearest
+from capivara_cli.models import hub, lora
+from capivara_cli.models.clip import Clip, text_tower_size
+from capivara_cli.models.spec import ModelSpec
+from capivara_cli.runtime import Runtime
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CONFIG = "open_clip_config.json"
+WEIGHTS = "open_clip_model.safetensors"
+
+# open_clip logs on the root logger. Without a handler there, logging would print those lines between ours.
+logging.getLogger().addHandler(logging.NullHandler())
+
+
+def load(spec: ModelSpec, runtime: Runtime, *, weights: bool = True, role: str | None = None) -> Clip:
+    """Load a model and put its adapter on it.
+
+    Args:
+        weights: False gives the architecture random weights, drawn from the runtime's seed.
+        role: `model` or `baseline`, to tell the user what was loaded and where it runs; None prints nothing.
+
+    Raises:
+        CapivaraError: open_clip does not know the name, the weights are not available, the folder is not a model,
+            or the adapter does not fit.
+    """
+    clip = _load_base(replace(spec, adapter=None), runtime, weights)
+    if spec.adapter is not None:
+        lora.load(clip, spec.adapter)
+    if role is not None:
+        console.say(f"{role}: {clip.spec} on {clip.runtime.describe()}")
+    return clip
+
+
+def _load_base(spec: ModelSpec, runtime: Runtime, weights: bool) -> Clip:
+    import open_clip
+    import torch
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    _check(spec, weights)
+    source = spec.name if spec.folder is None else f"local-dir:{spec.folder.absolute()}"
+    try:
+        torch.manual_seed(runtime.seed)
+        overrides = _text_overrides(spec)
+        model = open_clip.create_model(
+            source,
+            pretrained=spec.pretrained if weights else None,
+            load_weights=weights,
+            require_pretrained=weights,
+            pretrained_text=False,  # CLIP's weights include the text tower's: do not download that tower's own
+            **overrides,
+        )
+        tokenizer = open_clip.get_tokenizer(source)
+        model_cfg = open_clip.get_model_config(source)
+    except CapivaraError:
+        raise
+    except Exception as error:  # a broken folder makes torch, safetensors and tokenizers raise nearly anything
+        raise CapivaraError(f"{spec} cannot be loaded: {first_line(error)}") from error
+    model.eval().requires_grad_(False)
+    preprocess_cfg = dict(model.visual.preprocess_cfg)
+    clip = Clip(
+        spec=spec,
+        model=model,
+        tokenizer=tokenizer,
+        preprocess=image_transform_v2(PreprocessCfg(**preprocess_cfg), is_train=False),
+        model_cfg={**model_cfg, **copy.deepcopy(overrides)},
+        preprocess_cfg=preprocess_cfg,
+        runtime=runtime.for_width(text_tower_size(model)[1]),
+    )
+    model.to(runtime.device)
+    return clip
+
+
+def _check(spec: ModelSpec, weights: bool) -> None:
+    """Raise at once for what open_clip would only log, or report after minutes of retries."""
+    if spec.folder is not None:
+        _check_folder(spec, spec.folder, weights)
+        return
+    if spec.name.startswith("hf-hub:"):
+        repos = [spec.name.removeprefix("hf-hub:")]
+    else:
+        repos = _check_architecture(spec, weights)
+    for repo in filter(None, repos):
+        if reason := hub.why_unreachable(repo):
+            raise CapivaraError(
+                f"{spec}: {repo.strip('/')} is not on this machine, and the hub cannot be reached: {reason}",
+                "run once with network, or copy the model's folder here and use --model local-dir:FOLDER",
+            )
+
+
+def _check_folder(spec: ModelSpec, folder: Path, weights: bool) -> None:
+    if not (folder / CONFIG).is_file():
+        raise CapivaraError(f"{spec}: no {CONFIG} in that folder", "local-dir: takes a folder written by merge-lora")
+    if weights and not any(folder.glob("open_clip_*.safetensors")) and not any(folder.glob("*.bin")):
+        raise CapivaraError(
+            f"{spec}: no weights ({WEIGHTS}) in that folder", "--from-scratch starts from random weights"
+        )
+
+
+def _check_architecture(spec: ModelSpec, weights: bool) -> list[str]:
+    """Check the name and the tag, and return the hub's repositories that loading needs ("" where it needs none)."""
+    import open_clip
+
+    names = open_clip.list_models()
+    if spec.name not in names:
+        hint = f"local-dir:{spec.name}" if Path(spec.name).is_dir() else "see open_clip.list_models(), or hf-hub:…"
+        raise CapivaraError(f"open_clip knows no model {spec.name}{nearest(spec.name, names)}", hint)
+    tags = open_clip.list_pretrained_tags_by_model(spec.name)
+    if weights and spec.pretrained not in tags and not Path(spec.pretrained or "").is_file():
+        problem = f"has no weights {spec.pretrained}" if spec.pretrained else "needs the tag of its weights"
+        raise CapivaraError(f"{spec.name} {problem} (tags: {', '.join(tags) or 'none'})", "--pretrained TAG")
+    text_cfg = (open_clip.get_model_config(spec.name) or {}).get("text_cfg", {})
+    weights_cfg = open_clip.get_pretrained_cfg(spec.name, spec.pretrained) if weights and spec.pretrained else {}
+    return [weights_cfg.get("hf_hub", ""), text_cfg.get("hf_model_name", "")]
+
+
+def _text_overrides(spec: ModelSpec) -> dict[str, Any]:
+    """Make a folder's text tower load from where the folder is now, not from where it was written (see `save`)."""
+    if spec.folder is None:
+        return {}
+    text_cfg = artifacts.read_json(spec.folder / CONFIG)["model_cfg"]["text_cfg"]
+    if "hf_model_name" not in text_cfg or not (spec.folder / "config.json").is_file():
+        return {}
+    return {"text_cfg": {**text_cfg, "hf_model_name": str(spec.folder.absolute()), "hf_model_pretrained": False}}
+
+
+def save(clip: Clip, folder: Path, *, state: dict[str, Tensor] | None = None, card: str = "") -> None:
+    """Write a self-contained OpenCLIP folder: weights, configurations, tokenizer, card, and the base's licence.
+
+    open_clip loads the text tower's configuration from `hf_model_name` with transformers, so that name must be the
+    folder itself. `load` corrects it when the folder was moved; docs/models.md shows how plain open_clip is told.
+
+    Args:
+        folder: replaced as a whole if it exists.
+        state: weights to write instead of the model's (merged, scaled or of another dtype).
+        card: text of README.md.
+    """
+    text_cfg = dict(clip.model_cfg["text_cfg"])
+    with artifacts.writing(folder) as temporary:
+        temporary.mkdir()
+        if clip.has_hf_text:
+            clip.model.text.config.to_json_file(temporary / "config.json")
+            text_cfg |= {"hf_model_name": str(folder.absolute()), "hf_tokenizer_name": str(folder.absolute())}
+            text_cfg["hf_model_pretrained"] = False
+        if hasattr(clip.tokenizer, "save_pretrained"):
+            clip.tokenizer.save_pretrained(temporary)
+        preprocess = {key: clip.preprocess_cfg[key] for key in ("mean", "std", "interpolation", "resize_mode")}
+        config = {"model_cfg": {**clip.model_cfg, "text_cfg": text_cfg}, "preprocess_cfg": preprocess}
+        artifacts.write_json(temporary / CONFIG, config)
+        artifacts.save_tensors(temporary / WEIGHTS, state or clip.model.state_dict(), {"format": "pt"})
+        artifacts.write_text(temporary / "README.md", card)
+        if clip.spec.folder:
+            for licence in clip.spec.folder.glob("LICEN[CS]E*"):
+                shutil.copy(licence, temporary)
+
+
+def relocate(folder: Path, name: str | None = None) -> None:
+    """Write the folder's own path, or `name`, into its configuration, so that plain open_clip can load it."""
+    config = artifacts.read_json(folder / CONFIG)
+    name = name or str(folder.absolute())
+    config["model_cfg"]["text_cfg"] |= {"hf_model_name": name, "hf_tokenizer_name": name}
+    artifacts.write_json(folder / CONFIG, config)
