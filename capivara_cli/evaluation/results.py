@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from capivara_cli import artifacts, console
-from capivara_cli.data import output as outputs
 from capivara_cli.data.images import Rejected
+from capivara_cli.data.output import check_not_read
 from capivara_cli.errors import CapivaraError
 
 
@@ -53,7 +53,7 @@ def check_files(
             if other := seen.get(path.resolve()):
                 raise CapivaraError(f"{flag} and {other} are both {path}", "another name")
             seen[path.resolve()] = flag
-            outputs.check_not_read(read, path)
+            check_not_read(read, path)
             folder = path.absolute().parent
             artifacts.make_folder(folder)
             if not os.access(folder, os.W_OK):

@@ -14,7 +14,7 @@ from capivara_cli.data.records import Record, collect_queries
 from capivara_cli.errors import CapivaraError
 from capivara_cli.evaluation.results import check_files, dataset_name, show_rejected, write_results
 from capivara_cli.evaluation.retrieval_table import show
-from capivara_cli.metrics.bootstrap import compare
+from capivara_cli.metrics.bootstrap import compare_ranks
 from capivara_cli.metrics.retrieval import Ranks, rank_queries, summarise
 from capivara_cli.models import checkpoint
 from capivara_cli.models.clip import Clip
@@ -147,7 +147,7 @@ def _add_differences(outcomes: Sequence[Outcome], seed: int) -> None:
                 "model": base.result["model"],
                 "pretrained": base.result["pretrained"],
                 "metrics": base.result["metrics"],
-                "difference": compare(outcome.ranks, base.ranks, seed=seed),
+                "difference": compare_ranks(outcome.ranks, base.ranks, seed=seed),
             }
 
 

@@ -1,8 +1,11 @@
-"""Metrics of zero-shot classification, 0 to 1, higher is better, with ties that do not flatter.
+"""Metrics of zero-shot classification, 0 to 1, higher is better.
 
-`scores` are (N, C) real, images by classes: cosine similarities, of which two within `recall.TIE` tie. `truth` is
-(N, C) bool: the classes of each image, single-label if exactly one a row. Every function raises ValueError for shapes
-that do not fit and for a metric that the data do not define, and CapivaraError for scores that are not numbers.
+`scores` is (N, C) real, images x classes: cosine similarities. Two scores that differ by at most `retrieval.TIE` are
+tied, and a tie counts as its mean over all orders: a constant classifier scores chance. `truth` is (N, C) bool: the
+classes of each image. Data are single-label if each row of `truth` has exactly one class, otherwise multi-label.
+
+Every function raises ValueError for shapes that do not match and for a metric that the data do not define, and
+CapivaraError for scores that are not finite.
 """
 
 from __future__ import annotations
@@ -15,35 +18,35 @@ import numpy as np
 from capivara_cli.errors import CapivaraError
 from capivara_cli.metrics.retrieval import TIE, Direction
 
-BLOCK = 256  # images at once: with 1,000 classes a block and its masks are a few MB
+BLOCK = 256  # images per block: with 1,000 classes a block and its masks take a few MB
 
 
 def accuracy(scores: np.ndarray, truth: np.ndarray, k: int = 1) -> float:
-    """Share of images with a true class among the k best. Ties count as the mean of all their orders."""
+    """Share of images with a true class among the k best (top-k accuracy)."""
     return float(hits(scores, truth, k).mean())
 
 
 def per_class_recall(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """(C,) top-1 accuracy of each class's images, single-label; NaN for a class that has none."""
+    """(C,) top-1 accuracy on the images of each class, single-label; NaN for a class without images."""
     _check(scores, truth, single_label=True)
-    found = np.bincount(truth.argmax(axis=1), weights=hits(scores, truth, 1), minlength=truth.shape[1])
-    images = truth.sum(axis=0)
-    return np.divide(found, images, out=np.full(len(images), np.nan), where=images > 0)
+    correct = np.bincount(truth.argmax(axis=1), weights=hits(scores, truth, 1), minlength=truth.shape[1])  # (C,)
+    images = truth.sum(axis=0)  # (C,)
+    return np.divide(correct, images, out=np.full(len(images), np.nan), where=images > 0)
 
 
 def mean_per_class_recall(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Mean over the classes that occur, single-label: sklearn's `balanced_accuracy_score`, where nothing ties."""
+    """Mean recall over the classes that occur, single-label. Without ties, sklearn's `balanced_accuracy_score`."""
     return float(np.nanmean(per_class_recall(scores, truth)))
 
 
 def average_precision(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """(C,) area under each class's precision-recall steps, as sklearn's; NaN for a class that no image has.
+    """(C,) average precision of each class, as sklearn's; NaN for a class without images.
 
-    Equal scores enter at one threshold: a constant gives the class's share of the images. There is no tolerance.
+    Equal scores share one threshold, so a constant gives the class's share of the images. `TIE` plays no part here.
     """
     from sklearn.metrics import average_precision_score
 
-    return _each_class(average_precision_score, scores, truth)
+    return _per_class(average_precision_score, scores, truth)
 
 
 def mean_average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
@@ -52,11 +55,11 @@ def mean_average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
 
 
 def eleven_point_average_precision(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """(C,) mean over r = 0, 0.1, ..., 1 of the largest precision at recall >= r; NaN for a class that no image has.
+    """(C,) mean over r = 0, 0.1, ..., 1 of the largest precision at recall >= r; NaN for a class without images.
 
     PASCAL VOC 2007's metric (Everingham et al. 2010, section 4.2, doi 10.1007/s11263-009-0275-4).
     """
-    return _each_class(_eleven_points, scores, truth)
+    return _per_class(_eleven_points, scores, truth)
 
 
 def mean_eleven_point_average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
@@ -65,7 +68,7 @@ def mean_eleven_point_average_precision(scores: np.ndarray, truth: np.ndarray) -
 
 
 def roc_auc(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Area under the ROC curve of score 1 - score 0, single-label; column 1 is positive, and both classes occur."""
+    """Area under the ROC curve, for two classes that both occur; class 1 is positive, ranked by score 1 - score 0."""
     from sklearn.metrics import roc_auc_score
 
     _check(scores, truth, single_label=True)
@@ -75,15 +78,16 @@ def roc_auc(scores: np.ndarray, truth: np.ndarray) -> float:
 
 
 def confusions(scores: np.ndarray, truth: np.ndarray, top: int = 10) -> list[tuple[int, int, int]]:
-    """Most frequent single-label errors, (true class, predicted class, images): of equal scores, the first predicts."""
+    """The most frequent errors, single-label: (true class, predicted class, number of images)."""
     _check(scores, truth, single_label=True)
+    # argmax predicts the first of equal scores.
     answers = np.stack([truth.argmax(axis=1), scores.argmax(axis=1)], axis=1)  # (N, 2)
     pairs, counts = np.unique(answers[answers[:, 0] != answers[:, 1]], axis=0, return_counts=True)
-    order = np.argsort(-counts, kind="stable")[:top]  # equal counts by class: `unique` has sorted the pairs
+    order = np.argsort(-counts, kind="stable")[:top]  # `unique` sorts the pairs: equal counts come in class order
     return [(int(pairs[i, 0]), int(pairs[i, 1]), int(counts[i])) for i in order]
 
 
-# Key in a result file -> metric; the first four keys are CLIP_benchmark's.
+# Key in a result file -> metric. The first four keys are CLIP_benchmark's.
 METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "acc1": accuracy,
     "acc5": partial(accuracy, k=5),
@@ -94,31 +98,47 @@ METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 }
 
 
-def metrics_for(scores: np.ndarray, truth: np.ndarray, single_label: bool) -> dict[str, float]:
-    """The metrics that the data define, by their keys in METRICS: an undefined one is left out, never NaN."""
-    _check(scores, truth, single_label)
-    classes, seen = truth.shape[1], int(truth.any(axis=0).sum())
+def defined_metrics(classes: int, seen: int, *, single_label: bool) -> list[str]:
+    """Keys of the metrics that the data define, in the order of METRICS.
+
+    Args:
+        classes: number of classes that can be predicted.
+        seen: number of classes that images have.
+        single_label: whether each image has exactly one class.
+    """
     if single_label:
-        known = {"acc1": True, "acc5": classes >= 5, "mean_per_class_recall": True, "roc_auc": classes == seen == 2}
+        defined = {"acc1": True, "acc5": classes >= 5, "mean_per_class_recall": True, "roc_auc": classes == seen == 2}
     else:
-        known = dict.fromkeys(("mean_average_precision", "mean_average_precision_11_points"), seen > 0)
-    return {name: metric(scores, truth) for name, metric in METRICS.items() if known.get(name)}
+        defined = {"mean_average_precision": seen > 0, "mean_average_precision_11_points": seen > 0}
+    return [key for key in METRICS if defined.get(key)]
+
+
+def metrics_for(scores: np.ndarray, truth: np.ndarray, single_label: bool) -> dict[str, float]:
+    """All metrics that the data define, by their keys. A metric that is not defined is left out, never NaN."""
+    _check(scores, truth, single_label)
+    defined = defined_metrics(truth.shape[1], int(truth.any(axis=0).sum()), single_label=single_label)
+    return {key: METRICS[key](scores, truth) for key in defined}
 
 
 def hits(scores: np.ndarray, truth: np.ndarray, k: int) -> np.ndarray:
-    """(N,) probability that a true class is among the k best: an image is a query, its classes the positives."""
+    """(N,) probability that a true class is among the k best, when ties are broken at random.
+
+    As in retrieval: an image is a query, the classes are its items, and the true classes its positives.
+    """
     _check(scores, truth)
-    shares = []
-    for i in range(0, len(scores), BLOCK):
-        block, true = scores[i : i + BLOCK], truth[i : i + BLOCK]
-        best = np.where(true, block, -np.inf).max(axis=1, keepdims=True)  # (n, 1), -inf if none is true: a miss
-        near = block >= best - TIE
-        above, positives = np.count_nonzero(block > best + TIE, axis=1), np.count_nonzero(near & true, axis=1)
-        shares.append(Direction(above, np.count_nonzero(near, axis=1) - above - positives, positives).hits(k))
-    return np.concatenate(shares)
+    probabilities = []
+    for start in range(0, len(scores), BLOCK):
+        block, true = scores[start : start + BLOCK], truth[start : start + BLOCK]  # (n, C)
+        best = np.where(true, block, -np.inf).max(axis=1, keepdims=True)  # (n, 1), -inf without a true class: a miss
+        near = block >= best - TIE  # (n, C), above the best positive or tied with it
+        greater = np.count_nonzero(block > best + TIE, axis=1)  # (n,)
+        positives = np.count_nonzero(near & true, axis=1)  # (n,)
+        tied = np.count_nonzero(near, axis=1) - greater - positives  # (n,)
+        probabilities.append(Direction(greater, tied, positives).hits(k))
+    return np.concatenate(probabilities)
 
 
-def _each_class(metric: Callable[..., float], scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def _per_class(metric: Callable[..., float], scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
     _check(scores, truth)
     return np.array([metric(truth[:, c], scores[:, c]) if truth[:, c].any() else np.nan for c in range(truth.shape[1])])
 
@@ -127,15 +147,16 @@ def _eleven_points(truth: np.ndarray, scores: np.ndarray) -> float:
     from sklearn.metrics import precision_recall_curve
 
     precision, recall, _ = precision_recall_curve(truth, scores)
-    # Counts and not recalls are compared: 3 of 10 is 0.3, and less than the 0.30000000000000004 of 3 * 0.1.
     positives = truth.sum()
-    found = np.rint(recall[:-1] * positives)  # without sklearn's last point, precision 1 at recall 0, which is no data
-    return float(np.mean([precision[:-1][found * 10 >= tenths * positives].max() for tenths in range(11)]))
+    # sklearn's last point (precision 1 at recall 0) is a convention and not measured: it is left out.
+    retrieved = np.rint(recall[:-1] * positives)
+    # Compare counts, not recalls: in floating point the recall 3 / 10 is less than the level 3 * 0.1.
+    return float(np.mean([precision[:-1][retrieved * 10 >= tenths * positives].max() for tenths in range(11)]))
 
 
 def _mean(values: np.ndarray) -> float:
     if np.isnan(values).all():
-        raise ValueError("no image belongs to any class")  # where numpy warns, and returns NaN
+        raise ValueError("no image belongs to any class")  # numpy would only warn and return NaN
     return float(np.nanmean(values))
 
 
@@ -144,6 +165,7 @@ def _check(scores: np.ndarray, truth: np.ndarray, single_label: bool = False) ->
         raise ValueError(f"scores {scores.shape} and truth {truth.shape} {truth.dtype} are not (N, C) and (N, C) bool")
     if single_label and (wrong := int((truth.sum(axis=1) != 1).sum())):
         raise ValueError(f"{wrong:,} of {len(truth):,} images have not exactly one class")
-    if bad := int((~np.isfinite(scores).all(axis=1)).sum()):  # comparing with a NaN is false: it would be the best
+    # Every comparison with NaN is false, so its rank would be the first.
+    if bad := int((~np.isfinite(scores).all(axis=1)).sum()):
         hint = "the model has diverged, or --precision fp32 is needed"
         raise CapivaraError(f"the scores of {bad:,} of {len(scores):,} images are not numbers", hint)

@@ -1,4 +1,4 @@
-"""Retrieval metrics on embeddings: one pass over the scores, in blocks, with ties that do not flatter."""
+"""Retrieval metrics on embeddings: one pass over the scores, in blocks. Ties count as their mean over all orders."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from capivara_cli.errors import CapivaraError
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Scores closer than this are tied. A dot product of unit vectors in float32 carries a rounding error of some 1e-7,
-# which depends on the shape of the matrix product that computes it: without a tolerance, equal embeddings would
-# be ordered by that noise, and a positive could lose against its own twin.
+# Scores closer than this are tied. A float32 dot product of unit vectors has a rounding error of about 1e-7, which
+# depends on the shape of the matrix product. Without a tolerance that noise would order equal embeddings, and a
+# positive could lose against a copy of itself.
 TIE = 1e-6
 
-# Scores at once, texts x images: on a CPU what its cache holds, on a GPU what keeps it busy.
+# Block of scores, texts x images: on a CPU it fits the cache, on a GPU it is large enough to keep it busy.
 BLOCK = {"cpu": (1024, 1024), "cuda": (8192, 8192), "mps": (4096, 4096)}
 
 
 @dataclass(frozen=True)
 class Direction:
-    """Where each of Q queries finds the first of its positives among N items.
+    """The rank of the first positive for each of Q queries among N items.
 
     Attributes:
         greater: (Q,) negatives that score higher than the best positive.
@@ -39,14 +39,14 @@ class Direction:
     def hits(self, k: int) -> np.ndarray:
         """(Q,) probability that a positive is among the first k, when ties are broken at random.
 
-        Of the t + p tied items, m = k - greater come into the first k; all of them are negatives with
-        probability C(t, m) / C(t + p, m) (hypergeometric). With one positive that is 1 - m / (t + 1).
+        m = k - greater of the t + p tied items get a rank of at most k. All m are negatives with probability
+        C(t, m) / C(t + p, m) (hypergeometric). With one positive that is 1 - m / (t + 1).
         """
-        slots = np.clip(k - self.greater, 0, self.tied + self.positives)
+        slots = np.clip(k - self.greater, 0, self.tied + self.positives)  # (Q,) m
         miss = np.ones(len(slots))
         for i in range(int(self.positives.max(initial=0))):
             # C(t, m) / C(t + p, m) = product over i < p of (t + p - m - i) / (t + p - i)
-            pool = np.maximum(self.tied + self.positives - i, 1)
+            pool = np.maximum(self.tied + self.positives - i, 1)  # 1 avoids 0 / 0 where i >= p
             factor = np.maximum(pool - slots, 0) / pool
             miss *= np.where(i < self.positives, factor, 1.0)
         return 1 - miss
@@ -58,13 +58,13 @@ class Direction:
 
 @dataclass(frozen=True)
 class Ranks:
-    """Both directions.
+    """The ranks of both directions.
 
     Attributes:
-        text_to_image: a query a text; its image is the only positive.
-        image_to_text: a query an image that has texts; any of them is a positive (a hit rate, as CLIP_benchmark's).
-        text_rows: (T,) the image of each text.
-        image_rows: (Q,) the image of each image query, ascending.
+        text_to_image: one query per text; its image is the only positive.
+        image_to_text: one query per image that has texts; each of them is a positive (a hit rate, as CLIP_benchmark's).
+        text_rows: (T,) row of each text's image.
+        image_rows: (Q,) row of each query image, ascending.
     """
 
     text_to_image: Direction
@@ -74,67 +74,60 @@ class Ranks:
 
 
 def rank_queries(texts: Tensor, images: Tensor, text_rows: Tensor, *, block: int | None = None) -> Ranks:
-    """Rank every query of both directions in one pass over the T x I scores.
+    """Rank the queries of both directions in one pass over the T x I scores.
 
-    Memory is linear in T + I: scores are made and counted a block at a time.
+    Memory is linear in T + I: scores are computed and counted block by block.
 
     Args:
         texts: (T, D) floating, normalised.
-        images: (I, D) floating, normalised. An image that no text describes is only a distractor.
-        text_rows: (T,) int64, the row of the image that each text describes.
-        block: texts and images at once; by itself what suits the device.
+        images: (I, D) floating, normalised. An image without a text is only a distractor.
+        text_rows: (T,) int64, row of the image that each text describes.
+        block: texts and images per block; None takes a size that suits the device.
 
     Raises:
-        ValueError: shapes that do not fit, rows out of range, nothing to rank.
-        CapivaraError: an embedding is no number: every comparison with it would be false, and so its rank the first.
+        ValueError: shapes do not match, rows are out of range, or there is nothing to rank.
+        CapivaraError: an embedding is not finite. Every comparison with NaN is false, so its rank would be the first.
     """
     import torch
 
     _check(texts, images, text_rows)
-    texts, images = texts.float(), images.float()
-    rows = text_rows.to(texts.device)
-    total = len(images)
+    texts, images, rows = texts.float(), images.float(), text_rows.to(texts.device)
     height, width = (block, block) if block else BLOCK[texts.device.type]
-    own = torch.cat(
-        [(part * images[row]).sum(1) for part, row in zip(texts.split(4096), rows.split(4096), strict=True)]
-    )
-    best = torch.full((total,), -torch.inf, device=own.device).scatter_reduce(0, rows, own, "amax")  # (I,)
-    above, near = _zeros(len(texts), own), _zeros(len(texts), own)  # per text: images above it, above or tied
-    image_above, image_near = _zeros(total, own), _zeros(total, own)  # per image: texts above its best, or tied
-    # On a CPU, comparing into float32 and adding that up is four times as fast as bool; a block's sums are exact in it.
-    kind = torch.float32 if own.device.type == "cpu" else torch.bool
-    for left in range(0, total, width):
+    chunks = zip(texts.split(4096), rows.split(4096), strict=True)  # not all I images of the T texts at once
+    positive = torch.cat([(chunk * images[row]).sum(1) for chunk, row in chunks])  # (T,) score of text and its image
+    best = positive.new_full((len(images),), -torch.inf)
+    best = best.scatter_reduce(0, rows, positive, "amax")  # (I,) score of the image's best text
+    # "above" counts higher scores than the positive's, "near" counts these and the ties, the positive included.
+    text_above, text_near = (torch.zeros_like(rows) for _ in range(2))  # (T,) images
+    image_above, image_near = (rows.new_zeros(len(images)) for _ in range(2))  # (I,) texts
+    # On a CPU it is four times as fast to compare into float32 and sum that; the sums of one block are exact in it.
+    mask_type = torch.float32 if texts.device.type == "cpu" else torch.bool
+    for left in range(0, len(images), width):
         column = slice(left, left + width)
-        those = images[column].T.contiguous()  # (D, i)
-        mask = torch.empty((min(height, len(texts)), those.shape[1]), dtype=kind, device=own.device)
+        block_images = images[column].T.contiguous()  # (D, i)
+        mask = torch.empty((min(height, len(texts)), block_images.shape[1]), dtype=mask_type, device=texts.device)
         for top in range(0, len(texts), height):
             row = slice(top, top + height)
-            scores = texts[row] @ those  # (t, i)
+            scores = texts[row] @ block_images  # (t, i)
             mask = mask[: len(scores)]
-            mine, theirs = own[row, None], best[column]
-            above[row] += torch.gt(scores, mine + TIE, out=mask).sum(dim=1).long()
-            near[row] += torch.ge(scores, mine - TIE, out=mask).sum(dim=1).long()
-            image_above[column] += torch.gt(scores, theirs + TIE, out=mask).sum(dim=0).long()
-            image_near[column] += torch.ge(scores, theirs - TIE, out=mask).sum(dim=0).long()
-    first = _zeros(total, own).index_add_(0, rows, (own >= best[rows] - TIE).long())  # positives tied at the top
-    asked = torch.bincount(rows, minlength=total) > 0
+            of_text, of_image = positive[row, None], best[column]  # (t, 1), (i,)
+            text_above[row] += torch.gt(scores, of_text + TIE, out=mask).sum(dim=1).long()
+            text_near[row] += torch.ge(scores, of_text - TIE, out=mask).sum(dim=1).long()
+            image_above[column] += torch.gt(scores, of_image + TIE, out=mask).sum(dim=0).long()
+            image_near[column] += torch.ge(scores, of_image - TIE, out=mask).sum(dim=0).long()
+    tied_positives = torch.zeros_like(image_near).index_add_(0, rows, (positive >= best[rows] - TIE).long())  # (I,)
+    queries = torch.bincount(rows, minlength=len(images)) > 0  # (I,) bool
     return Ranks(
-        _direction(above, near, torch.ones_like(above)),
-        _direction(image_above[asked], image_near[asked], first[asked]),
+        _direction(text_above, text_near, torch.ones_like(text_above)),
+        _direction(image_above[queries], image_near[queries], tied_positives[queries]),
         rows.cpu().numpy(),
-        asked.nonzero()[:, 0].cpu().numpy(),
+        queries.nonzero()[:, 0].cpu().numpy(),
     )
 
 
 def _direction(above: Tensor, near: Tensor, positives: Tensor) -> Direction:
     tied = (near - above - positives).clamp(min=0)
     return Direction(above.cpu().numpy(), tied.cpu().numpy(), positives.cpu().numpy())
-
-
-def _zeros(size: int, like: Tensor) -> Tensor:
-    import torch
-
-    return torch.zeros(size, dtype=torch.int64, device=like.device)
 
 
 def _check(texts: Tensor, images: Tensor, text_rows: Tensor) -> None:
@@ -147,17 +140,17 @@ def _check(texts: Tensor, images: Tensor, text_rows: Tensor) -> None:
     if int(text_rows.min()) < 0 or int(text_rows.max()) >= len(images):
         raise ValueError(f"a text's image is outside 0 to {len(images) - 1}")
     for name, side in (("text", texts), ("image", images)):
-        if not bool(side.sum().isfinite()):  # one number is not: find out which
+        if not bool(side.sum().isfinite()):  # cheap: NaN and infinity survive the sum
             bad = int((~side.isfinite()).any(dim=1).sum())
             hint = "the model has diverged, or --precision fp32 is needed"
             raise CapivaraError(f"{bad:,} of {len(side):,} {name} embeddings are not numbers", hint)
 
 
 def summarise(ranks: Ranks, ks: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
-    """Metrics of both directions: recalls 0 to 1 under CLIP_benchmark's names, and mean recall, median rank, MRR.
+    """Return the metrics of both directions: recalls (0 to 1, CLIP_benchmark's names), mean recall, median rank, MRR.
 
     `image_retrieval` is text to image, `text_retrieval` image to text. Mean recall is the mean over `ks`, as
-    in the paper (arXiv 2310.13683). MRR is 1 / expected rank, which is the mean of 1 / rank where nothing ties.
+    in the paper (arXiv 2310.13683). MRR is the mean of 1 / expected rank.
     """
     metrics: dict[str, float] = {}
     directions = {"image_retrieval": ranks.text_to_image, "text_retrieval": ranks.image_to_text}

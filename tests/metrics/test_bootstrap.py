@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from capivara_cli.metrics.bootstrap import RESAMPLES, compare, compare_hits
+from capivara_cli.metrics.bootstrap import RESAMPLES, compare_hits, compare_ranks
 from capivara_cli.metrics.retrieval import Direction, Ranks, rank_queries, summarise
 
 
@@ -31,17 +31,17 @@ def known(found: list[bool], captions: int = 1) -> Ranks:
 def test_the_difference_is_that_of_the_mean_recalls() -> None:
     model, baseline = ranks(0.3, captions=3), ranks(0.6, captions=3)
     expected = summarise(model)["mean_recall"] - summarise(baseline)["mean_recall"]
-    assert compare(model, baseline)["mean_recall"] == pytest.approx(expected)
+    assert compare_ranks(model, baseline)["mean_recall"] == pytest.approx(expected)
 
 
 def test_a_clear_gain_is_significant() -> None:
-    result = compare(ranks(0.1), ranks(2.0))
+    result = compare_ranks(ranks(0.1), ranks(2.0))
     assert 0 < result["low"] < result["mean_recall"] < result["high"]
     assert result["p_value"] == 1 / RESAMPLES
 
 
 def test_a_clear_loss_is_as_significant_with_the_sign_turned() -> None:
-    gain, loss = compare(ranks(0.1), ranks(2.0)), compare(ranks(2.0), ranks(0.1))
+    gain, loss = compare_ranks(ranks(0.1), ranks(2.0)), compare_ranks(ranks(2.0), ranks(0.1))
     assert loss["mean_recall"] == pytest.approx(-gain["mean_recall"])
     assert (loss["low"], loss["high"]) == pytest.approx((-gain["high"], -gain["low"]))
     assert loss["p_value"] == gain["p_value"]
@@ -49,11 +49,11 @@ def test_a_clear_loss_is_as_significant_with_the_sign_turned() -> None:
 
 def test_a_model_does_not_differ_from_itself() -> None:
     same = ranks(0.5)
-    assert compare(same, same) == {"mean_recall": 0.0, "low": 0.0, "high": 0.0, "p_value": 1.0}
+    assert compare_ranks(same, same) == {"mean_recall": 0.0, "low": 0.0, "high": 0.0, "p_value": 1.0}
 
 
 def test_two_models_of_one_quality_do_not_differ_significantly() -> None:
-    result = compare(known([True, False] * 30), known([False, True] * 30))
+    result = compare_ranks(known([True, False] * 30), known([False, True] * 30))
     assert result["mean_recall"] == 0
     assert result["low"] < 0 < result["high"]
     assert result["p_value"] > 0.5
@@ -61,7 +61,7 @@ def test_two_models_of_one_quality_do_not_differ_significantly() -> None:
 
 def test_the_interval_is_that_of_the_theory() -> None:
     """The gain is 0 or 1 for each image: its mean has a standard error of sqrt(p (1 - p) / n)."""
-    result = compare(known([True] * 80 + [False] * 320), known([False] * 400))
+    result = compare_ranks(known([True] * 80 + [False] * 320), known([False] * 400))
     error = (0.2 * 0.8 / 400) ** 0.5
     assert result["mean_recall"] == pytest.approx(0.2)
     assert (result["low"] + result["high"]) / 2 == pytest.approx(0.2, abs=0.2 * error)
@@ -70,34 +70,34 @@ def test_the_interval_is_that_of_the_theory() -> None:
 
 def test_more_captions_of_the_same_images_do_not_make_it_surer() -> None:
     found = [True] * 30 + [False] * 70
-    one, many = (compare(known(found, captions), known([False] * 100, captions)) for captions in (1, 20))
+    one, many = (compare_ranks(known(found, captions), known([False] * 100, captions)) for captions in (1, 20))
     assert many == pytest.approx(one)
 
 
 def test_the_p_value_is_twice_the_smaller_tail() -> None:
     """One image of ten gains: it is missing from (1 - 1/10)^10 = 35 % of the resamples."""
-    result = compare(known([True] + [False] * 9), known([False] * 10))
+    result = compare_ranks(known([True] + [False] * 9), known([False] * 10))
     assert result["p_value"] == pytest.approx(2 * 0.9**10, abs=0.1)
 
 
 def test_the_same_seed_gives_the_same_interval_and_another_one_another() -> None:
     model, baseline = ranks(0.4), ranks(0.5)
-    assert compare(model, baseline, seed=3) == compare(model, baseline, seed=3)
-    assert compare(model, baseline, seed=3)["low"] != compare(model, baseline, seed=4)["low"]
+    assert compare_ranks(model, baseline, seed=3) == compare_ranks(model, baseline, seed=3)
+    assert compare_ranks(model, baseline, seed=3)["low"] != compare_ranks(model, baseline, seed=4)["low"]
 
 
 def test_images_without_captions_are_never_drawn() -> None:
     model, baseline = known([True] * 5 + [False] * 5), known([False] * 10)
     distractors = np.arange(10) + 990  # the described images come after 990 that nobody describes
     moved = [Ranks(r.text_to_image, r.image_to_text, distractors, distractors) for r in (model, baseline)]
-    assert compare(*moved) == pytest.approx(compare(model, baseline))
+    assert compare_ranks(*moved) == pytest.approx(compare_ranks(model, baseline))
 
 
 def test_other_ks_are_compared_where_they_are_asked_for() -> None:
     fourth = Direction(np.array([3]), np.array([0]), np.array([1]))
     model = Ranks(fourth, fourth, np.array([0]), np.array([0]))
     baseline = known([False])
-    assert [compare(model, baseline, ks=ks)["mean_recall"] for ks in ((1,), (5,), (1, 5))] == [0, 1, 0.5]
+    assert [compare_ranks(model, baseline, ks=ks)["mean_recall"] for ks in ((1,), (5,), (1, 5))] == [0, 1, 0.5]
 
 
 def test_the_interval_of_an_accuracy_is_that_of_its_standard_error() -> None:
