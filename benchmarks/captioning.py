@@ -144,7 +144,7 @@ def decoding(count: int) -> None:
         prepare(refs[0])
         batches = (refs[i : i + 16] for i in range(0, count, 16))
         started = time.perf_counter()
-        total = sum(len(good) for good, _, _ in load_images(batches, prepare, workers=cores()))
+        total = sum(len(batch.rows) for batch in load_images(batches, lambda ref: ref, prepare, workers=cores()))
         rate = total / (time.perf_counter() - started)
     print(f"decoding and preparing 500 x 375 JPEG: {rate / cores():.0f} images/s a core ({cores()} workers)")
 

@@ -1,287 +1,333 @@
-"""The recipe: everything that decides a training run, in one checked model.
+"""Flags and settings: each is declared once, in the options class of its verb (`ROOM/options.py`).
 
-Layers, the later over the earlier: the built-in recipe of `configs/`, ./capivara.yaml, --recipe, --set, flags.
+    @options
+    class CaptionOptions(Machine):
+        num_beams: Annotated[int, Ge(1)] = flag("Beams; 1 is greedy.", default=1)
+
+From the class come the command line (`commands/binding.py`), the argument of the Python function, the settings that a
+resumed file is checked against, docs/commands.md, and a section of capivara.yaml. Nothing here imports pydantic before
+a value has to be checked, so that `capivara --help` answers at once.
 """
 
 from __future__ import annotations
 
-import importlib.resources
-import re
-from collections.abc import Iterator, Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    NamedTuple,
+    TypeVar,
+    dataclass_transform,
+    get_origin,
+    get_type_hints,
+)
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from annotated_types import Ge
 
 from capivara_cli.errors import CapivaraError, nearest
 
-PROJECT_FILE = "capivara.yaml"
-BUILT_IN = {"lora": "capivara-plus", "full": "capivara"}
+C = TypeVar("C", bound=type)
 
 
-class Section(BaseModel):
-    """A part of the recipe. A key that is not known is an error: it is probably a typo."""
+class BadOption(CapivaraError):
+    """A value that an option cannot take: a usage error."""
 
-    model_config = ConfigDict(extra="forbid", validate_default=True)
-
-
-class Model(Section):
-    """The model to start from."""
-
-    name: str = "xlm-roberta-base-ViT-B-32"
-    """An open_clip architecture, `hf-hub:org/repo` or `local-dir:path`."""
-    pretrained: str | None = None
-    """The tag of an architecture's weights."""
-    unlock_image: bool = False
-    """Train the image tower as well, on pixels."""
-    from_scratch: bool = False
-    """Start from random weights."""
+    exit_code = 2
 
 
-class Data(Section):
-    """What to learn from."""
+@dataclass(frozen=True)
+class Typed:
+    """How a value is typed on the command line, where that is neither a number nor a text.
 
-    train: list[str] = []
-    """JSONL files, folders or shards."""
-    val: str | None = None
-    """Records to validate on; None holds `val_share` of the training images out."""
-    val_share: float = Field(0.05, ge=0, lt=1)
-    """Share of the images to hold out, at most 1,000 of them. 0 for none."""
-
-
-class Lora(Section):
-    """The adapter, as PEFT understands it."""
-
-    r: int = Field(8, gt=0)
-    """Rank."""
-    alpha: float = Field(8, gt=0)
-    """The update is (alpha / r) B A."""
-    target_modules: list[str] = ["query", "value", "q_proj", "v_proj", "q", "v"]
-    """Names of layers of the text tower, taken where they are found. The recipe's query and value, as XLM-R and
-    BERT, M2M100, and T5 spell them."""
-    projection: bool = True
-    """Train the text projection whole."""
-    tokens: bool = False
-    """Train the embedding rows of the tokens that occur in the captions."""
-
-
-class Optimizer(Section):
-    """Adam."""
-
-    name: Literal["adam", "adamw"] = "adamw"
-    """`adam` couples the weight decay to the gradient (the paper's), `adamw` does not and spares biases and norms."""
-    lr: float = Field(1e-5, gt=0, allow_inf_nan=False)
-    """Highest learning rate."""
-    min_lr: float = Field(1e-6, ge=0)
-    """Where the warm-up starts and the cosine ends."""
-    betas: tuple[float, float] = (0.9, 0.98)
-    """Decay of the moments."""
-    eps: float = Field(1e-6, gt=0)
-    """Added to the root of the second moment."""
-    weight_decay: float = Field(0.2, ge=0)
-    """Weight decay."""
-    warmup_steps: int = Field(250, ge=0)
-    """Steps from `min_lr` to `lr`."""
-
-
-class Recipe(Section):
-    """A training run."""
-
-    method: Literal["lora", "full"]
-    """`lora` trains an adapter, `full` the whole text tower."""
-    lang: list[str] = Field(min_length=1)
-    """Languages to learn, BCP-47."""
-    model: Model = Model()
-    data: Data = Data()
-    lora: Lora = Lora()
-    optimizer: Optimizer = Optimizer()
-    keep: dict[str, float] = {}
-    """Share of each batch from the captions of a language that must not be lost: `{en: 0.25}`."""
-    views: int = Field(1, ge=1, le=100)
-    """Views of each image: the plain one, then augmented ones. One is drawn at each step."""
-    batch_size: int = Field(1000, ge=2)
-    """Images a step: the loss is over all of them."""
-    micro_batch: int | Literal["auto"] = "auto"
-    """Texts whose activations are in memory at once. It changes the memory and the time, not the result."""
-    max_steps: int = Field(1500, gt=0)
-    """Optimiser steps."""
-    eval_every: int = Field(100, gt=0)
-    """Steps between validations."""
-    save_seconds: float = Field(30, ge=0)
-    """Least seconds between two saves of the state that a killed run goes on from."""
-    device: str = "auto"
-    precision: str = "auto"
-    seed: int = 0
-
-    @field_validator("lang")
-    @classmethod
-    def _each_once(cls, lang: list[str]) -> list[str]:
-        return list(dict.fromkeys(lang))
-
-
-def resolve(method: str | None, recipe: str | None, sets: list[str], flags: Mapping[str, Any]) -> Recipe:
-    """Put the layers together and check them.
-
-    Args:
-        method: `lora`, `full`, or None when the recipe says which.
-        recipe: name of a built-in recipe, or a YAML file.
-        sets: `key.path=value`, the value in YAML.
-        flags: `key.path` -> value, for the flags that were given.
-
-    Raises:
-        CapivaraError: with every unknown key and every value that does not fit, and where each was given.
+    Attributes:
+        parse: what was typed, or given from Python or YAML -> the value. Raises ValueError with the reason.
+        many: the flag may be repeated; `parse` gets a list.
+        none: how None is typed and shown.
     """
-    layers: list[tuple[str, dict[str, Any]]] = []
-    if Path(PROJECT_FILE).is_file():
-        layers.append((PROJECT_FILE, read_yaml(Path(PROJECT_FILE))))
-    if recipe is not None:
-        layers.append(_named(recipe))
-    layers += [("--set", _parse_set(text)) for text in sets]
-    layers.append(("flags", _nest(flags)))
-    chosen = method or next((layer["method"] for _, layer in reversed(layers) if "method" in layer), None)
-    if not isinstance(chosen, str) or chosen not in BUILT_IN:
-        raise CapivaraError("neither --lora nor --full", "capivara train --lang hi --lora")
-    layers.append(("flags", {"method": chosen}))
-    layers.insert(0, _named(BUILT_IN[chosen]))
-    problems = [problem for name, layer in layers for problem in _unknown_keys(name, layer, Recipe)]
-    files = len(layers) - len(sets) - 2
-    merged: dict[str, Any] = {}
-    for _, layer in [*layers[:files], ("typed", _typed(layers[files:]))]:
-        _merge(merged, layer)
-    if problems:
-        raise CapivaraError("\n       ".join(problems), "see docs/recipes.md")
+
+    parse: Callable[[Any], Any]
+    many: bool = False
+    none: str | None = None
+
+
+@dataclass(frozen=True)
+class Flag:
+    """What an options class says of a field.
+
+    Attributes:
+        help: what it does, in a sentence.
+        name: `--from`, `--overwrite/--resume`; None for a key that only `--set` and YAML reach.
+        metavar: what stands for the value in `--help`.
+        shown: the default as `--help` shows it, where None means something.
+        changes_result: whether a file that was begun with another value cannot be resumed.
+    """
+
+    help: str
+    name: str | None
+    metavar: str | None = None
+    shown: str | None = None
+    changes_result: bool = True
+
+    @property
+    def key(self) -> str:
+        """`--max-new-tokens/…` -> `max_new_tokens`: its key in the settings of a file."""
+        return (self.name or "").partition("/")[0].removeprefix("--").replace("-", "_")
+
+
+def flag(
+    help: str,
+    *,
+    default: Any = MISSING,
+    default_factory: Any = MISSING,
+    name: str | None = "",
+    metavar: str | None = None,
+    shown: str | None = None,
+    changes_result: bool = True,
+) -> Any:
+    """Declare a field that is a flag; its name is the field's unless `name` says otherwise. See `Flag`."""
+    metadata = {"flag": Flag(help, name, metavar, shown, changes_result)}
+    if default_factory is not MISSING:
+        return field(default_factory=default_factory, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def key(help: str, *, default: Any = MISSING, default_factory: Any = MISSING) -> Any:
+    """Declare a field that has no flag: `--set` and YAML files reach it."""
+    return flag(help, default=default, default_factory=default_factory, name=None)
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(flag, key))
+def options(cls: C) -> C:
+    """Make a class of flags: a frozen dataclass whose values are checked when it is made."""
+    made: C = dataclass(frozen=True, kw_only=True)(cls)
+    return made
+
+
+class Problem(NamedTuple):
+    """A value that does not fit.
+
+    Attributes:
+        path: `optimizer.lr`.
+        flag: what declares it; None for a key that nothing declares.
+        reason: why the value does not fit.
+    """
+
+    path: str
+    flag: Flag | None
+    value: Any
+    reason: str
+
+    def __str__(self) -> str:
+        if self.flag is not None and self.flag.name and self.value is not None:
+            return f"{self.flag.name.partition('/')[0]} {_shown(self.value)}: {self.reason}"
+        return f"{self.path}: {self.reason}" if self.value is None else f"{self.path} = {self.value!r}: {self.reason}"
+
+
+def _shown(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+class Options:
+    """Base of all options classes."""
+
+    section: ClassVar[str] = ""
+    """Key of the verb's section in capivara.yaml."""
+
+    def __post_init__(self) -> None:
+        """Check and convert every value. Raises BadOption with all that do not fit."""
+        problems = []
+        for item in fields(self):  # type: ignore[arg-type]  # each subclass is a dataclass
+            value, reason = _converted(type(self), item.name, getattr(self, item.name))
+            if reason is not None:
+                problems.append(Problem(item.name, flag_of(type(self), item.name), value, reason))
+            else:
+                object.__setattr__(self, item.name, value)
+        if problems:
+            raise BadOption("\n       ".join(map(str, problems)))
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the result depends on, in JSON's types: a resumed file must have been begun with the same."""
+        declared = {item.name: flag_of(type(self), item.name) for item in fields(self)}  # type: ignore[arg-type]
+        return {flag.key: plain(getattr(self, name)) for name, flag in declared.items() if flag.changes_result}
+
+
+O = TypeVar("O", bound=Options)  # noqa: E741
+
+
+def plain(value: Any) -> Any:
+    """Return a value of options, or options as a whole, in the types that JSON and YAML have."""
+    if isinstance(value, Options):
+        return {name: plain(getattr(value, name)) for name in hints(type(value))}
+    if isinstance(value, Mapping):
+        return {name: plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+@cache
+def hints(cls: type[Options]) -> dict[str, Any]:
+    """Return the types of the fields, with their bounds; the class's own fields first, then those that it inherits."""
+    types = get_type_hints(cls, include_extras=True)
+    names = (name for parent in cls.__mro__ for name in inspect.get_annotations(parent))
+    return {name: types[name] for name in names if get_origin(types[name]) is not ClassVar}
+
+
+def flag_of(cls: type[Options], name: str) -> Flag:
+    """Return what declares a field; its flag's name is filled in."""
+    declared: Flag = _fields(cls)[name].metadata["flag"]
+    if declared.name != "":
+        return declared
+    return Flag(declared.help, f"--{name.replace('_', '-')}", declared.metavar, declared.shown, declared.changes_result)
+
+
+@cache
+def _fields(cls: type[Options]) -> dict[str, Field[Any]]:
+    return {item.name: item for item in fields(cls)}  # type: ignore[arg-type]
+
+
+def default_of(cls: type[Options], name: str) -> Any:
+    """Return a field's default; None for one that must be given."""
+    item = _fields(cls)[name]
+    if item.default_factory is not MISSING:
+        return item.default_factory()
+    return None if item.default is MISSING else item.default
+
+
+def flags(cls: type[Options], path: str = "") -> Iterator[tuple[str, type[Options], str]]:
+    """Yield every flag of a class and of the sections in it: path (`optimizer.lr`), its class, its field."""
+    for name, hint in hints(cls).items():
+        if is_section(hint):
+            yield from flags(hint, f"{path}{name}.")
+        elif flag_of(cls, name).name is not None:
+            yield f"{path}{name}", cls, name
+
+
+def is_section(hint: Any) -> bool:
+    """Return whether a field's type is an options class of its own."""
+    return isinstance(hint, type) and issubclass(hint, Options)
+
+
+def typed_of(hint: Any) -> Typed | None:
+    """Return how a field of this type is typed, where its type says so."""
+    return next((item for item in getattr(hint, "__metadata__", ()) if isinstance(item, Typed)), None)
+
+
+def _converted(cls: type[Options], name: str, value: Any) -> tuple[Any, str | None]:
+    """Return a field's value in its type; or the value as it came, and why it does not fit."""
+    from pydantic import ValidationError
+
+    hint = hints(cls)[name]
+    if is_section(hint):
+        return value, None if isinstance(value, hint) else f"not {hint.__name__}"
+    typed = typed_of(hint)
     try:
-        return Recipe.model_validate(merged)
+        return _adapter(cls, name).validate_python(typed.parse(value) if typed else value), None
     except ValidationError as error:
-        raise CapivaraError("\n       ".join(_explain(error, layers)), "see docs/recipes.md") from error
+        first = error.errors()[0]
+        reason = first["msg"].removeprefix("Input ")
+        known = first.get("ctx", {}).get("expected", "").replace("'", "").replace(" or ", ", ").split(", ")
+        near = nearest(value, known) if isinstance(value, str) and first["type"] == "literal_error" else ""
+        return value, f"{reason}{near}"
+    except (ValueError, TypeError) as error:
+        return value, str(error)
 
 
-def project_model() -> Model | None:
-    """The model that ./capivara.yaml names, if it does. Raises CapivaraError for what is no model."""
-    layer = read_yaml(Path(PROJECT_FILE)) if Path(PROJECT_FILE).is_file() else {}
-    if "model" not in layer:
+@cache
+def _adapter(cls: type[Options], name: str) -> Any:
+    from pydantic import ConfigDict, TypeAdapter
+
+    return TypeAdapter(hints(cls)[name], config=ConfigDict(allow_inf_nan=False, arbitrary_types_allowed=True))
+
+
+def build(cls: type[O], values: Mapping[str, Any], path: str = "") -> tuple[O | None, list[Problem]]:
+    """Make options from nested keys and values, as YAML has them; or return all that is wrong with them."""
+    problems: list[Problem] = []
+    arguments: dict[str, Any] = {}
+    for name, value in values.items():
+        hint = hints(cls).get(str(name))
+        if hint is None:
+            near = nearest(str(name), list(hints(cls)), prefix=path)
+            problems.append(Problem(f"{path}{name}", None, None, f"unknown key{near}"))
+        elif is_section(hint) and not isinstance(value, Mapping):
+            problems.append(Problem(f"{path}{name}", None, value, "not keys and values"))
+        elif is_section(hint):
+            arguments[name], inner = build(hint, value, f"{path}{name}.")
+            problems += inner
+        else:
+            arguments[name], reason = _converted(cls, name, value)
+            if reason is not None:
+                problems.append(Problem(f"{path}{name}", flag_of(cls, name), value, reason))
+    required = [name for name, item in _fields(cls).items() if item.default is item.default_factory is MISSING]
+    for name in required:
+        if name not in values:
+            problems.append(Problem(f"{path}{name}", flag_of(cls, name), None, "is missing"))
+    return (None if problems else cls(**arguments)), problems
+
+
+# What several verbs share.
+
+
+def _auto_or_count(value: Any) -> int | None:
+    if value in (None, "auto"):
         return None
-    given = {"model": layer["model"]}
-    problems = list(_unknown_keys(PROJECT_FILE, given, Recipe))
-    if not problems:
-        try:
-            return _Project.model_validate(given).model
-        except ValidationError as error:
-            problems = list(_explain(error, [(PROJECT_FILE, given)]))
-    raise CapivaraError("\n       ".join(problems), "see docs/recipes.md")
+    if isinstance(value, str) and value.isdecimal():
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    raise ValueError("neither auto nor a number of at least 1")
 
 
-class _Project(Section):
-    model: Model
+def _split(value: Any) -> tuple[str, ...]:
+    """`["hi,xh", "pt"]` -> `("hi", "xh", "pt")`, each once."""
+    parts = [value] if isinstance(value, str) else list(value or [])
+    codes = [code.strip() for part in parts for code in str(part).split(",") if code.strip()]
+    if parts and not codes:
+        raise ValueError("no language in it")
+    return tuple(dict.fromkeys(codes))
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping. Raises CapivaraError with the place when it does not."""
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CapivaraError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise CapivaraError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(value, dict | None):
-        raise CapivaraError(f"{path} holds a {type(value).__name__}, not keys and values", "see docs/recipes.md")
-    return value or {}
+AutoOrCount = Annotated[int | None, Typed(_auto_or_count, none="auto")]
+"""A number of at least 1, or None, which is typed `auto`."""
+
+Langs = Annotated[Sequence[str], Typed(_split, many=True)]
+"""Language codes: `--lang hi,xh --lang pt`."""
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
-def to_yaml(recipe: Recipe) -> str:
-    """The resolved recipe, which `--recipe` reads again."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+@options
+class Machine(Options):
+    """What to compute on."""
+
+    device: str = flag("Device: auto, cpu, cuda, cuda:1 or mps.", default="auto", changes_result=False)
+    precision: Precision = flag("Numeric precision.", default="auto")
+    seed: Annotated[int, Ge(0)] = flag("Random seed.", default=0, changes_result=False)
 
 
-def _named(recipe: str) -> tuple[str, dict[str, Any]]:
-    if Path(recipe).is_file():
-        return recipe, read_yaml(Path(recipe))
-    folder = importlib.resources.files("capivara_cli.configs")
-    names = sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-    if recipe not in names:
-        raise CapivaraError(
-            f"--recipe {recipe}: no such file, and no built-in recipe{nearest(recipe, names)}",
-            f"built-in: {', '.join(names)}",
-        )
-    return f"{recipe}.yaml", yaml.safe_load(folder.joinpath(f"{recipe}.yaml").read_text(encoding="utf-8"))
+@options
+class Resumable(Options):
+    """How to treat an output that exists, and records that cannot be used."""
+
+    strict: bool = flag("Stop at the first record that cannot be used.", default=False, changes_result=False)
+    overwrite: bool = flag(
+        "Start over, or resume an interrupted run.",
+        default=False,
+        name="--overwrite/--resume",
+        changes_result=False,
+    )
 
 
-def _parse_set(text: str) -> dict[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise CapivaraError(f"--set {text}: not KEY=VALUE", "for example --set optimizer.lr=1e-5")
-    return _nest({key.strip(): _scalar(value)})
+@options
+class ImageWorkers(Options):
+    """How images are decoded."""
 
-
-def _scalar(value: str) -> Any:
-    if re.fullmatch(r"[+-]?[\d.]+[eE][+-]?\d+", value.strip()):
-        return float(value)  # YAML 1.1 reads 1e-5 as text
-    try:
-        return yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: the 45th of a month
-        raise CapivaraError(f"--set: {value} is not a YAML value: {' '.join(str(error).split())}") from error
-
-
-def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """`{"optimizer.lr": 1}` -> `{"optimizer": {"lr": 1}}`."""
-    nested: dict[str, Any] = {}
-    for path, value in flat.items():
-        *parents, last = path.split(".")
-        place = nested
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[last] = value
-    return nested
-
-
-def _typed(layers: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
-    """What was typed, in whatever order: a tag then belongs to the name beside it."""
-    together: dict[str, Any] = {}
-    for _, layer in layers:
-        _merge(together, layer, drop_tag=False)
-    return together
-
-
-def _merge(into: dict[str, Any], layer: Mapping[str, Any], *, drop_tag: bool = True) -> None:
-    if drop_tag and "name" in layer:
-        into.pop("pretrained", None)  # the tag of another model's weights
-    for key, value in layer.items():
-        if key != "keep" and isinstance(value, dict) and isinstance(into.get(key), dict):
-            _merge(into[key], value, drop_tag=drop_tag)
-        else:  # `keep` is a value: naming other languages replaces those of the layer below
-            into[key] = dict(value) if isinstance(value, dict) else value
-
-
-def _unknown_keys(source: str, layer: Mapping[str, Any], section: type[BaseModel], path: str = "") -> Iterator[str]:
-    for key, value in layer.items():
-        field = section.model_fields.get(str(key))
-        if field is None:
-            hint = nearest(str(key), list(section.model_fields), prefix=path)
-            yield f"{source}: unknown key {path}{key}{hint}"
-        elif isinstance(field.annotation, type) and issubclass(field.annotation, Section) and isinstance(value, dict):
-            yield from _unknown_keys(source, value, field.annotation, f"{path}{key}.")
-
-
-def _explain(error: ValidationError, layers: list[tuple[str, dict[str, Any]]]) -> Iterator[str]:
-    seen = set()
-    for problem in error.errors():
-        location = [str(part) for part in problem["loc"]]
-        key = ".".join(part for part in location if part not in ("int", "literal['auto']"))
-        if key in seen:
-            continue
-        seen.add(key)
-        if problem["type"] == "missing" and key == "lang":
-            yield "no language: --lang LANG is missing"
-            continue
-        where = next((name for name, layer in reversed(layers) if _has(layer, location)), "recipe")
-        yield f"{where}: {key} = {problem['input']!r}: {problem['msg'].lower()}"
-
-
-def _has(layer: Any, location: list[str]) -> bool:
-    head, *rest = location
-    return (
-        isinstance(layer, dict)
-        and head in layer
-        and (not isinstance(layer[head], dict) or not rest or _has(layer[head], rest))
+    workers: Annotated[int | None, Ge(0)] = flag(
+        "Processes that decode images.", default=None, shown="one per core", changes_result=False
     )

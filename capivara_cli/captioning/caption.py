@@ -1,250 +1,152 @@
-"""`caption`: describe each image once for each prefix, and write records with the captions added."""
+"""`caption`: describe each image once per prefix, and write records with the captions added."""
 
 from __future__ import annotations
 
-import importlib.resources
-import itertools
-import time
-from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from capivara_cli import console
 from capivara_cli.captioning import captioner as captioners
-from capivara_cli.captioning.captioner import DEFAULT_MODEL, Asked, Captioner
-from capivara_cli.data import output as outputs
-from capivara_cli.data import records
+from capivara_cli.captioning.captioner import Asked, Captioner
+from capivara_cli.captioning.options import CaptionOptions
+from capivara_cli.captioning.prefixes import read_prefixes
+from capivara_cli.data import pipeline, records
+from capivara_cli.data.captions import Caption
 from capivara_cli.data.loading import load_images
-from capivara_cli.data.output import OPEN, Outcome, Output, Tally
+from capivara_cli.data.output import OPEN, RecordResult, Tally, check_not_read, open_if_auto, report
 from capivara_cli.data.records import Record
-from capivara_cli.errors import CapivaraError
+from capivara_cli.data.resumable import open_output
 from capivara_cli.models import hub
 from capivara_cli.runtime import Runtime
-
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
 
 SAMPLES = 3  # captions that are shown at the end
 
 
-def caption(
-    sources: Sequence[str | Path],
-    output: Path | None = None,
-    *,
-    model: str = DEFAULT_MODEL,
-    prefixes: str | Path | None = None,
-    lang: str = "en",
-    batch_size: int | None = None,
-    max_new_tokens: int = 50,
-    num_beams: int = 1,
-    workers: int | None = None,
-    strict: bool = False,
-    overwrite: bool = False,
-    device: str = "auto",
-    precision: str = "auto",
-    seed: int = 0,
-) -> None:
+def caption(sources: Sequence[str | Path], output: str | Path | None, options: CaptionOptions) -> None:
     """Caption the images of several sources.
 
     Args:
         sources: images, folders, JSONL files, shards, brace patterns of shards, or `-`.
-        output: JSONL file to write; None is standard output. What an interrupted run left is gone on with.
-        model: a captioner's name on the hub, or its folder.
-        prefixes: YAML list or text file of what captions begin with, `none`, or None for the recipe's.
-        lang: BCP-47 code of the language that the captions are in.
-        batch_size: images at once; None finds it.
-        max_new_tokens: after the prefix.
-        num_beams: 1 is greedy.
-        workers: processes that decode images; None takes one a core, none for a few images.
-        strict: stop at the first image that cannot be used.
-        overwrite: begin anew.
+        output: JSONL file to write; None is standard output. An interrupted run is resumed.
+        options: see `CaptionOptions`.
 
     Raises:
         CapivaraError: bad records, no such model or prefixes, other settings than those the output was begun with,
             no image left, or with `strict` an image that cannot be used.
     """
-    runtime = Runtime.start(device, precision, seed)
-    asked = Asked(read_prefixes(prefixes, lang), lang, max_new_tokens, num_beams)
-    _check(sources, output, batch_size=batch_size, max_new_tokens=max_new_tokens, num_beams=num_beams)
-    settings = {
+    path = Path(output) if output is not None else None
+    runtime = Runtime.start(options.device, options.precision, options.seed)
+    prefixes = read_prefixes(options.prefixes, options.lang)
+    check_not_read(sources, path)
+    settings = options.settings() | {
         "sources": [str(source) for source in sources],
-        "model": model,
-        "prefixes": list(asked.prefixes),
-        "lang": lang,
-        "max_new_tokens": max_new_tokens,
-        "num_beams": num_beams,
-        "model_files": hub.identity_of(model),
-        "batch_size": batch_size or OPEN,
-        "precision": OPEN if precision == "auto" else precision,
+        "prefixes": list(prefixes),
+        "model_files": hub.identity_of(options.model),
+        "batch_size": open_if_auto(options.batch_size),
+        "precision": open_if_auto(options.precision),
     }
-    total = records.count(sources)
-    with outputs.open_output(output, settings, runtime, overwrite=overwrite) as out:
-        captioner = captioners.load(model, asked, runtime)
-        chosen = out.settings["batch_size"]
-        size = runtime.min_over_ranks(captioner.batch_size()) if chosen is OPEN else chosen
-        out.begin(batch_size=size, precision=captioner.runtime.precision)
-        console.say(f"{model} on {captioner.runtime.describe()}, {size} images at once")
-        job = _Job(captioner, source=model, strict=strict, size=size)
-        tally = job.run(sources, out, total, workers)
+    total = records.validate(sources)
+    with open_output(path, settings, runtime, overwrite=options.overwrite) as out:
+        asked = Asked(prefixes, options.lang, options.max_new_tokens, options.num_beams)
+        captioner = captioners.load(options.model, asked, runtime)
+        size = out.settings["batch_size"]
+        if size is OPEN:
+            size = runtime.min_over_ranks(captioner.batch_size())
+        out.begin(size, batch_size=size, precision=captioner.runtime.precision)
+        console.say(f"{options.model} on {captioner.runtime.describe()}, {size} images at once")
+        job = _CaptionJob(captioner, options, out.folder, size)
+        tally = pipeline.run(
+            job, pipeline.read(sources, total), out, runtime, window=size, total=total, live=total is None
+        )
     if tally is not None:
-        job.summary(tally, output)
+        job.show_summary(tally, path)
+        report(tally, path)
 
 
-def read_prefixes(given: str | Path | None, lang: str) -> tuple[str, ...]:
-    """What captions begin with: of a YAML list or a text file, the recipe's (None), or one empty one (`none`).
-
-    Raises CapivaraError when the file is not that, or when there is no list for the language.
-    """
-    import yaml
-
-    if str(given) == "none":
-        return ("",)
-    if given is None:
-        packaged = importlib.resources.files("capivara_cli.configs") / "prefixes" / f"{lang}.yaml"
-        if "/" in lang or not packaged.is_file():
-            raise CapivaraError(f"no prefixes for {lang} come with capivara", "--prefixes FILE, or --prefixes none")
-        text, name = packaged.read_text(encoding="utf-8"), f"{lang}.yaml"
-    else:
-        try:
-            text, name = Path(given).read_text(encoding="utf-8-sig"), str(given)
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-            raise CapivaraError(f"cannot read {given}: {reason}", "--prefixes none goes without") from error
-    try:
-        found = text.splitlines() if name.endswith(".txt") else yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: of a date that is none
-        raise CapivaraError(f"{name} is not YAML: {' '.join(str(error).split())}", "- a photo of") from error
-    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
-        raise CapivaraError(f"{name}: not a list of texts", "one a line in a .txt, or a YAML list: - a photo of")
-    cleaned = [" ".join(each.split()) for each in found]
-    if result := tuple(dict.fromkeys(filter(None, cleaned))):
-        return result
-    raise CapivaraError(f"{name}: no prefixes in it", "--prefixes none goes without")
-
-
-def _check(sources: Sequence[str | Path], output: Path | None, **numbers: int | None) -> None:
-    for name, number in numbers.items():
-        if number is not None and number < 1:
-            raise CapivaraError(f"--{name.replace('_', '-')} {number}: at least 1")
-    outputs.check_not_read(sources, output)
-
-
-@dataclass
-class _Job:
-    """One run over the records.
+class _CaptionJob(pipeline.Job[Record]):
+    """Describe images.
 
     Attributes:
-        size: images at once; halved when memory runs out, which changes no result.
-        source: what the captions say that they come from.
+        size: images at once; halved when memory runs out, which does not change the captions.
+        images, captions: that were described and made by this rank.
     """
 
-    captioner: Captioner
-    source: str
-    strict: bool
-    size: int
-    images: int = 0
-    captions: int = 0
-    seconds: float = 0.0
-    samples: list[tuple[str, str]] = field(default_factory=list)
+    label = "captioning"
 
-    def run(self, sources: Sequence[str | Path], out: Output, total: int | None, workers: int | None) -> Tally | None:
-        """Describe what is not described yet. Gives the tally on the first rank."""
-        runtime, batch = self.captioner.runtime, out.settings["batch_size"]
-        found = records.stream(sources) if total is None else itertools.chain.from_iterable(map(records.read, sources))
-        own = outputs.share(found, batch, runtime)
-        begun, own = out.pass_over(own)
-        if begun:
-            console.say(f"going on after {begun * runtime.world_size:,} records")
-        waiting: deque[list[Record]] = deque()
-        started = time.monotonic()
-        with console.progress("rate", "rejected") as bar:
-            task = bar.add_task("captioning", total=total, completed=begun * runtime.world_size, rate="", rejected="")
-            refs = _refs(own, batch, waiting)
-            expected = total - begun if total is not None else None
-            for good, images, reasons in load_images(refs, self.captioner.prepare, expected, workers):
-                texts = dict(zip(good, self._describe(images), strict=True))
-                outcomes = [
-                    self._outcome(record, out.folder, reasons.get(i), texts.get(i, []))
-                    for i, record in enumerate(waiting.popleft())
-                ]
-                out.write(outcomes)
-                self.seconds = time.monotonic() - started
-                self._show(bar, task, outcomes, runtime)
-        return out.finish()
+    def __init__(self, captioner: Captioner, options: CaptionOptions, folder: Path, size: int) -> None:
+        self.captioner = captioner
+        self.options = options
+        self.folder = folder
+        self.size = size
+        self.images = 0
+        self.captions = 0
+        self.samples: list[tuple[str, str]] = []
+        self.last = ""
+
+    def process(self, batches: Iterator[list[Record]], expected: int | None) -> Iterator[list[RecordResult]]:
+        """See `pipeline.Job`."""
+        prepare = self.captioner.prepare
+        for batch in load_images(batches, lambda record: record.image, prepare, expected, self.options.workers):
+            texts = dict(zip(batch.rows, self._describe(batch.values), strict=True))
+            yield [self._result(record, batch.reasons.get(i), texts.get(i, [])) for i, record in enumerate(batch.items)]
 
     def _describe(self, images: Any) -> list[list[str]]:
-        """Captions of N prepared images, in smaller parts when memory runs out."""
-        result: list[list[str]] = []
-        while len(result) < len(images):
-            part = images[len(result) : len(result) + self.size]
+        """Describe N prepared images: N lists of one text per prefix. Smaller parts are taken when memory runs out."""
+        texts: list[list[str]] = []
+        while len(texts) < len(images):
+            part = images[len(texts) : len(texts) + self.size]
             try:
-                result += self.captioner.captions(part)
+                texts += self.captioner.captions(part)
             except RuntimeError as error:
                 self.size = self.captioner.runtime.halve_on_oom(error, len(part))
-                console.warn(f"out of memory: {self.size} images at once from here on")
-        return result
+                console.warn(f"out of memory: {self.size} images at once from now on")
+        return texts
 
-    def _outcome(self, record: Record, folder: Path, reason: str | None, texts: list[str]) -> Outcome:
-        data = record.for_folder(folder)
-        lang, prefixes = self.captioner.asked.lang, self.captioner.asked.prefixes
-        if reason is None:
-            seen = set(record.texts(lang))
-            new = []
-            for prefix, text in zip(prefixes, texts, strict=True):
-                clean = " ".join(text.split())
-                if clean and clean not in seen and clean.lower() != prefix.lower():
-                    seen.add(clean)
-                    made = {"text": clean, "lang": lang, "source": self.source}
-                    new.append(made | ({"prefix": prefix} if prefix else {}))
-            if new or record.captions:
-                self.images += 1
-                self.captions += len(new)
-                if new and len(self.samples) < SAMPLES:
-                    self.samples.append((record.id, new[-1]["text"]))
-                return Outcome(data | {"captions": [*record.captions, *new]})
+    def _result(self, record: Record, reason: str | None, texts: list[str]) -> RecordResult:
+        captions = self._new_captions(record, texts)
+        if reason is None and not captions and not record.captions:
             reason = "the model said nothing about it"
-        if self.strict:
-            raise CapivaraError(f"{record.where}: {record.image}: {reason}", "without --strict it is left out")
-        return Outcome(data, reason)
+        if reason is not None:
+            return RecordResult.rejected(record, self.folder, reason, strict=self.options.strict)
+        self.images += 1
+        self.captions += len(captions)
+        if captions:
+            self.last = captions[-1]["text"]
+            if len(self.samples) < SAMPLES:
+                self.samples.append((record.id, self.last))
+        return RecordResult(record.for_folder(self.folder) | {"captions": [*record.captions, *captions]})
 
-    def _show(self, bar: Progress, task: TaskID, outcomes: list[Outcome], runtime: Runtime) -> None:
-        done = len(outcomes) * runtime.world_size  # the other ranks are as far, about
-        rejected = sum(outcome.reason is not None for outcome in outcomes)
-        before = bar.tasks[task].fields["rejected"]
-        count = rejected + (int(before.split()[0]) if before else 0)
-        bar.update(
-            task,
-            advance=done,
-            rate=f"{self.images * runtime.world_size / max(self.seconds, 1e-9):.1f} images/s",
-            rejected=f"{count} rejected" if count else "",
-        )
-        kept = [outcome.data["captions"] for outcome in outcomes if outcome.reason is None]
-        if kept and kept[-1]:
-            bar.update(task, note=kept[-1][-1]["text"])
+    def _new_captions(self, record: Record, texts: list[str]) -> list[Caption]:
+        """Return captions of the texts that are not empty, not only the prefix, and not on the record yet."""
+        lang = self.options.lang
+        known = set(record.texts(lang))
+        captions: list[Caption] = []
+        for prefix, text in zip(self.captioner.asked.prefixes, texts, strict=bool(texts)):
+            clean = " ".join(text.split())
+            if clean and clean not in known and clean.lower() != prefix.lower():
+                known.add(clean)
+                made: Caption = {"text": clean, "lang": lang, "source": self.options.model}
+                if prefix:
+                    made["prefix"] = prefix
+                captions.append(made)
+        return captions
 
-    def summary(self, tally: Tally, output: Path | None) -> None:
-        """What was done, a few samples, and what was rejected."""
+    def figures(self) -> dict[str, str]:
+        """See `pipeline.Job`."""
+        return {"rate": f"{self.per_second(self.images):.1f} images/s", "note": self.last}
+
+    def show_summary(self, tally: Tally, output: Path | None) -> None:
+        """Say what was done, and show a few captions."""
         from rich.table import Table
         from rich.text import Text
 
-        world = self.captioner.runtime.world_size
         if self.images:
-            rate = f"{self.images * world / max(self.seconds, 1e-9):.1f} images/s"
             where = f" in {output}" if output is not None else ""
-            each = f"{self.captions / self.images:.1f} captions each"
-            console.say(f"{tally.kept:,} images{where}, {each}, {rate}")
+            per_image = f"{self.captions / self.images:.1f} captions each"
+            console.say(f"{tally.kept:,} images{where}, {per_image}, {self.figures()['rate']}")
         if self.samples:
             table = Table("image", "caption", box=None, padding=(0, 2, 0, 0))
             for name, text in self.samples:
                 table.add_row(Text(console.clean(name), overflow="ellipsis", no_wrap=True), console.clean(text))
             console.show(table)
-        outputs.report(tally, output)
-
-
-def _refs(own: Iterator[Record], size: int, waiting: deque[list[Record]]) -> Iterator[list[Any]]:
-    """Batches of images to load. Their records are put aside until the images come back."""
-    while batch := list(itertools.islice(own, size)):
-        waiting.append(batch)
-        yield [record.image for record in batch]

@@ -16,7 +16,6 @@ from capivara_cli.runtime import Runtime
 if TYPE_CHECKING:
     import torch
 
-DEFAULT_MODEL = "Salesforce/blip2-opt-2.7b-coco"
 SUPPORTED = "BLIP-2 (OPT or T5), BLIP, and chat models that transformers loads as AutoModelForImageTextToText"
 
 LARGEST_BATCH = 64  # images: with ten prefixes 640 sequences, enough to keep a GPU at its arithmetic

@@ -1,7 +1,4 @@
-"""What a command makes of records, one after the other, and where it goes: a file, or standard output.
-
-The file survives being killed: see `output_files`.
-"""
+"""What a command makes of records, one after the other, and where it goes: a file (`resumable`), or standard output."""
 
 from __future__ import annotations
 
@@ -15,37 +12,51 @@ from pathlib import Path
 from typing import IO, Any, Protocol, Self, TypeVar
 
 from capivara_cli import console
-from capivara_cli.data import images, records
-from capivara_cli.data.records import Record
+from capivara_cli.data import records
+from capivara_cli.data.records import REJECTED, Record
 from capivara_cli.errors import CapivaraError
-from capivara_cli.runtime import Runtime
 
 R = TypeVar("R", bound=Record)
 
-REJECTED = "rejected"  # key of the reason
-KEPT, LOST, PART = b"+", b"-", b"~"  # marks: a record, a record that was rejected, a part of the next one that was
-SHOWN = 5  # of what was rejected, named on the screen; the file has all
+KEPT, LOST, PART = b"+", b"-", b"~"
+"""Marks of a line: a record that was kept, a record that was rejected, a rejected part of the record that follows."""
+
+SHOWN = 5  # rejected records that are named on the screen; the file names all
+
 OPEN: Any = object()
-"""A setting that `Output.begin` chooses, unless an interrupted run has chosen it already."""
+"""A setting that `Output.begin` decides, unless the interrupted run has decided it already."""
+
+
+def open_if_auto(value: Any) -> Any:
+    """Return OPEN for an option that is `auto`, and any other value as it is."""
+    return OPEN if value in (None, "auto") else value
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RecordResult:
     """What became of a record.
 
     Attributes:
-        data: the record; as it came when it was rejected.
-        reason: why it was rejected.
-        parts: what of it was rejected though it was kept: objects with `id` and the reason under `rejected`.
+        data: the record to write; as it came if it was rejected.
+        reason: why it was rejected; None if it was kept.
+        parts: what was rejected of a record that was kept: objects with `id`, and the reason under `rejected`.
     """
 
     data: dict[str, Any]
     reason: str | None = None
     parts: tuple[dict[str, Any], ...] = ()
 
+    @classmethod
+    def rejected(cls, record: Record, folder: Path, reason: str, *, strict: bool) -> RecordResult:
+        """Reject a record as it came. Raises CapivaraError with `strict`."""
+        if strict:
+            raise CapivaraError(f"{record.where}: {record.image}: {reason}", "without --strict it is left out")
+        return cls(record.for_folder(folder), reason)
+
     def lines(self) -> Iterator[tuple[bytes, bytes]]:
-        """Marks and lines of JSON, that of the record itself last: when it is there, all are."""
-        yield from ((PART, _json(part)) for part in self.parts)
+        """Yield marks and lines of JSON; the record's own comes last, so when it is there, all are."""
+        for part in self.parts:
+            yield PART, _json(part)
         data = {key: value for key, value in self.data.items() if key != REJECTED}
         yield (KEPT, _json(data)) if self.reason is None else (LOST, _json({REJECTED: self.reason, **data}))
 
@@ -54,30 +65,26 @@ def _json(value: dict[str, Any]) -> bytes:
     return records.to_json(value).encode("utf-8", "backslashreplace") + b"\n"
 
 
-class Look(Protocol):
-    """What looks at a result, line by line, when it is put in its place."""
+class Observer(Protocol):
+    """Is shown every line of a result when the result is put in its place: also those of an interrupted run."""
 
     def record(self, data: dict[str, Any], reason: str | None) -> None:
-        """A record, and why it was rejected if it was."""
+        """Take a record, and why it was rejected if it was."""
 
     def part(self, data: dict[str, Any]) -> None:
-        """A part that was rejected, with the reason under `rejected`; its record comes after it."""
+        """Take a rejected part, with the reason under `rejected`; its record comes after it."""
 
 
 @dataclass
 class Tally:
-    """How many records were kept and rejected, how many parts of them, and the first names and reasons of each.
-
-    Attributes:
-        look: is shown each line.
-    """
+    """Count the records that were kept and rejected, and their rejected parts; keep the first names and reasons."""
 
     kept: int = 0
     rejected: int = 0
     parts: int = 0
     first: list[str] = field(default_factory=list)
     first_parts: list[str] = field(default_factory=list)
-    look: Look | None = None
+    observer: Observer | None = None
 
     def add(self, mark: bytes, line: bytes) -> None:
         """Count a line."""
@@ -86,22 +93,24 @@ class Tally:
         self.parts += mark == PART
         names = self.first_parts if mark == PART else self.first
         named = mark != KEPT and len(names) < SHOWN
-        if not named and self.look is None:
+        if not named and self.observer is None:
             return
         data = json.loads(line)
         if named:
             names.append(f"{data['id']}: {data[REJECTED]}".replace("\n", "\\n"))
-        if self.look is not None:
-            self.look.part(data) if mark == PART else self.look.record(data, data.get(REJECTED))
+        if self.observer is not None and mark == PART:
+            self.observer.part(data)
+        elif self.observer is not None:
+            self.observer.record(data, data.get(REJECTED))
 
 
 class Output(ABC):
-    """Takes outcomes batch by batch, in the order of the input.
+    """Take results batch by batch, in the order of the input.
 
     Attributes:
-        folder: what relative image paths in it are relative to.
-        settings: what the work was begun with; what was `OPEN` as it was chosen then.
-        streams: whether what is written is read at once: batches may be of any size.
+        folder: what relative image paths in the output are relative to.
+        settings: what the work was begun with; each setting that was `OPEN` has the value that was decided then.
+        streams: whether somebody reads the output while it is written: batches may be of any size.
     """
 
     streams = False
@@ -109,29 +118,34 @@ class Output(ABC):
     settings: dict[str, Any]
 
     @abstractmethod
-    def begin(self, **chosen: Any) -> None:
-        """Start to write, with a choice for all settings that are `OPEN`: it holds for those that go on with it too.
+    def begin(self, window: int, **decided: Any) -> None:
+        """Start to write.
 
-        Raises CapivaraError when an interrupted run had another.
+        Args:
+            window: records per batch; the lines of a batch go together.
+            decided: a value for every setting that is `OPEN`; it also holds for the runs that resume this one.
+
+        Raises:
+            CapivaraError: the interrupted run had other values.
         """
 
     @abstractmethod
-    def pass_over(self, found: Iterator[R]) -> tuple[int, Iterator[R]]:
-        """Skip those of this rank's records that are there already: their number, and those to do.
+    def skip_done(self, records: Iterator[R]) -> tuple[int, Iterator[R]]:
+        """Skip those of this rank's records that are done: return their number, and the records to do.
 
-        Raises CapivaraError when they are others than before, or other in any key.
+        Raises CapivaraError when they are not the same as before, in any key.
         """
 
     @abstractmethod
-    def write(self, outcomes: Sequence[Outcome]) -> None:
-        """Add a batch: of the next records of those to do. Raises CapivaraError when there is no room."""
+    def write(self, results: Sequence[RecordResult]) -> None:
+        """Add a batch: the results of the next records to do. Raises CapivaraError when there is no room."""
 
     @abstractmethod
     def finish(self) -> Tally | None:
-        """Put the result in its place; None on every rank but the first."""
+        """Put the result in its place; return None on every rank but the first."""
 
     def close(self) -> None:  # noqa: B027
-        """Let go of the files; what is there can be gone on with."""
+        """Close the files; what was written can be resumed."""
 
     def __enter__(self) -> Self:
         return self
@@ -140,110 +154,93 @@ class Output(ABC):
         self.close()
 
 
-def open_output(
-    path: Path | None, settings: dict[str, Any], runtime: Runtime, *, overwrite: bool, look: Look | None = None
-) -> Output:
-    """The output for `-o FILE`, or standard output without it.
-
-    Args:
-        path: FILE.
-        settings: all that the result depends on, in JSON's types or `OPEN`; `batch_size` is one of them, and the
-            lines of a batch go together.
-        runtime: whose rank this is.
-        overwrite: begin anew.
-        look: is shown all that was written, by this run and those that it goes on with.
-
-    Raises:
-        CapivaraError: FILE is there, or was begun with other settings, which are named.
-    """
-    if path is not None and (images.is_image_name(path.name) or path.suffix == ".tar"):
-        raise CapivaraError(f"{path} is not the name of a file of records", "-o FILE.jsonl")
-    if path is None or str(path) == "-":
-        if runtime.world_size > 1:
-            raise CapivaraError("several ranks cannot share standard output", "give -o FILE")
-        return _Stream(settings, look)
-    from capivara_cli.data.resumable import OutputFile
-
-    return OutputFile(path, settings, runtime, look, overwrite=overwrite)
-
-
-def share(found: Iterator[Record], size: int, runtime: Runtime) -> Iterator[Record]:
-    """This rank's records: whole batches in turn, as the first rank puts them together again."""
-    for number, record in enumerate(found):
-        if number // size % runtime.world_size == runtime.rank:
-            yield record
-
-
 def rejected_file(path: Path) -> Path:
-    """Where what was rejected goes."""
+    """Return where the rejected records of an output go."""
     return path.with_name(f"{path.name}.rejected.jsonl")
 
 
 def check_not_read(sources: Iterable[str | Path], path: Path | None) -> None:
-    """Raise CapivaraError when FILE, or the file of what is rejected, is one of the sources' files."""
+    """Raise CapivaraError when FILE, or its file of rejected records, is one of the sources' files."""
     if path is None:
         return
-    written = [each for each in (path, rejected_file(path)) if each.exists()]
-    read = (name for source in sources for name in records.expand(str(source)) if written)
-    for name in read:
-        inside = name / records.METADATA
-        file = inside if inside.is_file() else name
-        for each in written:
-            if file.exists() and file.samefile(each):
-                raise CapivaraError(f"{each} is read and cannot be written too", "-o another file")
+    outputs = [file for file in (path, rejected_file(path)) if file.exists()]
+    if not outputs:
+        return
+    for source in sources:
+        for name in records.expand(str(source)):
+            metadata = name / records.METADATA
+            file = metadata if metadata.is_file() else name
+            for output in outputs:
+                if file.exists() and file.samefile(output):
+                    raise CapivaraError(f"{output} is both input and output", "-o another file")
 
 
-class _Stream(Output):
-    """Standard output: nothing is kept of it, so nothing is gone on with."""
+class StandardOutput(Output):
+    """Standard output; cannot be resumed."""
 
     streams = True
 
-    def __init__(self, settings: dict[str, Any], look: Look | None) -> None:
+    def __init__(self, settings: dict[str, Any], observer: Observer | None) -> None:
         self.folder = Path.cwd()
         self.settings = settings
-        self._stream: IO[bytes] = sys.stdout.buffer  # a progress bar may take sys.stdout away
-        self._tally = Tally(look=look)
+        self._stream: IO[bytes] = sys.stdout.buffer  # a progress bar may replace sys.stdout
+        self._tally = Tally(observer=observer)
 
-    def begin(self, **chosen: Any) -> None:
-        self.settings |= {key: value for key, value in chosen.items() if self.settings.get(key) is OPEN}
+    def begin(self, window: int, **decided: Any) -> None:  # noqa: ARG002
+        """See `Output`."""
+        self.settings |= {key: value for key, value in decided.items() if self.settings.get(key) is OPEN}
 
-    def pass_over(self, found: Iterator[R]) -> tuple[int, Iterator[R]]:
-        return 0, found
+    def skip_done(self, records: Iterator[R]) -> tuple[int, Iterator[R]]:
+        """See `Output`."""
+        return 0, records
 
-    def write(self, outcomes: Sequence[Outcome]) -> None:
+    def write(self, results: Sequence[RecordResult]) -> None:
+        """See `Output`."""
         try:
-            for outcome in outcomes:
-                for mark, line in outcome.lines():
+            for result in results:
+                for mark, line in result.lines():
                     self._tally.add(mark, line)
                     if mark == KEPT:
                         self._stream.write(line)
             self._stream.flush()
-        except BrokenPipeError:  # whoever reads has enough, as `head` has
+        except BrokenPipeError:  # the reader has read enough, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
             sys.exit(141)
 
     def finish(self) -> Tally:
+        """See `Output`."""
         return self._tally
 
 
-def report(tally: Tally, path: Path | None, *, parts: str | None = "captions") -> None:
-    """Name what was rejected, and call its parts by this name; None passes over them.
-
-    Raises CapivaraError when nothing was left.
-    """
+def raise_if_empty(tally: Tally, path: Path | None) -> None:
+    """Raise CapivaraError when no record came in, or none was kept."""
     if not tally.kept and not tally.rejected:
         raise CapivaraError("no records came in", "one line is one image: docs/data.md")
-    lost = tally.parts if parts else 0
-    if not tally.rejected and not lost:
-        return
-    where = f"; all are in {rejected_file(path)}" if path is not None and str(path) != "-" else ""
-    total = tally.kept + tally.rejected
-    shown = [*tally.first, *(tally.first_parts if parts else [])][:SHOWN]
-    names = "".join(f"\n  {line}" for line in shown)
-    left = tally.rejected + lost - len(shown)
-    names += f"\n  and {left:,} more" if left else ""
     if not tally.kept:
-        raise CapivaraError(f"nothing was left: {tally.rejected:,} of {total:,} rejected{where}{names}")
-    what = [f"{tally.rejected:,} of {total:,} records rejected"] if tally.rejected else []
-    what += [f"{lost:,} {parts} rejected"] if lost else []
-    console.warn(f"{', '.join(what)}{where}{names}")
+        total = tally.kept + tally.rejected
+        raise CapivaraError(f"nothing was left: {tally.rejected:,} of {total:,} rejected{_names(tally, path)}")
+
+
+def report(tally: Tally, path: Path | None, *, parts: str = "captions") -> None:
+    """Warn of what was rejected, and name the first of it.
+
+    Args:
+        parts: what to call rejected parts of records.
+
+    Raises:
+        CapivaraError: nothing is left.
+    """
+    raise_if_empty(tally, path)
+    total = tally.kept + tally.rejected
+    counts = [f"{tally.rejected:,} of {total:,} records rejected"] if tally.rejected else []
+    counts += [f"{tally.parts:,} {parts} rejected"] if tally.parts else []
+    if counts:
+        console.warn(f"{', '.join(counts)}{_names(tally, path)}")
+
+
+def _names(tally: Tally, path: Path | None) -> str:
+    """Return where all that was rejected is, and the first of it, one per line."""
+    where = f"; all are in {rejected_file(path)}" if path is not None and str(path) != "-" else ""
+    shown = [*tally.first, *tally.first_parts][:SHOWN]
+    more = tally.rejected + tally.parts - len(shown)
+    return "".join([where, *(f"\n  {line}" for line in shown), f"\n  and {more:,} more" if more else ""])

@@ -1,8 +1,8 @@
-"""The record: one image and its captions, one JSON object a line.
+"""The record: an image and its captions, one JSON object per line.
 
     {"id": "000123", "image": "images/000123.jpg", "captions": [{"text": "a dog", "lang": "en"}], "label": "dog"}
 
-Keys that capivara does not know are kept as they came.
+Keys that capivara does not know are kept.
 """
 
 from __future__ import annotations
@@ -15,29 +15,30 @@ import re
 import sys
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from capivara_cli import console
 from capivara_cli.data import images, sidecars
+from capivara_cli.data.captions import REJECTED, Caption, is_caption
 from capivara_cli.data.images import ImageRef
 from capivara_cli.data.shards import Shard
+from capivara_cli.data.spill import Spill
 from capivara_cli.errors import CapivaraError
 
 UTF_8 = "iconv -t UTF-8 converts it"
-MOST_SHARDS = 1_000_000  # of a pattern
-METADATA = "metadata.jsonl"  # the records of a folder, as Hugging Face's ImageFolder has them
+MOST_SHARDS = 1_000_000  # that one brace pattern may name
+METADATA = "metadata.jsonl"  # the records of a folder, as in Hugging Face's ImageFolder
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One line of a JSONL file, checked.
+    """A line of a JSONL file, checked.
 
     Attributes:
-        data: the object as it was read, unknown keys included.
+        data: the object as it was read, including unknown keys.
         where: `file.jsonl:17`, for messages.
         image: where the image is.
     """
@@ -49,17 +50,17 @@ class Record:
     @property
     def id(self) -> str:
         """The record's id; its image's name when it has none."""
-        given = (self.data.get(key) for key in ("id", "image", "file_name"))
-        return str(next(value for value in given if value not in (None, "")))
+        values = (self.data.get(key) for key in ("id", "image", "file_name"))
+        return str(next(value for value in values if value not in (None, "")))
 
     @property
-    def captions(self) -> list[dict[str, Any]]:
-        """The captions: `text` and `lang`, and maybe `source`, `parent`, `score`, `prefix`."""
-        captions: list[dict[str, Any]] = self.data.get("captions", [])
+    def captions(self) -> list[Caption]:
+        """The captions."""
+        captions: list[Caption] = self.data.get("captions", [])
         return captions
 
     def for_folder(self, folder: Path) -> dict[str, Any]:
-        """The object, with its id, for a JSONL file in this folder: a path that was relative is so to it."""
+        """Return the object, with its id, for a JSONL file in this folder: relative paths become relative to it."""
         data = {"id": self.id, **self.data}
         if data["id"] in (None, ""):
             data["id"] = self.id
@@ -69,12 +70,12 @@ class Record:
         return data
 
     def texts(self, lang: str) -> list[str]:
-        """The texts of the captions in a language, without those that are marked as rejected."""
-        return [caption["text"] for caption in self.captions if caption["lang"] == lang and "rejected" not in caption]
+        """Return the texts of the captions in a language, without those that are marked as rejected."""
+        return [caption["text"] for caption in self.captions if caption["lang"] == lang and REJECTED not in caption]
 
 
 def read(source: str | Path) -> Iterator[Record]:
-    """Records of a JSONL file, `-`, an image, a folder of images, a tar shard or a brace pattern of shards.
+    """Read the records of a JSONL file, `-`, an image, a folder of images, a tar shard or a brace pattern of shards.
 
     A folder with a `metadata.jsonl` (Hugging Face's ImageFolder) is read by that file. Raises CapivaraError
     with file and line for what is not a record.
@@ -98,96 +99,68 @@ def read(source: str | Path) -> Iterator[Record]:
 
 
 def read_all(sources: Iterable[str | Path]) -> list[Record]:
-    """All records of several sources. Raises CapivaraError when there is none in them."""
+    """Read all records of several sources into memory. Raises CapivaraError when there is none."""
     sources = list(sources)
-    found = list(itertools.chain.from_iterable(read(source) for source in sources))
-    if not found:
+    records = list(itertools.chain.from_iterable(map(read, sources)))
+    if not records:
         raise CapivaraError(
             f"{' '.join(map(str, sources))}: no records in it", "each line is one image: see docs/data.md"
         )
-    return found
+    return records
 
 
 def stream(sources: Iterable[str | Path]) -> Iterator[Record]:
-    """Records of several sources, one after the other, in constant memory.
+    """Read records of several sources, one after the other, in constant memory.
 
-    Raises CapivaraError when an id comes twice: what is made from the records could not be told apart.
+    Raises CapivaraError when an id is repeated: what is made from the two records could not be told apart.
     """
-    with closing(Seen()) as seen:
+    with Spill() as seen:
         for record in itertools.chain.from_iterable(map(read, sources)):
-            if (first := seen.before(record.id.encode("utf-8", "surrogatepass"), record.where)) is not None:
+            if (first := seen.setdefault(record.id, record.where)) is not None:
                 raise CapivaraError(
-                    f"{record.where}: the id {record.id} is that of {first} too", "each record needs an id of its own"
+                    f"{record.where}: the id {record.id} is also that of {first}", "each record needs its own id"
                 )
             yield record
 
 
-class Seen:
-    """What has come before, in constant memory: a temporary database, on disk as soon as it is large."""
+def validate(sources: Sequence[str | Path], langs: Sequence[str] = ()) -> int | None:
+    """Check all records, and return their number; None when they come from standard input.
 
-    def __init__(self) -> None:
-        import sqlite3
-
-        self._failed = sqlite3.OperationalError
-        self._database = sqlite3.connect("", check_same_thread=False)  # whoever reads ahead does so in a thread
-        self._database.execute("CREATE TABLE seen (key BLOB PRIMARY KEY, place BLOB) WITHOUT ROWID")
-
-    def before(self, key: bytes, place: str) -> str | None:
-        """Where the key came first, or None: then it is here. Raises CapivaraError when there is no room."""
-        try:
-            row = (key, place.encode("utf-8", "surrogatepass"))
-            if self._database.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", row).rowcount:
-                return None
-            ((first,),) = self._database.execute("SELECT place FROM seen WHERE key = ?", (key,))
-        except self._failed as error:
-            raise CapivaraError(
-                f"the temporary folder cannot be written: {error}", "TMPDIR=FOLDER names another one"
-            ) from error
-        found: str = first.decode("utf-8", "replace")
-        return found
-
-    def close(self) -> None:
-        """Remove it."""
-        self._database.close()
-
-
-def count(
-    sources: Sequence[str | Path], langs: Sequence[str] = (), check: Callable[[Record], None] | None = None
-) -> int | None:
-    """How many records there are, all of them checked, by `check` too; None when they come from standard input.
-
-    Raises CapivaraError for what is wrong in any of them, when there is none, and when one of `langs` is in none.
+    Raises CapivaraError for anything that is wrong in one of them, when there is none, and when no caption is in one
+    of `langs`.
     """
     if "-" in map(str, sources):
         return None
     total = 0
-    there: Counter[str] = Counter()
+    captions: Counter[str] = Counter()
     for record in stream(sources):
         total += 1
-        if check is not None:
-            check(record)
-        there.update(caption["lang"] for caption in record.captions)
+        captions.update(caption["lang"] for caption in record.captions)
     if not total:
         folders = all(Path(source).is_dir() for source in sources)
         hint = (
             f"images end in {' '.join(sorted(images.EXTENSIONS))}" if folders else "one line is one image: docs/data.md"
         )
         raise CapivaraError(f"{' '.join(map(str, sources))}: no {'images' if folders else 'records'} in it", hint)
-    check_languages(there, langs)
+    check_languages(captions, langs)
     return total
 
 
-def check_languages(there: Counter[str], langs: Sequence[str]) -> None:
-    """Raise CapivaraError, naming the languages that there are, when one of `langs` is not among them."""
+def check_languages(captions: Counter[str], langs: Sequence[str]) -> None:
+    """Raise CapivaraError, naming the languages of the captions, when one of `langs` has none.
+
+    Args:
+        captions: language -> number of captions.
+    """
     for lang in langs:
-        if not there[lang]:
-            names = ", ".join(f"{name} ({number:,})" for name, number in there.most_common(20)) or "none"
+        if not captions[lang]:
+            names = ", ".join(f"{name} ({number:,})" for name, number in captions.most_common(20)) or "none"
             hint = f"capivara translate --to {lang} makes them"
             raise CapivaraError(f"no caption in {lang}: the data has {names}", hint)
 
 
 def expand(pattern: str) -> list[Path]:
-    """`{00000..00266}.tar` -> the shards, numbers padded as the first one; any other name -> itself."""
+    """`{00000..00266}.tar` -> the shards, numbers padded like the first one; any other name -> itself."""
     match = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
     if not match:
         return [Path(pattern)]
@@ -211,7 +184,7 @@ def _read_jsonl(path: Path) -> Iterator[Record]:
 
 
 def parse(lines: TextIO, name: str, folder: Path) -> Iterator[Record]:
-    """Records from lines of JSON. `folder` is what their image paths are relative to. Blank lines are passed over."""
+    """Read records from lines of JSON. Image paths are relative to `folder`. Blank lines are skipped."""
     for number, line in enumerate(lines, start=1):
         text = line.removeprefix("\ufeff") if number == 1 else line  # a BOM, as some editors leave it
         if text.strip():
@@ -229,20 +202,15 @@ def _record(line: str, where: str, folder: Path) -> Record:
 
 
 def checked(data: dict[str, Any], where: str, folder: Path) -> Record:
-    """The record of an object. Raises CapivaraError when it is none."""
+    """Return the record of an object. Raises CapivaraError when it is not a record."""
     image = data.get("image") or data.get("file_name")
     if not isinstance(image, str) or not image or "\0" in image:
         keys = ", ".join(map(str, data)) or "none"
-        raise CapivaraError(f"{where}: no `image` (keys there are: {keys})", "see docs/data.md")
+        raise CapivaraError(f"{where}: no `image` (its keys: {keys})", "see docs/data.md")
     captions = data.get("captions", [])
     if not isinstance(captions, list) or not all(map(is_caption, captions)):
         raise CapivaraError(f'{where}: `captions` is not a list of {{"text": …, "lang": …}}', "see docs/data.md")
     return Record(data, where, ImageRef.parse(image, folder))
-
-
-def is_caption(value: object) -> bool:
-    """Whether it has a text and a language."""
-    return isinstance(value, dict) and isinstance(value.get("text"), str) and isinstance(value.get("lang"), str)
 
 
 def _read_folder(folder: Path) -> Iterator[Record]:
@@ -255,7 +223,7 @@ def _read_folder(folder: Path) -> Iterator[Record]:
 
 
 def _image_file(path: Path) -> Record:
-    """An image by itself. Its id is its path as it was typed: unique, whatever else was typed with it."""
+    """Return the record of an image file. Its id is its path as it was typed, which no other source has."""
     name = path.as_posix()
     if not path.exists():
         raise CapivaraError(f"{name}: no such file")
@@ -263,13 +231,13 @@ def _image_file(path: Path) -> Record:
 
 
 def read_shard(path: Path, lang: str = "en") -> Iterator[Record]:
-    """Samples of a WebDataset shard: the image, and what stands beside it.
+    """Read the samples of a WebDataset shard: the image, and the files beside it.
 
     Args:
-        lang: of captions that do not say theirs.
+        lang: of captions that have no language.
 
     Raises:
-        CapivaraError: no tar, or a sample whose `.json` is none.
+        CapivaraError: not a tar file, or a sample whose `.json` is not JSON.
     """
     for sample in shard_samples(path, lang):
         if isinstance(sample.data, CapivaraError):
@@ -278,7 +246,7 @@ def read_shard(path: Path, lang: str = "en") -> Iterator[Record]:
 
 
 class Sample(NamedTuple):
-    """An image of a shard, and the object of what stands beside it, or what is wrong with that."""
+    """An image of a shard, and the object made of the files beside it; or what is wrong with them."""
 
     where: str
     image: str
@@ -286,13 +254,13 @@ class Sample(NamedTuple):
 
 
 def shard_samples(path: Path, lang: str = "en", encoding: str | None = None) -> Iterator[Sample]:
-    """All images of a shard. What is passed over is said at the end.
+    """Read all images of a shard. Warns at the end of what was skipped.
 
     Args:
         encoding: of `.txt` and `.cls`; None is UTF-8.
 
     Raises:
-        CapivaraError: no tar.
+        CapivaraError: not a tar file.
     """
     shard = Shard(path)
     bare: list[str] = []
@@ -328,7 +296,7 @@ def shard_samples(path: Path, lang: str = "en", encoding: str | None = None) -> 
 
 
 def to_json(value: object) -> str:
-    """One line of JSON. What is no number (NaN, infinity) becomes null: JSON has none, and other readers choke."""
+    """Write one line of JSON. NaN and infinity become null: JSON does not have them, and other readers would fail."""
     try:
         return _encode(value)
     except ValueError:
@@ -340,40 +308,19 @@ _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
+        return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
+        return [_finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def languages(records: Iterable[Record]) -> Counter[str]:
-    """How many captions there are in each language, without those that are marked as rejected."""
-    return Counter(caption["lang"] for record in records for caption in record.captions if "rejected" not in caption)
-
-
-def lineage(captions: Sequence[dict[str, Any]], i: int) -> list[int]:
-    """The caption, what it was made from, what that was made from, and so on."""
-    result = [i]
-    while True:
-        parent = captions[result[-1]].get("parent")
-        if type(parent) is not int or not 0 <= parent < len(captions) or parent in result:
-            return result
-        result.append(parent)
-
-
-def without(captions: Sequence[dict[str, Any]], kept: Sequence[int]) -> list[dict[str, Any]]:
-    """Those captions that are kept; `parent` is their new place, and gone where the parent is."""
-    place = {old: new for new, old in enumerate(kept)}
-    result = []
-    for i in kept:
-        caption = dict(captions[i])
-        parent = caption.pop("parent", None)
-        result.append(caption | ({"parent": place[parent]} if type(parent) is int and parent in place else {}))
-    return result
+    """Count the captions in each language, without those that are marked as rejected."""
+    return Counter(caption["lang"] for record in records for caption in record.captions if REJECTED not in caption)
 
 
 def collect_queries(records: Sequence[Record], langs: Sequence[str]) -> dict[str, tuple[list[str], list[int]]]:
-    """The texts of each language that occurs, with the index of the record of each."""
+    """Return the texts in each language that occurs, and the index of the record of each text."""
     queries: dict[str, tuple[list[str], list[int]]] = {}
     for lang in langs:
         pairs = [(text, row) for row, record in enumerate(records) for text in record.texts(lang)]

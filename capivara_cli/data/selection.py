@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from capivara_cli.data.output import RecordResult
+from capivara_cli.data.captions import REJECTED, select, lineage
 from capivara_cli.data import filters, records
 from capivara_cli.data.filters import Strategy
-from capivara_cli.data.output import REJECTED, Outcome
 
 HUMAN = ("human",)
 
@@ -64,7 +65,7 @@ def is_verdict(reason: str) -> bool:
 
 def decide(
     data: dict[str, Any], captions: Sequence[dict[str, Any]], scores: Sequence[float | None], asked: Asked
-) -> Outcome:
+) -> RecordResult:
     """What becomes of a record, by the scores of those captions that are judged (None of the others).
 
     Args:
@@ -72,7 +73,7 @@ def decide(
         captions: those that it came with.
     """
     if not captions:
-        return Outcome(data)
+        return RecordResult(data)
     fresh = [dict(caption) for caption in captions]
     for caption, value in zip(fresh, scores, strict=True):
         if value is not None:
@@ -87,12 +88,12 @@ def decide(
         {**caption, REJECTED: reason} if reason else caption for caption, reason in zip(fresh, reasons, strict=True)
     ]
     if asked.keep_all:
-        return Outcome(data | {"captions": marked})
+        return RecordResult(data | {"captions": marked})
     kept = [i for i, reason in enumerate(reasons) if reason is None]
     if not kept:
-        return Outcome(data | {"captions": marked}, pair or NOTHING_LEFT)
+        return RecordResult(data | {"captions": marked}, pair or NOTHING_LEFT)
     dropped = tuple(_part(data["id"], marked, i, asked) for i, reason in enumerate(reasons) if reason)
-    return Outcome(data | {"captions": records.without(fresh, kept)}, parts=dropped)
+    return RecordResult(data | {"captions": select(fresh, kept)}, parts=dropped)
 
 
 def human_scores(captions: Sequence[dict[str, Any]], scores: Sequence[float | None], asked: Asked) -> list[float]:
@@ -102,12 +103,12 @@ def human_scores(captions: Sequence[dict[str, Any]], scores: Sequence[float | No
 
 def judge_of(captions: Sequence[dict[str, Any]], i: int, asked: Asked) -> int | None:
     """The caption whose score decides on this one: itself, or with `by` what it was made from in that language."""
-    places = records.lineage(captions, i) if asked.by else [i]
+    places = lineage(captions, i) if asked.by else [i]
     return next((place for place in places if asked.judges(captions[place]["lang"])), None)
 
 
 def _is_human(captions: Sequence[dict[str, Any]], i: int, asked: Asked) -> bool:
-    return captions[records.lineage(captions, i)[-1]].get("source") in (None, *asked.human)
+    return captions[lineage(captions, i)[-1]].get("source") in (None, *asked.human)
 
 
 def _part(id_: object, captions: Sequence[dict[str, Any]], i: int, asked: Asked) -> dict[str, Any]:
@@ -135,7 +136,7 @@ def _reasons(captions: Sequence[dict[str, Any]], scores: Sequence[float | None],
         if judge is not None and asked.covers(caption["lang"]):
             reasons[i] = verdicts[judge]
     # What was judged goes with its translations, unless one in another language still stands on it.
-    needed = {place for i, reason in enumerate(reasons) if reason is None for place in records.lineage(captions, i)[1:]}
+    needed = {place for i, reason in enumerate(reasons) if reason is None for place in lineage(captions, i)[1:]}
     for i, verdict in verdicts.items():
         if verdict and i not in needed:
             reasons[i] = verdict

@@ -14,8 +14,9 @@ from typing import TextIO
 from capivara_cli import artifacts, console
 from capivara_cli.data import images, records
 from capivara_cli.data.images import ImageRejected
-from capivara_cli.data.output import REJECTED, SHOWN
 from capivara_cli.data.records import Record
+from capivara_cli.data.output import SHOWN, report
+from capivara_cli.data.captions import REJECTED
 from capivara_cli.errors import CapivaraError, nearest
 from capivara_cli.exporting import imagefolder as folder
 from capivara_cli.exporting import tables
@@ -51,7 +52,7 @@ class Export:
 
     def look(self) -> None:
         """Check all records and count them, before anything is changed. Raises CapivaraError."""
-        self.total = records.count([self.source], [self.lang] if self.lang else [], self._check)
+        self.total = records.validate([self.source], [self.lang] if self.lang else [], self._check)
 
     def _check(self, record: Record) -> None:
         if record.image.path.startswith(f"{self.output.absolute()}{os.sep}"):

@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from capivara_cli.data.captions import select
 from capivara_cli.data import records
 from capivara_cli.data.readers.tables import MORE, OWN
 from capivara_cli.data.records import Record, to_json
@@ -57,7 +58,7 @@ def _rows(record: Record, lang: str | None, folder: Path) -> Iterator[dict[str, 
 def _in_language(captions: list[dict[str, Any]], lang: str | None) -> list[dict[str, Any]]:
     if lang is None:
         return captions
-    return records.without(captions, [i for i, caption in enumerate(captions) if caption["lang"] == lang])
+    return select(captions, [i for i, caption in enumerate(captions) if caption["lang"] == lang])
 
 
 def _is_plain(key: str, value: Any) -> bool:

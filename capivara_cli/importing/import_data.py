@@ -15,15 +15,16 @@ from typing import Any, cast
 
 from capivara_cli import console
 from capivara_cli.data import images
-from capivara_cli.data import output as outputs
-from capivara_cli.data import pipeline as windows
 from capivara_cli.data.images import ImageRef, ImageRejected
 from capivara_cli.data.languages import find, table
 from capivara_cli.data.loading import load_images
-from capivara_cli.data.output import Outcome
 from capivara_cli.data.readers.formats import choose
 from capivara_cli.data.readers.rows import Options, Row, join
-from capivara_cli.data.records import Record, Seen, is_caption
+from capivara_cli.data.records import Record, Seen
+from capivara_cli.data.output import RecordResult, Output, Tally, check_not_read, report
+from capivara_cli.data.resumable import open_output
+from capivara_cli.data.pipeline import batched
+from capivara_cli.data.captions import is_caption
 from capivara_cli.errors import CapivaraError, nearest
 from capivara_cli.importing.formats import FORMATS, guess
 from capivara_cli.importing.summary import Summary
@@ -80,7 +81,7 @@ def import_data(
             raise CapivaraError(f"{source}: no such file")
         if Path(source).exists() and not Path(source).is_file() and not Path(source).is_dir():
             raise CapivaraError(f"{source} is no file", "a pipe can be read once only: save it first")
-    outputs.check_not_read([*sources, *([translations] if translations else [])], output)
+    check_not_read([*sources, *([translations] if translations else [])], output)
     chosen = choose(list(sources), format, asked, guess)
     given = {"images": images, "split": split, "column": column, "labels": labels is not None, "encoding": encoding}
     FORMATS[chosen].refuse(chosen, given)
@@ -111,18 +112,17 @@ def import_data(
         "encoding": encoding,
         "verify": verify,
         "dedupe": dedupe,
-        "batch_size": WINDOW,
     }
     job = _Job(verify=verify, dedupe=dedupe, strict=strict, workers=workers)
-    with outputs.open_output(output, settings, Runtime("cpu", "fp32"), overwrite=overwrite, look=job.summary) as out:
-        out.begin()
+    with open_output(output, settings, Runtime("cpu", "fp32"), overwrite=overwrite, observer=job.summary) as out:
+        out.begin(WINDOW)
         items = _unique(_items(_rows(sources, chosen, asked, added)))
         tally = job.run(items, out)
     if added is not None:
         added.report()
     if tally is not None:
         job.summary.show(output, verified=verify and not job.begun)  # the sizes of all, or none
-        outputs.report(tally, output)
+        report(tally, output)
 
 
 def _options(
@@ -234,6 +234,10 @@ class _Check:
         return found
 
 
+def _image_to_check(item: Item) -> ImageRef | None:
+    return None if item.problem else item.image
+
+
 class _Job:
     """One run over the items."""
 
@@ -246,17 +250,17 @@ class _Job:
         self._passing = True
         self._contents = Seen()
 
-    def run(self, items: Iterator[Item], out: outputs.Output) -> outputs.Tally | None:
+    def run(self, items: Iterator[Item], out: Output) -> Tally | None:
         """Write what is not written yet."""
         own = self._remembering(items) if self.check.dedupe else items
-        self.begun, own = out.pass_over(own)
+        self.begun, own = out.skip_done(own)
         self._passing = False
         if self.begun:
             console.say(f"going on after {self.begun:,} records")
         with console.progress("rejected") as bar:
             task = bar.add_task("importing", total=None, completed=self.begun, rejected="")
             lost = 0
-            for window, found in self._checked(windows.whole(own, WINDOW)):
+            for window, found in self._checked(batched(own, WINDOW)):
                 outcomes = [self._outcome(*each, out.folder) for each in zip(window, found, strict=True)]
                 out.write(outcomes)
                 lost += sum(outcome.reason is not None for outcome in outcomes)
@@ -277,27 +281,20 @@ class _Job:
                 own = cast("list[Item]", window)
                 yield own, [_Found() if item.problem else self.check(item.image) for item in own]
             return
-        waiting: deque[list[Item]] = deque()
+        windows = cast("Iterator[list[Item]]", parts)
+        for batch in load_images(windows, _image_to_check, self.check, workers=self.workers):
+            checked = dict(zip(batch.rows, batch.values, strict=True))
+            yield batch.items, [checked.get(i, _Found()) for i in range(len(batch.items))]
 
-        def refs() -> Iterator[list[ImageRef]]:
-            for window in parts:
-                waiting.append(cast("list[Item]", window))
-                yield [item.image for item in waiting[-1] if item.problem is None]
-
-        for _, found, _ in load_images(refs(), self.check, workers=self.workers):
-            given = iter(found)
-            own = waiting.popleft()
-            yield own, [_Found() if item.problem else next(given) for item in own]
-
-    def _outcome(self, item: Item, found: _Found, folder: Path) -> Outcome:
+    def _outcome(self, item: Item, found: _Found, folder: Path) -> RecordResult:
         data = item.for_folder(folder)
         problem = item.problem or self._same(item, found) or found.problem
         if problem is None:
             self.summary.sizes.add(found.size)
-            return Outcome(data)
+            return RecordResult(data)
         if self.strict:
             raise CapivaraError(f"{item.where}: {item.id}: {problem}", "without --strict it is left out")
-        return Outcome(data, problem)
+        return RecordResult(data, problem)
 
     def _same(self, item: Item, found: _Found) -> str | None:
         """That the image's content came before, and where."""

@@ -7,8 +7,9 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from capivara_cli.data.output import SHOWN, rejected_file
+from capivara_cli.data.captions import REJECTED
 from capivara_cli import artifacts, console
-from capivara_cli.data.output import REJECTED, SHOWN, rejected_file
 from capivara_cli.data.selection import JUDGED, Asked, is_verdict, judge_of
 
 if TYPE_CHECKING:

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capivara_cli import artifacts, console
-from capivara_cli.data import output as outputs
-from capivara_cli.data import pipeline as windows
 from capivara_cli.data import records
 from capivara_cli.data import selection as verdicts
 from capivara_cli.data.filters import MIN_CAPTIONS, Strategy
-from capivara_cli.data.output import OPEN, Outcome, Output
+from capivara_cli.data.images import ImageRef
 from capivara_cli.data.records import Record
 from capivara_cli.data.selection import HUMAN, Asked
+from capivara_cli.data.output import OPEN, RecordResult, Output, Tally, check_not_read, raise_if_empty
+from capivara_cli.data.resumable import open_output
+from capivara_cli.data.pipeline import share_by_rank, batched, drain
 from capivara_cli.errors import CapivaraError
 from capivara_cli.models import checkpoint
 from capivara_cli.models.spec import ModelSpec
@@ -83,7 +84,7 @@ def score(
         raise CapivaraError("--scored takes the scores that are there", "leave out what is said about a model")
     if plot is not None:
         _check_plot(plot, sources, output, overwrite=overwrite)
-    total = records.count(sources, asked.needed)
+    total = records.validate(sources, asked.needed)
     spec = None if scored else ModelSpec.pick(model, pretrained, adapter)
     runtime = Runtime.start("cpu", "fp32", seed) if scored else Runtime.start(device, precision, seed)
     settings = {
@@ -101,12 +102,11 @@ def score(
         "human": list(human),
         "keep_all": keep_all,
         "precision": OPEN if precision == "auto" else precision,
-        "batch_size": WINDOW,
     }
     report = Report(asked)
-    with outputs.open_output(output, settings, runtime, overwrite=overwrite, look=report) as out:
+    with open_output(output, settings, runtime, overwrite=overwrite, observer=report) as out:
         clip = checkpoint.load(spec, runtime, role="model") if spec else None
-        out.begin(precision=clip.runtime.precision if clip else runtime.precision)
+        out.begin(WINDOW, precision=clip.runtime.precision if clip else runtime.precision)
         job = _Job(asked, clip, strict)
         tally = job.run(sources, out, total, workers, runtime)
     if tally is None:
@@ -115,7 +115,7 @@ def score(
     if pair_score is not None:
         job.say_without_human(report)
     if not tally.kept:
-        outputs.report(tally, output, parts=None)  # an error
+        raise_if_empty(tally, output)
     report.warn(output)
     if plot is not None:
         report.plot(plot)
@@ -138,7 +138,7 @@ def _check(asked: Asked, sources: Sequence[str | Path], output: Path | None) -> 
         raise CapivaraError(f"--by '{asked.by}': no language", "--by en")
     if asked.by in asked.langs and len(asked.langs) == 1:
         raise CapivaraError(f"--by {asked.by} is --lang {asked.by}", "leave --by out: each caption is judged by itself")
-    outputs.check_not_read(sources, output)
+    check_not_read(sources, output)
 
 
 def _check_plot(plot: Path, sources: Sequence[str | Path], output: Path | None, *, overwrite: bool) -> None:
@@ -147,7 +147,7 @@ def _check_plot(plot: Path, sources: Sequence[str | Path], output: Path | None, 
         raise CapivaraError(f"--plot {plot}: not the name of a .png file", "--plot scores.png")
     if output is not None and plot.absolute() == output.absolute():
         raise CapivaraError(f"--plot {plot} is what -o names", "another name")
-    outputs.check_not_read(sources, plot)
+    check_not_read(sources, plot)
     if plot.exists() and not overwrite:
         raise CapivaraError(f"{plot} is there already", "--overwrite replaces it")
     artifacts.make_folder(plot.absolute().parent)
@@ -174,16 +174,16 @@ class _Job:
 
     def run(
         self, sources: Sequence[str | Path], out: Output, total: int | None, workers: int | None, runtime: Runtime
-    ) -> outputs.Tally | None:
+    ) -> Tally | None:
         """Score what is not scored yet. Gives the tally on the first rank."""
         read = itertools.chain.from_iterable(map(records.read, sources))
         found = self._noting(records.stream(sources)) if total is None else read
-        passed, own = out.pass_over(outputs.share(found, WINDOW, runtime))
+        passed, own = out.skip_done(share_by_rank(found, WINDOW, runtime))
         begun = passed * runtime.world_size
         if begun:
             console.say(f"going on after {begun:,} records")
         flowing = total is None and out.streams
-        parts = windows.as_they_come(own, WINDOW) if flowing else windows.whole(own, WINDOW)
+        parts = drain(own, WINDOW) if flowing else batched(own, WINDOW)
         if flowing and workers is None:
             workers = 0  # they would be given some windows before the first comes back
         captions, started = 0, time.monotonic()
@@ -222,23 +222,16 @@ class _Job:
             for window in parts:
                 yield window, [self._there(record) for record in window], [None] * len(window)
             return
-        waiting: deque[tuple[list[Record], list[int]]] = deque()  # windows, and which records have something to judge
 
-        def refs() -> Iterator[list[Any]]:
-            for window in parts:
-                judged = [i for i, record in enumerate(window) if self.asked.judges_any(record.captions)]
-                waiting.append((window, judged))
-                yield [window[i].image for i in judged]
+        def image_of(record: Record) -> ImageRef | None:
+            return record.image if self.asked.judges_any(record.captions) else None
 
-        for kept, images, errors in embed_windows(self.clip, refs(), expected, workers):
-            window, judged = waiting.popleft()
-            scores: list[list[float | None]] = [[None] * len(record.captions) for record in window]
-            reasons: list[str | None] = [None] * len(window)
-            for i, found in zip(kept, self._cosines([window[judged[i]] for i in kept], images), strict=True):
-                scores[judged[i]] = found
-            for i, reason in errors.items():
-                reasons[judged[i]] = reason
-            yield window, scores, reasons
+        for window in embed_windows(self.clip, parts, image_of, expected, workers):
+            records_of = [window.items[i] for i in window.rows]
+            scores: list[list[float | None]] = [[None] * len(record.captions) for record in window.items]
+            for i, cosines in zip(window.rows, self._cosines(records_of, window.features), strict=True):
+                scores[i] = cosines
+            yield window.items, scores, [window.reasons.get(i) for i in range(len(window.items))]
 
     def _there(self, record: Record) -> list[float | None]:
         """The scores that a record's captions have. Raises CapivaraError when one has none."""
@@ -287,12 +280,12 @@ class _Job:
                 result[row][i] = round(float(cosine), 4)
         return result
 
-    def _outcome(self, record: Record, scores: list[float | None], reason: str | None, folder: Path) -> Outcome:
+    def _outcome(self, record: Record, scores: list[float | None], reason: str | None, folder: Path) -> RecordResult:
         data = record.for_folder(folder)
         if reason is not None:
             if self.strict:
                 raise CapivaraError(f"{record.where}: {record.image}: {reason}", "without --strict it is left out")
-            return Outcome(data, reason)
+            return RecordResult(data, reason)
         self.images += 1
         self.without_human += not verdicts.human_scores(record.captions, scores, self.asked)
         return verdicts.decide(data, record.captions, scores, self.asked)

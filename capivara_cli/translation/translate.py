@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from capivara_cli import artifacts, console
 from capivara_cli.data import class_files, records
-from capivara_cli.data import output as outputs
-from capivara_cli.data import pipeline as windows
 from capivara_cli.data.languages import BACKENDS, Language, find
-from capivara_cli.data.output import Outcome, Output, Tally
 from capivara_cli.data.records import Record
+from capivara_cli.data.output import RecordResult, Output, Tally, check_not_read, report
+from capivara_cli.data.resumable import open_output
+from capivara_cli.data.pipeline import share_by_rank, batched, drain, prefetch
+from capivara_cli.data.captions import REJECTED
 from capivara_cli.errors import CapivaraError
 from capivara_cli.models import hub
 from capivara_cli.runtime import Runtime
@@ -124,11 +125,10 @@ def translate(
             "model": translators[asked.to[0]].model,
             "model_files": hub.identity_of(model) if model else None,
             "engine": engine,
-            "batch_size": WINDOW,
         }
-        total = records.count(sources)
-        with outputs.open_output(output, settings, runtime, overwrite=overwrite) as out:
-            out.begin()
+        total = records.validate(sources)
+        with open_output(output, settings, runtime, overwrite=overwrite) as out:
+            out.begin(WINDOW)
             _note_licence(backend, model)
             with _open_memory(memory) as known:
                 job = _Job(translators, languages, known, asked, strict=strict)
@@ -165,7 +165,7 @@ def _check(asked: Asked, sources: Sequence[str | Path], output: Path | None) -> 
             raise CapivaraError(f"the language {code} is not known", "capivara translate --languages lists them")
     if asked.origin in asked.to:
         raise CapivaraError(f"--to {asked.origin} is the language of --from", "leave it out")
-    outputs.check_not_read(sources, output)
+    check_not_read(sources, output)
     return {code: language for code, language in found.items() if language is not None}
 
 
@@ -236,17 +236,17 @@ class _Job:
     def run(self, sources: Sequence[str | Path], out: Output, total: int | None, runtime: Runtime) -> Tally | None:
         """Translate what is not translated yet. Gives the tally on the first rank."""
         found = records.stream(sources) if total is None else itertools.chain.from_iterable(map(records.read, sources))
-        own = outputs.share(found, WINDOW, runtime)
-        passed, own = out.pass_over(own)
+        own = share_by_rank(found, WINDOW, runtime)
+        passed, own = out.skip_done(own)
         begun = passed * runtime.world_size
         if begun:
             console.say(f"going on after {begun:,} records")
         if total is not None:
-            found_windows = windows.whole(own, WINDOW)
+            found_windows = batched(own, WINDOW)
         elif out.streams:
-            found_windows = windows.as_they_come(own, WINDOW)
+            found_windows = drain(own, WINDOW)
         else:
-            found_windows = windows.whole(windows.ahead(own, WINDOW), WINDOW)
+            found_windows = batched(prefetch(own, WINDOW), WINDOW)
         started = time.monotonic()
         with console.progress("texts", "rejected", "limit") as bar:
             task = bar.add_task("translating", total=total, completed=begun, texts="", rejected="", limit="")
@@ -263,7 +263,7 @@ class _Job:
                 changed()
         return out.finish()
 
-    def window(self, window: Sequence[Record], folder: Path) -> list[Outcome]:
+    def window(self, window: Sequence[Record], folder: Path) -> list[RecordResult]:
         """Records -> records with the captions that they lacked."""
         wanted = [self._wanted(record) for record in window]
         texts: dict[str, dict[str, None]] = {target: {} for target in self.asked.to}
@@ -283,7 +283,7 @@ class _Job:
             if caption["lang"] == self.asked.origin
             and caption["text"].strip()
             and (i, target) not in there
-            and outputs.REJECTED not in caption
+            and REJECTED not in caption
         ]
         self.there += sum(lang in self.asked.to for _, lang in there)
         self.captions += len(wanted)
@@ -339,7 +339,7 @@ class _Job:
 
     def _outcome(
         self, record: Record, wanted: list[tuple[int, str]], done: dict[str, dict[str, str | Failure]], folder: Path
-    ) -> Outcome:
+    ) -> RecordResult:
         data = record.for_folder(folder)
         captions, rejected = list(record.captions), []
         for i, target in wanted:
@@ -351,7 +351,7 @@ class _Job:
                         f"{record.where}: {text}: {result} ({target})", "without --strict it is left out"
                     )
                 rejected.append(
-                    {"id": data["id"], outputs.REJECTED: f"{result} ({target})", "text": text, "lang": target}
+                    {"id": data["id"], REJECTED: f"{result} ({target})", "text": text, "lang": target}
                 )
                 continue
             captions.append({"text": result, "lang": target, "source": self.translators[target].model, "parent": i})
@@ -360,7 +360,7 @@ class _Job:
                 self.samples.setdefault(text, {})[target] = result
         self.rejected += len(rejected)
         whole = data | ({"captions": captions} if captions or "captions" in data else {})
-        return Outcome(whole, parts=tuple(rejected))
+        return RecordResult(whole, parts=tuple(rejected))
 
     def _show(self, bar: Progress, task: TaskID) -> None:
         rate = self.asked_for / max(self.seconds, 1e-9)
@@ -392,7 +392,7 @@ class _Job:
                 for lang, line in ((self.asked.origin, text), *results.items()):
                     table.add_row(lang, Text(console.clean(line)), style="dim" if lang == self.asked.origin else None)
             console.show(table)
-        outputs.report(tally, output, parts="translations")
+        report(tally, output, parts="translations")
 
 
 def _flat(text: str) -> str:

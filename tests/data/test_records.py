@@ -295,14 +295,14 @@ def test_an_id_that_comes_twice_is_named_with_both_places(tmp_path: Path) -> Non
 
 
 def test_records_are_counted_and_checked_before_the_work(tmp_path: Path) -> None:
-    assert records.count([write(tmp_path / "a.jsonl", DOG, {**DOG, "id": "other"})]) == 2
-    assert records.count(["-"]) is None
+    assert records.validate([write(tmp_path / "a.jsonl", DOG, {**DOG, "id": "other"})]) == 2
+    assert records.validate(["-"]) is None
     (tmp_path / "empty").mkdir()
     with pytest.raises(CapivaraError, match="empty: no images in it") as error:
-        records.count([tmp_path / "empty"])
+        records.validate([tmp_path / "empty"])
     assert ".jpg" in (error.value.hint or "")
     with pytest.raises(CapivaraError, match=r"none\.jsonl: no records in it"):
-        records.count([write(tmp_path / "none.jsonl")])
+        records.validate([write(tmp_path / "none.jsonl")])
 
 
 def test_a_shards_images_are_named_by_its_path_as_it_was_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,7 +335,7 @@ def test_all_kinds_of_sources_come_one_after_the_other(tmp_path: Path, monkeypat
         "a.png",
     ]
     assert [record.id for record in records.stream(sources)] == ["dog.jpg", "b/1.jpg", "b/2.jpg", "x", "a.png"]
-    assert records.count(sources) == 5
+    assert records.validate(sources) == 5
 
 
 def test_a_stream_is_read_as_it_is_asked_for(tmp_path: Path) -> None:
@@ -362,9 +362,9 @@ def test_an_id_is_the_same_as_a_number_and_as_a_text(tmp_path: Path) -> None:
 def test_ids_that_are_no_unicode_are_told_apart(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("".join(f'{{"id": "{id_}", "image": "1.jpg"}}\n' for id_ in ("\\ud800", "\\ud801", "?")))
-    assert records.count([path]) == 3
+    assert records.validate([path]) == 3
     with pytest.raises(CapivaraError, match=r"a\.jsonl:1: the id .* is that of .*a\.jsonl:1 too"):
-        records.count([path, path])
+        records.validate([path, path])
 
 
 def test_a_folder_that_is_given_twice_is_refused_in_any_spelling(
@@ -380,22 +380,22 @@ def test_a_folder_that_is_given_twice_is_refused_in_any_spelling(
 def test_images_of_a_folder_are_counted(tmp_path: Path) -> None:
     for name in ("1.jpg", "2.PNG", "notes.txt"):
         (tmp_path / name).touch()
-    assert records.count([tmp_path]) == 2
-    assert records.count([tmp_path / "1.jpg"]) == 1
-    assert records.count([tmp_path, "-"]) is None
+    assert records.validate([tmp_path]) == 2
+    assert records.validate([tmp_path / "1.jpg"]) == 1
+    assert records.validate([tmp_path, "-"]) is None
 
 
 def test_where_there_are_no_images_it_is_said_what_they_end_in(tmp_path: Path) -> None:
     (tmp_path / "image.heic").touch()
     with pytest.raises(CapivaraError) as error:
-        records.count([tmp_path])
+        records.validate([tmp_path])
     assert error.value.hint == f"images end in {' '.join(sorted(images.EXTENSIONS))}"
     with pytest.raises(CapivaraError, match=r"none\.jsonl: no records in it") as error:
-        records.count([tmp_path, write(tmp_path / "none.jsonl")])
+        records.validate([tmp_path, write(tmp_path / "none.jsonl")])
     assert "docs/data.md" in (error.value.hint or "")
 
 
 def test_what_is_wrong_in_the_last_source_is_found_when_they_are_counted(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").write_text('{"image": "1.jpg"}\n{"image": ')
     with pytest.raises(CapivaraError, match=r"b\.jsonl:2: not JSON"):
-        records.count([write(tmp_path / "a.jsonl", DOG), tmp_path / "b.jsonl"])
+        records.validate([write(tmp_path / "a.jsonl", DOG), tmp_path / "b.jsonl"])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capivara_cli.data.filters import Strategy
-from capivara_cli.data.records import lineage, without
+from capivara_cli.data.captions import lineage, select
 from capivara_cli.data.selection import Asked, decide
 
 
@@ -115,7 +115,7 @@ def test_whatever_is_dropped_the_parents_that_are_left_are_the_same_captions(
         for i, (lang, parent) in enumerate(found)
     ]
     kept = data.draw(st.lists(st.sampled_from(range(len(captions))), unique=True).map(sorted)) if captions else []
-    after = without(captions, kept)
+    after = select(captions, kept)
     assert [each["text"] for each in after] == [str(i) for i in kept]
     for i, caption in zip(kept, after, strict=True):
         own = lineage(captions, i)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from capivara_cli.data import images, records, sidecars
+from capivara_cli.data.captions import is_caption
 from capivara_cli.data.readers import text_files as texts
 from capivara_cli.data.readers.rows import Options, Row
 from capivara_cli.errors import CapivaraError
@@ -133,7 +134,7 @@ def _from_record(record: records.Record) -> Row:
 def row_of(where: str, key: str, image: str, data: dict[str, Any]) -> Row:
     """A row from the keys of a record, or the problem that they have."""
     captions = data.get("captions", [])
-    if not isinstance(captions, list) or not all(map(records.is_caption, captions)):
+    if not isinstance(captions, list) or not all(map(is_caption, captions)):
         return Row(where, key, image, problem="`captions` is not a list of texts and languages")
     rest = {name: value for name, value in data.items() if name not in ("id", "image", "captions")}
     id_ = data.get("id")

@@ -12,7 +12,7 @@ from capivara_cli import artifacts
 from capivara_cli.data import images
 from capivara_cli.data.readers import text_files as texts
 from capivara_cli.data.readers.rows import Options, Row, inside
-from capivara_cli.data.records import is_caption
+from capivara_cli.data.captions import is_caption
 from capivara_cli.errors import CapivaraError, nearest
 
 # What others call it, the commonest first: open_clip, Hugging Face, Flickr8k and 30k, img2dataset, Kaggle.

@@ -1,0 +1,52 @@
+"""Flags that name a model, and the settings of an adapter: what several verbs share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Gt
+
+from capivara_cli.options import Options, flag, key, options
+
+MODEL_HELP = "Architecture of open_clip, hf-hub:ORG/REPO or local-dir:FOLDER."
+PRETRAINED_HELP = "Tag of an architecture's weights."
+
+
+@options
+class ModelOptions(Options):
+    """The model to use."""
+
+    model: str | None = flag(MODEL_HELP, default=None)
+    pretrained: str | None = flag(PRETRAINED_HELP, default=None, metavar="TAG")
+    adapter: Path | None = flag("Run folder whose adapter is put on the model.", default=None, metavar="RUN")
+
+
+@options
+class ComparedModelOptions(ModelOptions):
+    """The model to evaluate, and what to compare it with."""
+
+    baseline: str | None = flag(
+        "Model to compare with: ARCHITECTURE[:TAG], hf-hub:… or local-dir:…", default=None, metavar="MODEL"
+    )
+
+
+@options
+class LoraOptions(Options):
+    """The adapter, as PEFT understands it."""
+
+    r: Annotated[int, Gt(0)] = key("Rank.", default=8)
+    alpha: Annotated[float, Gt(0)] = key("The update is (alpha / r) B A.", default=8)
+    target_modules: Sequence[str] = key(
+        "Names of layers of the text tower; those that it has are used. The recipe's query and value, as XLM-R and"
+        " BERT, M2M100, and T5 spell them.",
+        default=("query", "value", "q_proj", "v_proj", "q", "v"),
+    )
+    projection: bool = key("Train the text projection as a whole.", default=True)
+    tokens: bool = flag(
+        "Also train the embeddings of the tokens that occur in the captions.",
+        default=False,
+        name="--tokens/--no-tokens",
+        shown="the recipe's",
+    )

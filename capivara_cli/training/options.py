@@ -1,0 +1,229 @@
+"""The flags of `train`, and the recipe: everything that decides a training run."""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+
+from capivara_cli.config import PROJECT_FILE, SECTIONS, Layer, combine, nest, parse_set, read_project, read_yaml
+from capivara_cli.errors import CapivaraError, nearest
+from capivara_cli.models.options import MODEL_HELP, PRETRAINED_HELP, LoraOptions
+from capivara_cli.options import (
+    AutoOrCount,
+    BadOption,
+    Langs,
+    Machine,
+    Options,
+    Typed,
+    flag,
+    flag_of,
+    key,
+    options,
+    plain,
+)
+from capivara_cli.options import flags as flags_of
+
+BUILT_IN = {"lora": "capivara-plus", "full": "capivara"}
+"""Method -> the recipe of `configs/` that lies below all others."""
+
+
+def _share_of_each(value: Any) -> dict[str, float]:
+    """`["en:0.25", "pt"]` -> shares; a quarter where none is typed (small models forget English with less)."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    shares = {}
+    for text in [value] if isinstance(value, str) else value:
+        lang, colon, share = str(text).partition(":")
+        try:
+            shares[lang] = float(share) if colon else 0.25
+        except ValueError as error:
+            raise ValueError(f"{share!r} is not a number, for example en:0.25") from error
+    return shares
+
+
+@options
+class ModelSection(Options):
+    """The model to start from."""
+
+    name: str = flag(MODEL_HELP, default="xlm-roberta-base-ViT-B-32", name="--model", shown="the recipe's")
+    pretrained: str | None = flag(PRETRAINED_HELP, default=None, metavar="TAG")
+    unlock_image: bool = flag("Also train the image tower, on pixels.", default=False)
+    from_scratch: bool = flag("Start from random weights.", default=False)
+
+
+@options
+class DataSection(Options):
+    """What to learn from."""
+
+    train: Sequence[str] = flag(
+        "Images and captions: JSONL, folder or tar shards. Repeatable.",
+        default=(),
+        name="--data",
+        metavar="SOURCE",
+        shown="data/train.jsonl",
+    )
+    val: str | None = flag(
+        "Records to validate on.", default=None, metavar="SOURCE", shown="5 % of the images, held out"
+    )
+    val_share: Annotated[float, Ge(0), Lt(1)] = key(
+        "Share of the images to hold out, at most 1,000 of them; 0 for none.", default=0.05
+    )
+
+
+@options
+class OptimizerSection(Options):
+    """Adam."""
+
+    name: Literal["adam", "adamw"] = key(
+        "`adam` couples the weight decay to the gradient (the paper's); `adamw` does not, and spares biases and norms.",
+        default="adamw",
+    )
+    lr: Annotated[float, Gt(0)] = flag("Highest learning rate.", default=1e-5, shown="the recipe's")
+    min_lr: Annotated[float, Ge(0)] = key("Where the warm-up starts and the cosine ends.", default=1e-6)
+    betas: tuple[float, float] = key("Decay of the moments.", default=(0.9, 0.98))
+    eps: Annotated[float, Gt(0)] = key("Added to the root of the second moment.", default=1e-6)
+    weight_decay: Annotated[float, Ge(0)] = key("Weight decay.", default=0.2)
+    warmup_steps: Annotated[int, Ge(0)] = key("Steps from `min_lr` to `lr`.", default=250)
+
+
+@options
+class TrainOptions(Machine):
+    """A training run. `train_options` makes one from a recipe and flags."""
+
+    section = "train"
+
+    lang: Annotated[Langs, MinLen(1)] = flag("Languages to learn, BCP-47: hi or hi,xh.", metavar="LANG")
+    method: Literal["lora", "full"] = key("`lora` trains an adapter, `full` the whole text tower.")
+    model: ModelSection = key("The model to start from.", default_factory=ModelSection)
+    data: DataSection = key("What to learn from.", default_factory=DataSection)
+    lora: LoraOptions = key("The adapter.", default_factory=LoraOptions)
+    optimizer: OptimizerSection = key("The optimiser.", default_factory=OptimizerSection)
+    replay: Annotated[dict[str, float], Typed(_share_of_each, many=True)] = flag(
+        "Share of each batch for a language that must not be forgotten: en:0.25.",
+        default_factory=dict,
+        metavar="LANG[:SHARE]",
+        shown="the recipe's",
+    )
+    replay_missing: Literal["skip", "error"] = key(
+        "What to do where the data have no captions in a language of `replay`.", default="skip"
+    )
+    views: Annotated[int, Ge(1), Le(100)] = flag(
+        "Views of each image: the plain one, then augmented ones; one is drawn per step.", default=1
+    )
+    batch_size: Annotated[int, Ge(2)] = flag(
+        "Images per step (contrastive batch size).", default=1000, shown="the recipe's"
+    )
+    micro_batch: AutoOrCount = flag(
+        "Texts per forward pass; lower it to save memory, the result does not change.",
+        default=None,
+        metavar="auto|N",
+        changes_result=False,
+    )
+    max_steps: Annotated[int, Gt(0)] = flag("Optimiser steps.", default=1500, shown="the recipe's")
+    eval_every: Annotated[int, Gt(0)] = key("Steps between validations.", default=100)
+    save_seconds: Annotated[float, Ge(0)] = key(
+        "Least seconds between two saves of the state that a killed run resumes from.", default=30
+    )
+
+
+def train_options(
+    method: str | None = None, *, recipe: str | None = None, set: Sequence[str] = (), **flags: Any
+) -> TrainOptions:
+    """Put the layers of a training run together: built-in recipe, ./capivara.yaml, recipe, `--set` and flags.
+
+    Args:
+        method: `lora` or `full`; None where the recipe says which.
+        recipe: name of a built-in recipe, or a YAML file.
+        set: `key.path=value`, the value in YAML.
+        flags: by their names (`lang`, `data`, `lr`), or by their paths in the recipe (`optimizer.lr`).
+
+    Raises:
+        CapivaraError: with every unknown key and every value that does not fit, and where each was given.
+    """
+    layers = _project_layers()
+    if recipe is not None:
+        layers.append(_named(recipe))
+    layers += [Layer("--set", _renamed(parse_set(text)), typed=True) for text in set]
+    typed = _by_path(flags)
+    if typed.get("replay"):
+        typed = {"replay_missing": "error", **typed}
+    layers.append(Layer("flags", nest(typed), typed=True))
+    chosen = method or next((layer.values["method"] for layer in reversed(layers) if "method" in layer.values), None)
+    if not isinstance(chosen, str) or chosen not in BUILT_IN:
+        raise BadOption("neither --lora nor --full", "capivara train --lang hi --lora")
+    layers.append(Layer("flags", {"method": chosen}, typed=True))
+    return _checked(combine(TrainOptions, [_named(BUILT_IN[chosen]), *layers]))
+
+
+def read_options(path: Path) -> TrainOptions:
+    """Read the resolved options of a run: its config.yaml. Raises CapivaraError when it is none."""
+    return combine(TrainOptions, [Layer(str(path), _renamed(read_yaml(path)))])
+
+
+def to_yaml(options: Options) -> str:
+    """Write resolved options as YAML, which `--recipe` reads again."""
+    import yaml
+
+    return yaml.safe_dump(plain(options), sort_keys=False, allow_unicode=True)
+
+
+def _project_layers() -> list[Layer]:
+    """./capivara.yaml: `train:`, and keys of a recipe at the top, as older files have them."""
+    project = read_project()
+    top = {name: value for name, value in project.items() if name not in SECTIONS}
+    section = project.get("train") or {}
+    if not isinstance(section, dict):
+        raise CapivaraError(f"{PROJECT_FILE}: train = {section!r}: not keys and values", "see docs/recipes.md")
+    return [Layer(PROJECT_FILE, _renamed(values)) for values in (top, section) if values]
+
+
+def _renamed(values: dict[str, Any]) -> dict[str, Any]:
+    """Read `keep`, which is what `replay` was called."""
+    return {("replay" if name == "keep" else name): value for name, value in values.items()}
+
+
+def _by_path(typed: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"lr": 1e-4}` -> `{"optimizer.lr": 1e-4}`."""
+    paths = {flag_of(cls, name).key: path for path, cls, name in flags_of(TrainOptions)}
+    return {paths.get(name, name): value for name, value in typed.items()}
+
+
+def _named(recipe: str) -> Layer:
+    """Return a recipe file, or the built-in recipe of that name."""
+    if Path(recipe).is_file():
+        return Layer(recipe, _renamed(read_yaml(Path(recipe))))
+    with importlib.resources.as_file(importlib.resources.files("capivara_cli.configs")) as folder:
+        names = sorted(path.stem for path in folder.glob("*.yaml"))
+        if recipe in names:
+            return Layer(f"{recipe}.yaml", _renamed(read_yaml(folder / f"{recipe}.yaml")))
+    raise CapivaraError(
+        f"--recipe {recipe}: no such file, and no built-in recipe{nearest(recipe, names)}",
+        f"built-in: {', '.join(names)}",
+    )
+
+
+def _checked(options: TrainOptions) -> TrainOptions:
+    """Refuse settings that contradict each other; all problems are reported together."""
+    problems = []
+    optimizer, replay = options.optimizer, options.replay
+    if options.model.from_scratch and not options.model.unlock_image:
+        problems.append("--from-scratch without --unlock-image would train against a random image tower")
+    if options.model.unlock_image and options.method == "lora":
+        problems.append("--unlock-image goes with --full, not with --lora: the adapter is the text tower's")
+    if any(not 0 < share < 1 for share in replay.values()) or sum(replay.values()) >= 1:
+        shares = ", ".join(f"{lang}:{share:g}" for lang, share in replay.items())
+        problems.append(f"--replay {shares}: each share must be above 0, and all together below 1")
+    if optimizer.min_lr > optimizer.lr:
+        problems.append(f"optimizer.min_lr {optimizer.min_lr:g} is above --lr {optimizer.lr:g}")
+    if optimizer.warmup_steps >= options.max_steps:
+        problems.append(
+            f"optimizer.warmup_steps {optimizer.warmup_steps} is not below --max-steps {options.max_steps}:"
+            f" --set optimizer.warmup_steps={options.max_steps // 10}"
+        )
+    if problems:
+        raise CapivaraError("\n       ".join(problems))
+    return options
