@@ -38,7 +38,7 @@ _ROOMS = {
 }
 """Public name -> the module that has it."""
 
-__all__ = ["__version__", *_ROOMS]  # noqa: PLE0604
+__all__ = ["__version__", *_ROOMS]
 
 
 def __getattr__(name: str) -> Any:
