@@ -19,6 +19,7 @@ from capivara_cli.models import checkpoint
 from capivara_cli.models.clip import Clip
 from capivara_cli.models.spec import ModelSpec
 from capivara_cli.runtime import Runtime
+from capivara_cli.training.options import train_options
 from capivara_cli.training.train import train
 from tests.forks import Forks
 
@@ -81,15 +82,10 @@ def clip(base: Path) -> Clip:
 
 @pytest.fixture(scope="session")
 def run(world: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A short LoRA run in Hindi that keeps English."""
-    return train(
-        ["hi"],
-        lora=True,
-        data=[str(world / "train.jsonl")],
-        model=f"local-dir:{base}",
-        set=SETTINGS,
-        output=tmp_path_factory.mktemp("runs") / "hi-lora",
-    )
+    """A short LoRA run in Hindi that replays English."""
+    data, model = [str(world / "train.jsonl")], f"local-dir:{base}"
+    options = train_options("lora", lang=["hi"], data=data, model=model, set=SETTINGS)
+    return train(options, tmp_path_factory.mktemp("runs") / "hi-lora")
 
 
 def command(*arguments: str | Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""The contrastive loss over a whole batch, whatever fits in memory at once."""
+"""The contrastive loss over a whole batch, whatever part of the batch fits in memory."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def clip_loss(images: Tensor, texts: Tensor, logit_scale: Tensor) -> Tensor:
     import torch
     from torch.nn.functional import cross_entropy
 
-    logits = logit_scale.exp() * images @ texts.T  # (B, B)
-    pairs = torch.arange(len(logits), device=logits.device)
+    logits = logit_scale.exp() * images @ texts.T  # (B, B), row: image, column: text
+    pairs = torch.arange(len(logits), device=logits.device)  # the right text of image i is text i
     return (cross_entropy(logits, pairs) + cross_entropy(logits.T, pairs)) / 2
 
 
-def backward(
+def gradcache_backward(
     texts: Sequence[Callable[[], Tensor]],
     images: Tensor | Sequence[Callable[[], Tensor]],
     logit_scale: torch.nn.Parameter,
@@ -39,18 +39,27 @@ def backward(
     keep_graphs: bool,
     scale_loss: Callable[[Tensor], Tensor] = lambda loss: loss,
 ) -> Tensor:
-    """Add to `.grad` exactly the gradient of `clip_loss` over the batch of all micro-batches of all ranks.
+    """Add to `.grad` the exact gradient of `clip_loss` over the batch: all micro-batches of all ranks.
 
-    Without `keep_graphs` each micro-batch is encoded twice, first without a graph and then with one, so that
-    memory holds the activations of one micro-batch only (GradCache, arXiv 2101.06983, section 3). With it
-    each is encoded once and all graphs are kept. The gradient is the same.
+    The loss compares every image with every text, so it is not a sum over micro-batches, and plain gradient
+    accumulation would give another gradient. GradCache (arXiv 2101.06983, section 3) splits the chain rule at the
+    features instead:
 
-    With several ranks, each adds the gradient of its own part through the features of all; sum over the
-    ranks afterwards. The logit scale's, which every rank computes whole, is divided by their number for that.
+    1. Encode all micro-batches without a graph; memory holds their features only.
+    2. Compute the loss on the features of the whole batch, and its gradient with respect to them.
+    3. Encode each micro-batch again, with a graph, and send its rows of that gradient back through the tower.
+
+    Memory holds the activations of one micro-batch, and each is encoded twice. With `keep_graphs` step 1 builds the
+    graphs and step 3 uses them: faster, for a batch that fits in memory. The gradient is the same, because the towers
+    are in eval mode: without dropout both passes give the same features.
+
+    With several ranks, each rank computes the loss of the whole batch and sends back only the rows of its own
+    pairs. The caller sums the gradients over the ranks afterwards.
 
     Args:
         texts: micro-batches of this rank, each () -> (b, D) normalised features.
-        images: the frozen tower's features (B, D), or micro-batches of the trained one. Same order as texts.
+        images: features (B / ranks, D) of a frozen tower, or micro-batches of a tower that trains; in the order of the
+            texts.
         keep_graphs: see above.
         scale_loss: applied to the loss before the backward pass (fp16's loss scaling).
 
@@ -59,19 +68,22 @@ def backward(
     """
     import torch
 
-    sides = [texts] if isinstance(images, torch.Tensor) else [texts, images]
+    towers = [texts] if isinstance(images, torch.Tensor) else [texts, images]
     with torch.set_grad_enabled(keep_graphs):
-        features = [[encode() for encode in side] for side in sides]
-    own = [torch.cat([part.detach() for part in side]) for side in features]  # (B / ranks, D) each
-    leaves = [runtime.gather(side).requires_grad_() for side in own]  # (B, D) each
-    frozen = runtime.gather(images) if isinstance(images, torch.Tensor) else leaves[1]
-    loss = clip_loss(frozen, leaves[0], logit_scale)
+        features = [[encode() for encode in tower] for tower in towers]
+    # Leaves of the graph of step 2: its backward pass stops there and leaves the gradient in their `.grad`.
+    leaves = []
+    for parts in features:
+        local = torch.cat([part.detach() for part in parts])  # (B / ranks, D)
+        leaves.append(runtime.gather(local).requires_grad_())  # (B, D)
+    image_features = runtime.gather(images) if isinstance(images, torch.Tensor) else leaves[1]
+    loss = clip_loss(image_features, leaves[0], logit_scale)
     scale_loss(loss).backward()
     if logit_scale.grad is not None:
-        logit_scale.grad /= runtime.world_size
-    for side, parts, leaf in zip(sides, features, leaves, strict=True):
+        logit_scale.grad /= runtime.world_size  # every rank has the whole of it, and the ranks are summed up
+    for tower, parts, leaf in zip(towers, features, leaves, strict=True):
         assert leaf.grad is not None
-        grads = leaf.grad.chunk(runtime.world_size)[runtime.rank].split([len(part) for part in parts])
-        for encode, part, grad in zip(side, parts, grads, strict=True):
+        local_grad = leaf.grad.chunk(runtime.world_size)[runtime.rank]  # (B / ranks, D)
+        for encode, part, grad in zip(tower, parts, local_grad.split([len(part) for part in parts]), strict=True):
             torch.autograd.backward(part if keep_graphs else encode(), grad)
     return loss.detach()

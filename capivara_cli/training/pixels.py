@@ -9,86 +9,92 @@ from typing import TYPE_CHECKING
 
 from capivara_cli.console import progress
 from capivara_cli.data.images import ImageRef, ImageRejected, Rejected
+from capivara_cli.models.clip import Clip
 from capivara_cli.models.image_encoder import Views
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from capivara_cli.models.clip import Clip
-
-CACHE_BYTES = 1 << 30  # decoded views that are kept, in the order of first use
+CACHE_BYTES = 1 << 30  # of decoded views; the first ones decoded stay
 
 
 class Decoder:
-    """Decodes views in threads (Pillow lets go of the interpreter's lock) and keeps the first gigabyte of them."""
+    """Decodes views in threads (Pillow releases the interpreter's lock) and keeps the first gigabyte of them."""
 
     def __init__(self, clip: Clip, views: int) -> None:
         self._views = Views(clip, views)
         self._cache: dict[tuple[ImageRef, int], Tensor] = {}
-        self._cached = 0
+        self._cached_bytes = 0
         self._threads = ThreadPoolExecutor(os.cpu_count())
 
     def map(self, refs: Sequence[ImageRef], views: Sequence[int]) -> Iterator[Tensor | ImageRejected]:
-        """(3, H, W) float32 of each image and view, or why not."""
-        return self._threads.map(self._one, refs, views)
+        """Yield (3, H, W) float32 for each image and view, or the reason why not."""
+        return self._threads.map(self._decode, refs, views)
 
-    def _one(self, ref: ImageRef, view: int) -> Tensor | ImageRejected:
-        known = self._cache.get((ref, view))
-        if known is not None:
-            return known
+    def _decode(self, ref: ImageRef, view: int) -> Tensor | ImageRejected:
+        cached = self._cache.get((ref, view))
+        if cached is not None:
+            return cached
         try:
             pixels = self._views.one(ref, view)
         except ImageRejected as error:
             return error
         size = pixels.numel() * pixels.element_size()
-        if self._cached + size <= CACHE_BYTES:
+        if self._cached_bytes + size <= CACHE_BYTES:
             self._cache[ref, view] = pixels
-            self._cached += size
+            self._cached_bytes += size
         return pixels
 
 
 class PixelTable:
-    """Views of N images, decoded when they are asked for."""
+    """Views of N images, decoded when they are needed. Has the methods of `ImageTable`, and `prefetch`."""
 
     def __init__(self, refs: Sequence[ImageRef], decoder: Decoder) -> None:
         self.refs = refs
         self._decoder = decoder
-        self._ahead = ThreadPoolExecutor(1)
-        self._next: tuple[bytes, Future[Tensor]] | None = None
+        self._background = ThreadPoolExecutor(1)
+        self._prefetched: tuple[bytes, Future[Tensor]] | None = None  # of which rows and views, and their pixels
 
     def __len__(self) -> int:
         return len(self.refs)
 
     def subset(self, rows: np.ndarray) -> PixelTable:
-        """The table of these images only."""
+        """Return the table of these images only."""
         return PixelTable([self.refs[row] for row in rows], self._decoder)
 
-    def take(self, rows: np.ndarray, view: np.ndarray) -> Tensor:
-        """(B,) images and their views -> (B, 3, H, W) float32. Raises ImageRejected."""
-        if self._next is not None and self._next[0] == rows.tobytes() + view.tobytes():
-            return self._next[1].result()
-        return self._load(rows, view)
+    def take(self, rows: np.ndarray, views: np.ndarray) -> Tensor:
+        """Return the pixels of (B,) images and their views, (B, 3, H, W) float32. Raises ImageRejected."""
+        if self._prefetched is not None and self._prefetched[0] == rows.tobytes() + views.tobytes():
+            return self._prefetched[1].result()
+        return self._load(rows, views)
 
-    def prefetch(self, rows: np.ndarray, view: np.ndarray) -> None:
-        """Begin to decode what the next `take` will ask for."""
-        self._next = (rows.tobytes() + view.tobytes(), self._ahead.submit(self._load, rows, view))
+    def prefetch(self, rows: np.ndarray, views: np.ndarray) -> None:
+        """Start to decode what the next `take` will ask for."""
+        self._prefetched = (rows.tobytes() + views.tobytes(), self._background.submit(self._load, rows, views))
 
-    def _load(self, rows: np.ndarray, view: np.ndarray) -> Tensor:
+    def _load(self, rows: np.ndarray, views: np.ndarray) -> Tensor:
         import torch
 
         refs = [self.refs[row] for row in rows]
-        parts: list[Tensor] = []
-        for ref, part in zip(refs, self._decoder.map(refs, view.tolist()), strict=True):
-            if isinstance(part, ImageRejected):
-                raise ImageRejected(f"{ref}: {part.message}", "it was readable when the run began")
-            parts.append(part)
-        return torch.stack(parts)
+        pixels: list[Tensor] = []
+        for ref, decoded in zip(refs, self._decoder.map(refs, views.tolist()), strict=True):
+            if isinstance(decoded, ImageRejected):
+                raise ImageRejected(f"{ref}: {decoded.message}", "it was readable when the run began")
+            pixels.append(decoded)
+        return torch.stack(pixels)
 
 
-def check(refs: Sequence[ImageRef], decoder: Decoder, label: str) -> tuple[list[int], list[Rejected]]:
-    """Decode every image once: the indices of those that can be read, and the others with the reason."""
-    good: list[int] = []
+def load_pixels(
+    clip: Clip, refs: Sequence[ImageRef], *, views: int = 1, label: str = "images"
+) -> tuple[PixelTable, list[int], list[Rejected]]:
+    """Decode the plain view of every image once, to find those that cannot be read. The counterpart of `embed`.
+
+    Returns:
+        the table of the readable images; their indices in `refs`, ascending; and the rejected ones with the reason.
+    """
+    decoder = Decoder(clip, views)
+    readable: list[int] = []
     rejected: list[Rejected] = []
     with progress() as bar:
         outcomes = decoder.map(refs, [0] * len(refs))
@@ -96,5 +102,5 @@ def check(refs: Sequence[ImageRef], decoder: Decoder, label: str) -> tuple[list[
             if isinstance(outcome, ImageRejected):
                 rejected.append(Rejected(str(refs[index]), outcome.message))
             else:
-                good.append(index)
-    return good, rejected
+                readable.append(index)
+    return PixelTable([refs[index] for index in readable], decoder), readable, rejected

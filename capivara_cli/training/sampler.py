@@ -1,142 +1,154 @@
-"""The captions to learn from, tokenised once, and which of them each step takes."""
+"""The captions to train on, tokenised once; and which images and captions each step takes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from capivara_cli.data.records import Record, check_languages, languages
-from capivara_cli.models.clip import tokenise
+from capivara_cli.data.records import Record
+from capivara_cli.models.clip import Clip, tokenise
 from capivara_cli.models.tokens import Tokens
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from capivara_cli.models.clip import Clip
-
 
 @dataclass(frozen=True)
-class Captions:
-    """Which texts each image has in each language.
+class CaptionTable:
+    """The captions of N images in each language, as tokens.
 
     Attributes:
         tokens: all distinct texts.
-        texts: (total,) int64, rows of `tokens`, image by image.
-        offsets: language -> (N + 1,) int64: image i's are `texts[offsets[i]:offsets[i + 1]]`.
+        text_ids: language -> (total,) int64 indices into `tokens`, image by image.
+        offsets: language -> (N + 1,) int64; image i has `text_ids[lang][offsets[lang][i] : offsets[lang][i + 1]]`.
     """
 
     tokens: Tokens
-    texts: Mapping[str, np.ndarray]
+    text_ids: Mapping[str, np.ndarray]
     offsets: Mapping[str, np.ndarray]
 
-    @property
-    def images(self) -> int:
-        """How many images there are."""
+    def __len__(self) -> int:
+        """Return the number of images."""
         return len(next(iter(self.offsets.values()))) - 1
 
+    def totals(self) -> dict[str, int]:
+        """Return how many captions there are in each language."""
+        return {lang: len(text_ids) for lang, text_ids in self.text_ids.items()}
+
     def counts(self, images: np.ndarray, lang: str) -> np.ndarray:
-        """(B,) captions of each of these images in a language."""
+        """Return how many captions each of these images has in a language, (B,)."""
         return self.offsets[lang][images + 1] - self.offsets[lang][images]
 
     def draw(self, images: np.ndarray, lang: str, rng: np.random.Generator) -> np.ndarray:
-        """One text of each image, (B,) rows of `tokens`; each image must have one in the language."""
-        return self.texts[lang][self.offsets[lang][images] + rng.integers(self.counts(images, lang))]
+        """Draw one caption per image, (B,) indices into `tokens`. Each image must have one in the language."""
+        return self.text_ids[lang][self.offsets[lang][images] + rng.integers(self.counts(images, lang))]
 
     def vocabulary(self, langs: Sequence[str], clip: Clip) -> list[int]:
-        """Tokens that occur in the captions of these languages, without the special ones."""
+        """Return the token ids that occur in the captions of these languages, ascending, without special tokens."""
         import numpy as np
 
-        rows = np.unique(np.concatenate([self.texts[lang] for lang in langs]))
-        present = np.unique(
-            np.concatenate([self.tokens.flat[self.tokens.offsets[r] : self.tokens.offsets[r + 1]] for r in rows])
-        )
+        in_langs = np.zeros(len(self.tokens), bool)  # of each text
+        for lang in langs:
+            in_langs[self.text_ids[lang]] = True
+        present = np.unique(self.tokens.flat[np.repeat(in_langs, self.tokens.lengths)])
         special = set(clip.tokenizer.tokenizer.all_special_ids)
-        return [int(token) for token in present if int(token) not in special]
+        return [token for token in present.tolist() if token not in special]
 
 
-def collect(records: Sequence[Record], langs: Sequence[str], clip: Clip) -> Captions:
+def tokenise_captions(records: Sequence[Record], langs: Sequence[str], clip: Clip) -> CaptionTable:
     """Tokenise the records' captions in these languages, each distinct text once."""
     import numpy as np
 
-    rows: dict[str, int] = {}
-    texts: dict[str, np.ndarray] = {}
+    ids: dict[str, int] = {}  # text -> its index in `tokens`
+    text_ids: dict[str, np.ndarray] = {}
     offsets: dict[str, np.ndarray] = {}
     for lang in langs:
         by_image = [list(dict.fromkeys(record.texts(lang))) for record in records]
-        texts[lang] = np.array([rows.setdefault(text, len(rows)) for own in by_image for text in own], np.int64)
+        text_ids[lang] = np.array([ids.setdefault(text, len(ids)) for texts in by_image for text in texts], np.int64)
         offsets[lang] = np.cumsum([0, *map(len, by_image)]).astype(np.int64)
-    return Captions(tokenise(clip, list(rows)), texts, offsets)
+    return CaptionTable(tokenise(clip, list(ids)), text_ids, offsets)
 
 
-def usable(records: Sequence[Record], langs: Sequence[str], keep: Sequence[str]) -> list[Record]:
-    """Records with a caption in one of the languages.
+class Batch(NamedTuple):
+    """The pairs of a step, or one rank's part of them.
 
-    Raises CapivaraError, naming the languages that there are, when one of `langs` does not occur at all.
+    Attributes:
+        images: (B,) indices of the images, each at most once.
+        text_ids: (B,) the caption of each, as an index into the caption table's tokens.
+        views: (B,) which view of each image.
     """
-    check_languages(languages(records), langs)
-    wanted = {*langs, *keep}
-    return [record for record in records if any(record.texts(lang) for lang in wanted)]
+
+    images: np.ndarray
+    text_ids: np.ndarray
+    views: np.ndarray
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """Which images and which of their captions a step takes: a function of the seed and the step alone.
+    """Chooses the images, captions and views of a step, from the seed and the step's number alone.
 
-    So a resumed run draws what the undisturbed one would have drawn, and nothing has to be saved for it.
+    So a resumed run draws what an undisturbed one draws, and no state has to be saved for it.
 
     Attributes:
-        langs: the languages to learn; an image's is drawn among those that it has.
-        keep: language -> share of the batch whose captions come from it.
+        langs: the languages to learn; one is drawn for each image, among those that it has.
+        replay: language -> share of the batch whose captions come from it.
+        views: how many views each image has.
     """
 
-    captions: Captions
+    captions: CaptionTable
     langs: Sequence[str]
-    keep: Mapping[str, float]
+    replay: Mapping[str, float]
     batch_size: int
     views: int
     seed: int
 
-    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Images, their texts (rows of the tokens) and their views, each (B,); no image twice."""
+    def batch(self, step: int) -> Batch:
+        """Return the batch of a step, counted from 0."""
         import numpy as np
 
         images = self._images(step)
         rng = np.random.default_rng([self.seed, 1, step])
-        texts = np.full(len(images), -1, np.int64)
-        for lang, slots in self._assign(images, rng).items():
-            texts[slots] = self.captions.draw(images[slots], lang, rng)
-        return images, texts, rng.integers(self.views, size=len(images))
+        text_ids = np.full(len(images), -1, np.int64)
+        for lang, slots in self._slots(images, rng).items():
+            text_ids[slots] = self.captions.draw(images[slots], lang, rng)
+        return Batch(images, text_ids, rng.integers(self.views, size=len(images)))
 
     def _images(self, step: int) -> np.ndarray:
-        """The step's part of its epoch's permutation; what does not fill a batch waits for another epoch."""
-        epoch, place = divmod(step, self.captions.images // self.batch_size)
-        order = _permutation(self.seed, epoch, self.captions.images)
-        return order[place * self.batch_size : (place + 1) * self.batch_size]
+        """Return the step's part of its epoch's permutation. Images that do not fill a batch sit the epoch out."""
+        epoch, step_in_epoch = divmod(step, len(self.captions) // self.batch_size)
+        order = _permutation(self.seed, epoch, len(self.captions))
+        return order[step_in_epoch * self.batch_size : (step_in_epoch + 1) * self.batch_size]
 
-    def _assign(self, images: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Language -> slots of the batch. Images without a caption to learn go to the kept languages first."""
+    def _slots(self, images: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Give each image of the batch a language. Return language -> positions in the batch.
+
+        An image without a caption to learn can only be replayed, so such images take the replay slots first, and all
+        of them take one, even beyond the share. No position is preferred: a batch is cut into micro-batches and
+        ranks, and no part may get all of the replay.
+        """
         import numpy as np
 
-        has = {lang: self.captions.counts(images, lang) > 0 for lang in [*self.langs, *self.keep]}
-        learns = np.any([has[lang] for lang in self.langs], axis=0)  # (B,)
+        has = {lang: self.captions.counts(images, lang) > 0 for lang in [*self.langs, *self.replay]}  # (B,) each
+        can_learn = np.any([has[lang] for lang in self.langs], axis=0)  # (B,)
         free = np.ones(len(images), bool)
         slots: dict[str, np.ndarray] = {}
-        for lang, share in self.keep.items():
-            able = rng.permutation(np.flatnonzero(free & has[lang]))
-            able = able[np.argsort(learns[able], kind="stable")]
-            only = int((~learns[able]).sum())  # these have nothing else to give
-            slots[lang] = able[: max(round(share * len(images)), only)]
+        for lang, share in self.replay.items():
+            candidates = rng.permutation(np.flatnonzero(free & has[lang]))
+            candidates = candidates[np.argsort(can_learn[candidates], kind="stable")]  # False sorts before True
+            replay_only = int((~can_learn[candidates]).sum())
+            slots[lang] = candidates[: max(round(share * len(images)), replay_only)]
             free[slots[lang]] = False
-        choice = rng.random((len(self.langs), len(images)))
-        choice[~np.array([has[lang] for lang in self.langs])] = -1
-        for number, lang in enumerate(self.langs):
-            slots[lang] = np.flatnonzero(free & (choice.argmax(axis=0) == number))
+        # The largest random number wins, among the languages that the image has: each is equally likely.
+        lots = rng.random((len(self.langs), len(images)))
+        lots[~np.array([has[lang] for lang in self.langs])] = -1
+        for row, lang in enumerate(self.langs):
+            slots[lang] = np.flatnonzero(free & (lots.argmax(axis=0) == row))
         return slots
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=2)  # the epoch that a step belongs to, and the next one, where prefetching reaches it
 def _permutation(seed: int, epoch: int, total: int) -> np.ndarray:
     import numpy as np
 

@@ -19,7 +19,7 @@ FLAGS = [part for setting in SETTINGS for part in ("--set", setting)]
 GRADIENTS = """
 import torch
 from torch.nn.functional import normalize
-from capivara_cli.training.loss import backward, clip_loss
+from capivara_cli.training.loss import clip_loss, gradcache_backward
 from capivara_cli.runtime import Runtime
 
 runtime = Runtime.start("cpu", "fp32")
@@ -33,7 +33,7 @@ expected = torch.autograd.grad(loss, parameters)
 own = slice(6 * runtime.rank, 6 * runtime.rank + 6)
 def pieces(tower, inputs):
     return [lambda part=part: normalize(tower(part), dim=-1) for part in inputs[own].split(4)]
-got = backward(pieces(text, texts), pieces(image, pictures), scale, runtime, keep_graphs=False)
+got = gradcache_backward(pieces(text, texts), pieces(image, pictures), scale, runtime, keep_graphs=False)
 runtime.sum_gradients(parameters)
 torch.testing.assert_close(got, loss.detach(), rtol=0, atol=1e-12)
 for parameter, gradient in zip(parameters, expected):
