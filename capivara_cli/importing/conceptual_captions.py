@@ -29,7 +29,7 @@ def cc3m(path: Path, options: Options) -> Iterator[Row]:
             where = f"{path}:{line}"
             if line == 1 and [field.strip().lower() for field in fields[:2]] == ["caption", "url"]:
                 continue
-            if len(fields) != 2 or not all(map(texts.is_clean, fields)):
+            if len(fields) != 2 or not all(map(texts.is_decoded, fields)):
                 yield Row(where, "", id=where, problem="not a caption, a tab and an address")
                 continue
             caption, url = (field.strip() for field in fields)

@@ -6,25 +6,24 @@ import hashlib
 import itertools
 import os
 import unicodedata
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 from capivara_cli import console
 from capivara_cli.data import images
+from capivara_cli.data.captions import is_caption
 from capivara_cli.data.images import ImageRef, ImageRejected
 from capivara_cli.data.languages import find, table
 from capivara_cli.data.loading import load_images
+from capivara_cli.data.output import Output, RecordResult, Tally, check_not_read, report
+from capivara_cli.data.pipeline import batched
 from capivara_cli.data.readers.formats import choose
 from capivara_cli.data.readers.rows import Options, Row, join
-from capivara_cli.data.records import Record, Seen
-from capivara_cli.data.output import RecordResult, Output, Tally, check_not_read, report
+from capivara_cli.data.records import Record
 from capivara_cli.data.resumable import open_output
-from capivara_cli.data.pipeline import batched
-from capivara_cli.data.captions import is_caption
+from capivara_cli.data.spill import Spill
 from capivara_cli.errors import CapivaraError, nearest
 from capivara_cli.importing.formats import FORMATS, guess
 from capivara_cli.importing.summary import Summary
@@ -190,10 +189,9 @@ def _as_on_disk(name: str) -> str:
 
 def _unique(items: Iterable[Item]) -> Iterator[Item]:
     """The same items; one whose id came before has that as its problem."""
-    with closing(Seen()) as seen:
+    with Spill() as seen:
         for item in items:
-            key = item.id.encode("utf-8", "surrogatepass")
-            first = seen.before(key, item.where) if item.problem is None else None
+            first = seen.setdefault(item.id, item.where) if item.problem is None else None
             yield item if first is None else replace(item, problem=f"{item.where}: its id is that of {first} too")
 
 
@@ -248,7 +246,7 @@ class _Job:
         self.summary = Summary()
         self.begun = 0
         self._passing = True
-        self._contents = Seen()
+        self._contents = Spill()
 
     def run(self, items: Iterator[Item], out: Output) -> Tally | None:
         """Write what is not written yet."""
@@ -298,5 +296,5 @@ class _Job:
 
     def _same(self, item: Item, found: _Found) -> str | None:
         """That the image's content came before, and where."""
-        first = self._contents.before(found.digest, item.id) if found.digest is not None else None
+        first = self._contents.setdefault(found.digest.hex(), item.id) if found.digest is not None else None
         return f"the same image as {first}" if first is not None else None

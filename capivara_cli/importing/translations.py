@@ -143,7 +143,7 @@ class Translations:
         rows = self._rows()
         key, value = 0, -1
         for number, (line, row) in enumerate(rows):
-            if not all(map(texts.is_clean, row)):
+            if not all(map(texts.is_decoded, row)):
                 raise CapivaraError(f"{self.path}:{line}: not UTF-8", "--encoding latin-1, or iconv -t UTF-8")
             if number == 0 and self._is_head(row):
                 key, value = self._columns(row)

@@ -10,9 +10,9 @@ from typing import Any
 
 from capivara_cli import artifacts
 from capivara_cli.data import images
+from capivara_cli.data.captions import is_caption
 from capivara_cli.data.readers import text_files as texts
 from capivara_cli.data.readers.rows import Options, Row, inside
-from capivara_cli.data.captions import is_caption
 from capivara_cli.errors import CapivaraError, nearest
 
 # What others call it, the commonest first: open_clip, Hugging Face, Flickr8k and 30k, img2dataset, Kaggle.
@@ -55,7 +55,7 @@ def delimited(path: Path, options: Options) -> Iterator[Row]:
             yield Row(where, "", id=where, problem=f"{len(values)} fields where there should be {width}")
         elif numbered and (odd := [each for each in columns.values() if not 0 < int(each) <= width]):
             raise CapivaraError(f"{path} has no column {odd[0]}: there are {width}", "1 is the first")
-        elif not all(map(texts.is_clean, values)):
+        elif not all(map(texts.is_decoded, values)):
             yield Row(where, "", id=where, problem="not in the file's encoding: --encoding latin-1, or iconv")
         else:
             yield _row(
