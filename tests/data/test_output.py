@@ -24,7 +24,7 @@ from capivara_cli.data.output import OPEN, Outcome, Output, Tally, check_not_rea
 from capivara_cli.data.records import Record
 from capivara_cli.errors import CapivaraError
 from capivara_cli.runtime import Runtime
-from tests.training.test_distributed import torchrun
+from tests.helpers import torchrun
 
 SETTINGS = {"model": "m", "prefixes": ["a photo of"], "batch_size": 3}
 ONE = Runtime("cpu", "fp32")

@@ -23,7 +23,7 @@ from capivara_cli.models.clip import Clip
 from capivara_cli.scoring.score import score
 from tests import kills
 from tests.conftest import Process, Refused, command, peak_memory
-from tests.training.test_distributed import torchrun
+from tests.helpers import torchrun
 
 Capivara = Callable[..., Process]
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from capivara_cli.models import checkpoint
 from tests.conftest import distance
+from tests.helpers import torchrun
 
 SETTINGS = ["batch_size=32", "max_steps=6", "eval_every=3", "optimizer.warmup_steps=0", "optimizer.lr=1e-3"]
 FLAGS = [part for setting in SETTINGS for part in ("--set", setting)]
@@ -41,11 +42,6 @@ for parameter, gradient in zip(parameters, expected):
 print("equal on rank", runtime.rank)
 torch.distributed.destroy_process_group()
 """
-
-
-def torchrun(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *arguments]
-    return subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=200, check=False)
 
 
 def test_two_ranks_have_the_gradient_of_one(tmp_path: Path) -> None:
