@@ -1,41 +1,17 @@
-"""From image files to embeddings: decode in worker processes, preprocess, encode."""
+"""From images to embeddings: the views of an image, and their encoding."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
 from capivara_cli.data import images
 from capivara_cli.data.images import ImageRef
-from capivara_cli.data.loading import load_images
 from capivara_cli.models.clip import Clip
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
     from torch import Tensor
-
-
-def encode_images(
-    clip: Clip, refs: Sequence[ImageRef], *, views: int = 1
-) -> Iterator[tuple[list[int], Tensor, list[tuple[int, str]]]]:
-    """Decode and encode images, decoding in worker processes while the tower runs.
-
-    Yields for each batch the indices of the images that worked, their embeddings (b, views, D) float32 on
-    the CPU, normalised, and the index and reason of each that did not.
-    """
-    import torch
-
-    size = max(clip.image_batch_size() // views, 1)
-    start = 0
-    batches = (list(refs[i : i + size]) for i in range(0, len(refs), size))
-    for good, pixels, reasons in load_images(batches, Views(clip, views), len(refs) * views):
-        indices, errors = [start + i for i in good], [(start + i, reason) for i, reason in reasons.items()]
-        start += len(good) + len(reasons)
-        if not indices:
-            yield [], torch.empty(0), errors
-            continue
-        yield indices, encode_views(clip, pixels), errors
 
 
 def encode_views(clip: Clip, pixels: Tensor) -> Tensor:

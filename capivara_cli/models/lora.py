@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from capivara_cli import artifacts
 from capivara_cli.errors import CapivaraError
 from capivara_cli.models.clip import Clip
+from capivara_cli.models.options import LoraOptions
 from capivara_cli.models.spec import NOTES, adapter_base, adapter_folder
-from capivara_cli.options import Lora
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +29,7 @@ SHAPE = (
 )
 
 
-def add(clip: Clip, lora: Lora, tokens: Sequence[int] = ()) -> None:
+def add(clip: Clip, lora: LoraOptions, tokens: Sequence[int] = ()) -> None:
     """Wrap the model in LoRA; only the text tower's adapter, its projection and these tokens' rows then train.
 
     The whole CLIP is wrapped and not just its text tower, so that plain PEFT loads the adapter onto the model

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from capivara_cli import artifacts
 from capivara_cli.errors import CapivaraError
-from capivara_cli.options import project_model
 
 DEFAULT_MODEL = "xlm-roberta-base-ViT-B-32"
 DEFAULT_PRETRAINED = "laion5b_s13b_b90k"
@@ -49,7 +48,7 @@ class ModelSpec:
     def pick(cls, model: str | None, pretrained: str | None = None, adapter: Path | None = None) -> ModelSpec:
         """Return the model that `--model`, `--pretrained` and `--adapter` name.
 
-        Without `--model` it is the adapter's base model, or the one in ./capivara.yaml, or the recipe's.
+        Without `--model` it is the adapter's base model, or the recipe's.
 
         Raises CapivaraError when the adapter does not exist or does not name its base model, and when a tag is given
         for a model that has its own weights.
@@ -65,8 +64,6 @@ class ModelSpec:
                 raise CapivaraError(
                     f"--pretrained {pretrained}: {adapter} was trained on {spec}", "to use another, give --model too"
                 )
-        elif model is None and (project := project_model()) is not None:
-            spec = cls.parse(project.name, pretrained or project.pretrained)
         else:
             spec = cls.parse(model, pretrained)
         return cls(spec.name, spec.pretrained, folder)

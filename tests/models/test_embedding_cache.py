@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from capivara_cli import artifacts
 from capivara_cli.data import images
 from capivara_cli.data.images import ImageRef
-from capivara_cli.models import embedding_cache as embeddings
+from capivara_cli.models import segments as segment_files
 from capivara_cli.models.clip import Clip
 from capivara_cli.models.embedding_cache import ImageTable, Store, embed, embed_windows
 
@@ -116,17 +116,17 @@ def test_windows_are_as_the_whole_and_known_images_are_not_read_again(clip: Clip
     (folder / "test-00004.png").write_text("text")
     asked = refs(folder)
     windows = [[*asked[:6], asked[0]], [], [ImageRef(str(folder / "absent.png")), *asked[4:]]]
-    found = list(embed_windows(clip, iter(windows)))
+    found = list(embed_windows(clip, iter(windows), lambda ref: ref))
     table, kept, _ = embed(clip, asked)
     row = dict(zip(kept, rows(table), strict=True))
-    places, features, reasons = found[0]
-    assert places == [0, 1, 2, 3, 5, 6]
-    for place, feature in zip(places, features, strict=True):
-        assert torch.from_numpy(feature).equal(row[place % 6])
-    assert reasons == {4: "not an image that can be read"}
-    assert found[1][0] == []
-    assert found[2][2] == {0: "no such file", 1: "not an image that can be read"}
-    assert found[2][0] == [2, 3, 4, 5, 6]
+    assert [window.items for window in found] == windows
+    assert found[0].rows == [0, 1, 2, 3, 5, 6]
+    for i, feature in zip(found[0].rows, found[0].features, strict=True):
+        assert torch.from_numpy(feature).equal(row[i % 6])
+    assert found[0].reasons == {4: "not an image that can be read"}
+    assert found[1].rows == []
+    assert found[2].reasons == {0: "no such file", 1: "not an image that can be read"}
+    assert found[2].rows == [2, 3, 4, 5, 6]
     stored = [load_file(path)["embeddings"].shape[0] for path in artifacts.cache_folder().rglob("*.safetensors")]
     assert sum(stored) == 9  # each once
 
@@ -138,12 +138,13 @@ def test_of_an_image_that_was_encoded_twice_the_newer_counts(clip: Clip, folder:
         store.add(keys, torch.full((3, 1, 4), value))
         store.flush()
     assert (store.take(keys) == 2).all()
-    assert store.find([b"x" * 16]).tolist() == [[-1, -1]]
-    assert Store(clip).missing([*keys, b"\0" * 16]) == [3]
+    assert store.find([b"x" * 16]).tolist() == [-1]
+    ref = refs(folder)[0]
+    assert Store(clip).missing([(key, ref) for key in [*keys, b"\0" * 16]]) == {b"\0" * 16: ref}
 
 
 def test_many_small_segments_are_put_together(clip: Clip, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embeddings, "MANY_SEGMENTS", 4)
+    monkeypatch.setattr(segment_files, "MANY_SEGMENTS", 4)
     found = refs(folder)
     before = [rows(embed(clip, [ref])[0]) for ref in found]
     assert 1 < segments() <= 5
@@ -161,7 +162,7 @@ def test_of_an_image_that_is_there_twice_the_newer_one_stays_when_segments_are_j
         store.add([images.identity(ref)], torch.full((1, 1, 4), float(number)))
         store.flush()
     assert segments() == 6
-    monkeypatch.setattr(embeddings, "MANY_SEGMENTS", 4)
+    monkeypatch.setattr(segment_files, "MANY_SEGMENTS", 4)
     assert Store(clip).take([images.identity(ref)]).tolist() == [[5.0] * 4]
     assert segments() == 1
 
@@ -170,12 +171,9 @@ def test_more_segments_than_a_process_may_have_files(clip: Clip, folder: Path) -
     """As a thousand runs on a few images each leave them."""
     store = Store(clip)
     keys = [number.to_bytes(16, "little") for number in range(1, 1201)]
-    made = store.folder
     for number, key in enumerate(keys):
         identity = np.frombuffer(bytearray(key), np.uint8).reshape(1, 16)
-        embeddings._write_segment(
-            made / f"{number:020d}-0.safetensors", np.full((1, 1, 4), number, np.float16), identity
-        )
+        segment_files.write(store.folder, number, identity, np.full((1, 1, 4), number, np.float16))
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
     try:

@@ -16,15 +16,15 @@ from capivara_cli.errors import CapivaraError
 from capivara_cli.models import checkpoint
 from capivara_cli.models import lora as adapters
 from capivara_cli.models.clip import Clip
+from capivara_cli.models.options import LoraOptions
 from capivara_cli.models.spec import ModelSpec
-from capivara_cli.options import Lora
 from capivara_cli.training.trainer import trainable
 
 TEXTS = ["एक छोटा लाल तारा", "a large blue cross on a grey background"]
 
 
 def test_only_the_adapter_trains(clip: Clip) -> None:
-    adapters.add(clip, Lora(), tokens=[5, 6])
+    adapters.add(clip, LoraOptions(), tokens=[5, 6])
     kinds = {"lora_A", "lora_B", "text.proj", "trainable_tokens_delta"}
     names = trainable(clip)
     assert all(any(kind in name for kind in kinds) for name in names)
@@ -34,13 +34,13 @@ def test_only_the_adapter_trains(clip: Clip) -> None:
 
 def test_a_fresh_adapter_changes_nothing(clip: Clip) -> None:
     before = clip.encode_texts(TEXTS)
-    adapters.add(clip, Lora(), tokens=[5, 6, 7])
+    adapters.add(clip, LoraOptions(), tokens=[5, 6, 7])
     torch.testing.assert_close(clip.encode_texts(TEXTS), before, rtol=0, atol=1e-6)
 
 
 def test_a_model_without_the_layers_says_which_it_has(clip: Clip) -> None:
     with pytest.raises(CapivaraError, match=r"no layers named wq .*query"):
-        adapters.add(clip, Lora(target_modules=["wq"]))
+        adapters.add(clip, LoraOptions(target_modules=["wq"]))
 
 
 def test_a_loaded_adapter_is_w_plus_alpha_over_r_times_b_a(clip: Clip, run: Path) -> None:
@@ -78,7 +78,7 @@ def test_plain_peft_loads_the_adapter(clip: Clip, run: Path, base: Path) -> None
 
 
 def test_looking_token_rows_up_has_the_gradient_of_pefts_own_way(clip: Clip) -> None:
-    adapters.add(clip, Lora(), tokens=[5, 9, 30])
+    adapters.add(clip, LoraOptions(), tokens=[5, 9, 30])
     layer = next(part for part in clip.model.modules() if isinstance(part, TrainableTokensLayer))
     ids = torch.tensor([[0, 5, 9, 5, 2], [30, 31, 1, 1, 2]])
     weights = torch.randn(2, 5, 128)
