@@ -35,6 +35,7 @@ def ours(data: Path, model: Path, batch_size: int, steps: int, output: Path) -> 
     from capivara_cli.models.embedding_cache import embed
     from capivara_cli.models.spec import ModelSpec
     from capivara_cli.runtime import Runtime
+    from capivara_cli.training.options import train_options
     from capivara_cli.training.train import train
 
     found = records.read_all([data])
@@ -43,17 +44,16 @@ def ours(data: Path, model: Path, batch_size: int, steps: int, output: Path) -> 
     embed(clip, [record.image for record in found])
     encoding = len(found) / (time.perf_counter() - started)
     del clip
-    settings = ["optimizer.warmup_steps=5", "data.val_share=0"]
-    run = train(
-        ["hi"],
-        lora=True,
+    options = train_options(
+        "lora",
+        lang=["hi"],
         data=[str(data)],
         model=f"local-dir:{model}",
         batch_size=batch_size,
         max_steps=steps,
-        set=settings,
-        output=output,
+        set=["optimizer.warmup_steps=5", "data.val_share=0"],
     )
+    run = train(options, output)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     rates = [line["samples_per_second"] for line in lines if "samples_per_second" in line]
     return {"step": batch_size / float(np.median(rates[1:])), "images": encoding}

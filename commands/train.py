@@ -9,16 +9,17 @@ import typer
 
 from capivara_cli.console import answer
 from capivara_cli.options import BadOption
-from capivara_cli.training.options import TrainOptions
+from capivara_cli.training.options import TrainOptions, train_options
 
 from .binding import FlagsOf, bind
 
 
 @bind
 def command(
-    flags: Annotated[dict[str, Any], FlagsOf(TrainOptions)],
+    *,
     lora: Annotated[bool, typer.Option("--lora", help="Train a LoRA adapter (CAPIVARA + Opt.).")] = False,
     full: Annotated[bool, typer.Option("--full", help="Train the whole text tower (CAPIVARA).")] = False,
+    flags: Annotated[dict[str, Any], FlagsOf(TrainOptions)],
     recipe: Annotated[
         str | None, typer.Option("--recipe", help="capivara-plus, capivara-opt, capivara, or a YAML file.")
     ] = None,
@@ -47,7 +48,6 @@ def command(
 
         capivara train --lang xh --full --data "shards/{00000..00266}.tar" --set optimizer.lr=1e-6
     """
-    from capivara_cli.training.options import train_options
     from capivara_cli.training.train import train
 
     if lora and full:

@@ -130,6 +130,20 @@ class TrainOptions(Machine):
     )
 
 
+@options
+class MergeOptions(Options):
+    """How to merge a run into its base model."""
+
+    section = "merge-lora"
+
+    scale: Annotated[float, Ge(0)] = flag(
+        "How far to go from the base model (0) to the trained one (1), in its weights.", default=1.0
+    )
+    dtype: Literal["float32", "float16", "bfloat16"] = flag("Data type of the weights.", default="float32")
+    model: str | None = flag(f"Base model. {MODEL_HELP}", default=None, shown="the run's")
+    overwrite: bool = flag("Replace the output folder if it exists.", default=False, name="--overwrite")
+
+
 def train_options(
     method: str | None = None, *, recipe: str | None = None, set: Sequence[str] = (), **flags: Any
 ) -> TrainOptions:

@@ -5,19 +5,20 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from capivara_cli.errors import CapivaraError
-from capivara_cli.models import checkpoint
-from capivara_cli.models import lora as adapters
+from capivara_cli.models import checkpoint, lora
 from capivara_cli.models.clip import Clip
 from capivara_cli.models.spec import ModelSpec
 from capivara_cli.runtime import Runtime
 from capivara_cli.training.merge_lora import merge_lora
-from capivara_cli.training.train import train
+from capivara_cli.training.options import MergeOptions
+from tests.training.conftest import TrainSmall, read_weights
 
 TEXTS = ["एक छोटा लाल तारा", "a large blue cross on a grey background"]
 
@@ -58,7 +59,7 @@ def in_plain_open_clip(folder: Path, *, moved: bool) -> torch.Tensor:
 
 
 def test_the_merged_model_is_base_and_adapter(merged: Path, clip: Clip, run: Path) -> None:
-    adapters.load(clip, run)
+    lora.load(clip, run)
     ours = load(merged)
     torch.testing.assert_close(ours.encode_texts(TEXTS), clip.encode_texts(TEXTS), rtol=0, atol=1e-5)
     assert float(ours.model.logit_scale.detach()) == float(clip.model.logit_scale.detach())
@@ -81,58 +82,58 @@ def test_plain_open_clip_reads_it_without_our_package_also_after_a_move(merged: 
 def test_scale_goes_from_the_base_to_the_trained_model(
     scale: float, merged: Path, base: Path, run: Path, tmp_path: Path
 ) -> None:
-    between = load_file(merge_lora(run, tmp_path / "between", scale=scale) / checkpoint.WEIGHTS)
+    folder = merge_lora(run, tmp_path / "between", MergeOptions(scale=scale))
     start, end = load_file(base / checkpoint.WEIGHTS), load_file(merged / checkpoint.WEIGHTS)
-    for name, tensor in between.items():
+    for name, tensor in load_file(folder / checkpoint.WEIGHTS).items():
         expected = start[name].float() + scale * (end[name].float() - start[name].float())
         torch.testing.assert_close(tensor.float(), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_weights_of_half_size(dtype: str, run: Path, merged: Path, tmp_path: Path) -> None:
-    folder = merge_lora(run, tmp_path / dtype, dtype=dtype)
+def test_weights_of_half_size(dtype: Literal["float16", "bfloat16"], run: Path, merged: Path, tmp_path: Path) -> None:
+    folder = merge_lora(run, tmp_path / dtype, MergeOptions(dtype=dtype))
     assert {tensor.dtype for tensor in load_file(folder / checkpoint.WEIGHTS).values()} == {getattr(torch, dtype)}
     similarity = (load(folder).encode_texts(TEXTS) * load(merged).encode_texts(TEXTS)).sum(dim=1)
     assert float(similarity.min()) > 0.999
 
 
-def test_a_full_run_is_merged_too(world: Path, base: Path, tmp_path: Path) -> None:
-    run = train(
-        ["xh"],
-        full=True,
-        data=[str(world / "train.jsonl")],
-        model=f"local-dir:{base}",
-        set=["batch_size=32", "max_steps=2", "optimizer.warmup_steps=0", "optimizer.lr=1e-3"],
-        output=tmp_path / "run",
-    )
-    folder = merge_lora(run, tmp_path / "merged")
-    expected = load_file(run / "model" / checkpoint.WEIGHTS)
-    for name, tensor in load_file(folder / checkpoint.WEIGHTS).items():
-        assert tensor.equal(expected[name])
+def test_a_full_run_is_merged_too(train_small: TrainSmall, tmp_path: Path) -> None:
+    run = train_small("full")
+    weights = load_file(merge_lora(run, tmp_path / "merged") / checkpoint.WEIGHTS)
+    assert weights.keys() == read_weights(run).keys()
+    assert all(tensor.equal(weights[name]) for name, tensor in read_weights(run).items())
 
 
-def test_nothing_is_overwritten_without_being_told(run: Path, tmp_path: Path) -> None:
-    (tmp_path / "there").mkdir()
-    (tmp_path / "there" / "thesis.tex").write_text("years of work")
-    with pytest.raises(CapivaraError, match="is there already"):
-        merge_lora(run, tmp_path / "there")
-    assert (tmp_path / "there" / "thesis.tex").is_file()
+def test_an_adapter_without_its_run_is_merged_too(run: Path, merged: Path, tmp_path: Path) -> None:
+    folder = merge_lora(run / "adapter", tmp_path / "merged")
+    expected = load_file(merged / checkpoint.WEIGHTS)
+    assert all(tensor.equal(expected[name]) for name, tensor in load_file(folder / checkpoint.WEIGHTS).items())
+    assert "adapted to hi" in (folder / "README.md").read_text()
+
+
+def test_an_adapter_that_does_not_name_its_base_model_needs_the_flag(run: Path, base: Path, tmp_path: Path) -> None:
+    shutil.copytree(run / "adapter", tmp_path / "adapter")
+    (tmp_path / "adapter" / "capivara.json").unlink()
+    with pytest.raises(CapivaraError, match="does not say which model") as caught:
+        merge_lora(tmp_path / "adapter", tmp_path / "merged")
+    assert caught.value.hint == "name it with --model NAME"
+    merge_lora(tmp_path / "adapter", tmp_path / "merged", MergeOptions(model=f"local-dir:{base}"))
+
+
+def test_nothing_is_overwritten_without_overwrite(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(CapivaraError, match="already exists"):
+        merge_lora(run, tmp_path)
+    assert (tmp_path / "thesis.tex").is_file()
 
 
 def test_a_run_is_never_replaced_by_what_is_made_from_it(run: Path) -> None:
-    with pytest.raises(CapivaraError, match="would replace the run"):
-        merge_lora(run, run, overwrite=True)
-    with pytest.raises(CapivaraError, match="would replace the run"):
-        merge_lora(run, run.parent, overwrite=True)
+    for output in (run, run.parent):
+        with pytest.raises(CapivaraError, match="would replace the run"):
+            merge_lora(run, output, MergeOptions(overwrite=True))
 
 
-@pytest.mark.parametrize("dtype", ["float64", "int8"])
-def test_an_unknown_dtype_names_the_known_ones(dtype: str, run: Path, tmp_path: Path) -> None:
-    with pytest.raises(CapivaraError, match="float32, float16, bfloat16"):
-        merge_lora(run, tmp_path / "merged", dtype=dtype)
-
-
-def test_the_base_models_licence_is_carried_on(run: Path, base: Path, tmp_path: Path) -> None:
+def test_the_base_models_licence_is_included(run: Path, base: Path, tmp_path: Path) -> None:
     (base / "LICENSE").write_text("the licence of the base")
     try:
         folder = merge_lora(run, tmp_path / "merged")
