@@ -106,10 +106,10 @@ class OutputFile(Output):
 
     def begin(self, window: int, **decided: Any) -> None:
         """See `Output`."""
-        now = {key: decided[key] for key in self._open_settings}
+        now = {key: decided[key] for key in self._open_settings} | {"window": window}
         if self._resumes:
             self._refuse_others({key: self.settings.get(key) for key in now}, now)
-        self.settings |= {**now, "window": window}
+        self.settings |= now
         if self.runtime.is_main and not self._settings_file.is_file():
             artifacts.write_json(self._settings_file, self.settings)
         self.runtime.barrier()
@@ -154,7 +154,7 @@ class OutputFile(Output):
     def _compare(self) -> None:
         """Refuse to resume a run that had other settings; a setting that is open now may have been decided then."""
         begun = artifacts.read_json(self._settings_file)
-        keys = [key for key in {*begun, *self.settings} if key not in self._open_settings]
+        keys = {*begun, *self.settings} - {*self._open_settings, "window"}  # `begin` compares these
         self._refuse_others({key: begun.get(key) for key in keys}, {key: self.settings.get(key) for key in keys})
 
     def _refuse_others(self, begun: Mapping[str, Any], now: Mapping[str, Any]) -> None:
