@@ -36,7 +36,7 @@ def writing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        _swap_in(temporary, path)
+        swap_in(temporary, path)
     except BaseException as error:
         _remove(temporary)
         if reason := _write_failure(error):
@@ -46,7 +46,8 @@ def writing(path: Path) -> Iterator[Path]:
         raise
 
 
-def _swap_in(temporary: Path, path: Path) -> None:
+def swap_in(temporary: Path, path: Path) -> None:
+    """Rename a file or a folder to `path`, and replace what is there. Raises OSError."""
     if path.exists() and temporary.exists() and path.is_dir() != temporary.is_dir():  # a file replaces no folder
         number = errno.EISDIR if path.is_dir() else errno.ENOTDIR
         raise OSError(number, os.strerror(number))

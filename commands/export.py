@@ -7,29 +7,22 @@ from typing import Annotated
 
 import typer
 
-from .options import OverwriteOrResume, Strict
+from capivara_cli.exporting.options import ExportOptions, Format
+
+from .binding import bind
 
 
+@bind
 def command(
-    format: Annotated[str, typer.Argument(metavar="FORMAT", help="webdataset, imagefolder, csv or captions.txt.")],
+    format: Annotated[Format, typer.Argument(metavar="FORMAT", help="webdataset, imagefolder, csv or captions.txt.")],
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="Records: JSONL, a folder, shards, -.")],
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", help="Folder, or file (-: standard output), to write."),
-    ],
-    lang: Annotated[
-        str | None,
-        typer.Option("--lang", help="Of the caption that stands alone, or a table's. [any]"),
-    ] = None,
-    shard_size: Annotated[int, typer.Option("--shard-size", help="Images in a shard.")] = 10_000,
-    prefix: Annotated[str, typer.Option("--prefix", help="What names of shards and images begin with.")] = "",
-    strict: Strict = False,
-    overwrite: OverwriteOrResume = False,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder or file to write (-: standard output).")],
+    options: ExportOptions,
 ) -> None:
-    """Write records in a form that other tools read; nothing of them is lost.
+    """Write records in a format that other tools read; nothing in them is lost.
 
     webdataset: tar shards for open_clip's trainer, webdataset and CLIP_benchmark. imagefolder: for Hugging Face's
-    datasets. csv: filepath and title, as open_clip has them, a row for each caption. captions.txt: a caption a line.
+    datasets. csv: a row per caption, with open_clip's filepath and title. captions.txt: a caption per line.
 
     Examples:
 
@@ -41,13 +34,4 @@ def command(
     """
     from capivara_cli.exporting.export import export
 
-    export(
-        format,
-        source,
-        output,
-        lang=lang,
-        shard_size=shard_size,
-        prefix=prefix,
-        overwrite=overwrite,
-        strict=strict,
-    )
+    export(format, source, output, options)

@@ -1,37 +1,35 @@
-"""Hugging Face's ImageFolder: images, and `metadata.jsonl` with all that the records have."""
+"""Hugging Face's ImageFolder: images, and `metadata.jsonl` with everything that the records have."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
 
 from capivara_cli import artifacts
+from capivara_cli.data.output import raise_if_empty
 from capivara_cli.data.records import METADATA, to_json
+from capivara_cli.exporting.job import ExportJob
 
-if TYPE_CHECKING:
-    from capivara_cli.exporting.export import Export
-
-FOLDER_SIZE = 10_000  # files in a folder: more make some file systems slow
-OWN = r"metadata\.jsonl|\d{{5,}}(/{prefix}\d{{9}}\.[a-z0-9]+)?"
+FOLDER_SIZE = 10_000  # files per folder: more make some file systems slow
 
 
-def write(job: Export) -> None:
+def names(prefix: str) -> str:
+    """Return a pattern of the names in the folder."""
+    return rf"{re.escape(METADATA)}|\d{{5,}}(/{re.escape(prefix)}\d{{9}}\.[a-z0-9]+)?"
+
+
+def write(job: ExportJob) -> None:
     """Write the folder, which appears whole. Raises CapivaraError when nothing is left."""
     artifacts.remove_dead(job.output)
     with artifacts.writing(job.output) as temporary:
         temporary.mkdir()
         with (temporary / METADATA).open("w", encoding="utf-8", errors="backslashreplace") as file:
-            for record in job.records():
-                content = job.content(record)
-                if content is None:
-                    continue
-                folder = f"{job.images // FOLDER_SIZE:05d}"
-                name = f"{folder}/{job.prefix}{job.images:09d}{content[1]}"
+            for number, (record, content, extension) in enumerate(job.with_images(job.records())):
+                folder = f"{number // FOLDER_SIZE:05d}"
+                name = f"{folder}/{job.options.prefix}{number:09d}{extension}"
                 (temporary / folder).mkdir(exist_ok=True)
-                (temporary / name).write_bytes(content[0])
+                (temporary / name).write_bytes(content)
+                text = job.first_text(record)
+                head = {"file_name": name, "id": record.id} | ({} if text is None else {"text": text})
                 data = {key: value for key, value in record.data.items() if key not in ("image", "file_name", "id")}
-                text = job.text(record)
-                head = {"file_name": name, "id": record.id} | ({"text": text} if text is not None else {})
                 file.write(to_json(head | {"captions": []} | data) + "\n")
-                job.images += 1
-                job.captions += len(record.captions)
-        job.check_written(job.images)
+        raise_if_empty(job.tally, None)

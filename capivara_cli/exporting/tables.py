@@ -1,77 +1,101 @@
-"""Tables of captions, and captions line by line."""
+"""Tables of captions, and texts with one caption per line."""
 
 from __future__ import annotations
 
 import csv
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TextIO
 
-from capivara_cli.data.captions import select
-from capivara_cli.data import records
-from capivara_cli.data.readers.tables import MORE, OWN
+from capivara_cli import artifacts
+from capivara_cli.data.captions import Caption, select
+from capivara_cli.data.output import raise_if_empty
+from capivara_cli.data.readers.columns import MORE, OWN
 from capivara_cli.data.records import Record, to_json
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from capivara_cli.exporting.export import Export
+from capivara_cli.exporting.job import ExportJob
 
 
-def write(job: Export) -> None:
-    """A row for each caption; open_clip's trainer reads `filepath` and `title`."""
+def write(job: ExportJob) -> None:
+    """Write a row per caption; open_clip's trainer reads `filepath` and `title`."""
     columns = ["filepath", "title", "lang", "id", "label", *OWN, MORE]
     delimiter = "\t" if job.output.suffix == ".tsv" else ","
     folder = Path.cwd() if str(job.output) == "-" else job.output.absolute().parent
-    with job.writing() as file:
-        writer, careful = (
+    with _open(job) as file:
+        writer, quoting_writer = (
             csv.DictWriter(file, columns, delimiter=delimiter, lineterminator="\n", quoting=quoting)
             for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
         )
         writer.writeheader()
         for record in job.records():
-            for row in _rows(record, job.lang, folder):
-                odd_end = any("\r" in value for value in row.values() if isinstance(value, str))
-                (careful if odd_end else writer).writerow(row)  # the csv module does not see that "\r" wants quotes
+            job.tally.kept += 1
+            for row in _rows(record, job.options.lang, folder):
+                # QUOTE_MINIMAL leaves a lone "\r" unquoted, which readers take for the end of the row.
+                has_return = any("\r" in value for value in row.values() if isinstance(value, str))
+                (quoting_writer if has_return else writer).writerow(row)
                 job.captions += "title" in row
 
 
+def write_lines(job: ExportJob) -> None:
+    """Write a line per caption, for people or services that translate; `import --translations` reads them back."""
+    with _open(job) as file:
+        for record in job.records():
+            job.tally.kept += 1
+            for caption in record.captions:
+                if caption["lang"] == job.options.lang:
+                    file.write(" ".join(caption["text"].split()) + "\n")
+                    job.captions += 1
+
+
+@contextmanager
+def _open(job: ExportJob) -> Iterator[TextIO]:
+    """Open the file to write, which appears whole; `-` is standard output."""
+    settings = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
+    if str(job.output) == "-":
+        with open(sys.stdout.fileno(), "w", closefd=False, **settings) as stream:  # type: ignore[call-overload]
+            yield stream
+        return
+    with artifacts.writing(job.output) as temporary:
+        with temporary.open("w", **settings) as file:  # type: ignore[call-overload]
+            yield file
+        raise_if_empty(job.tally, None)
+
+
 def _rows(record: Record, lang: str | None, folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield a row per caption; one without a caption if there is none, so that the record is not lost."""
     data = record.for_folder(folder)
     head = {"filepath": data.get("image") or data["file_name"], "id": data["id"], "label": data.get("label")}
-    known = ("image", "file_name", "id", "captions") + (("label",) if isinstance(data.get("label"), str) else ())
-    rest = {key: value for key, value in data.items() if key not in known}
-    own: list[dict[str, Any] | None] = [*_in_language(record.captions, lang)] or [None]
-    for number, caption in enumerate(own):
+    written = {"image", "file_name", "id", "captions"} | ({"label"} if isinstance(data.get("label"), str) else set())
+    rest = {key: value for key, value in data.items() if key not in written}
+    captions = record.captions
+    if lang is not None:
+        captions = select(captions, [i for i, caption in enumerate(captions) if caption["lang"] == lang])
+    for i, caption in enumerate(captions or [None]):
         row: dict[str, Any] = dict(head)
-        more = {"record": rest} if rest and number == 0 else {}
+        more: dict[str, Any] = {"record": rest} if rest and i == 0 else {}
         if caption is not None:
-            row |= {"title": caption["text"], "lang": caption["lang"]}
-            # What is written as it is must be read back as it was.
-            plain = {key: caption[key] for key in OWN if _is_plain(key, caption.get(key))}
-            row |= plain
-            odd = {key: value for key, value in caption.items() if key not in ("text", "lang", *plain)}
-            more |= {"caption": odd} if odd else {}
+            columns, others = _caption_columns(caption)
+            row |= columns
+            more |= {"caption": others} if others else {}
         row[MORE] = to_json(more) if more else None
         yield row
 
 
-def _in_language(captions: list[dict[str, Any]], lang: str | None) -> list[dict[str, Any]]:
-    if lang is None:
-        return captions
-    return select(captions, [i for i, caption in enumerate(captions) if caption["lang"] == lang])
+def _caption_columns(caption: Caption) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the columns of a caption, and its other keys: those that a column would not give back as they are."""
+    columns: dict[str, Any] = {"title": caption["text"], "lang": caption["lang"]}
+    others: dict[str, Any] = {}
+    for key, value in caption.items():
+        if key in OWN and _is_plain(key, value):
+            columns[key] = value
+        elif key not in ("text", "lang"):
+            others[key] = value
+    return columns, others
 
 
-def _is_plain(key: str, value: Any) -> bool:
+def _is_plain(key: str, value: object) -> bool:
+    """Return whether a value of a caption is read back from a table as it was."""
     if key in ("parent", "score"):
-        return isinstance(value, int | float) and not isinstance(value, bool) and value - value == 0
+        return isinstance(value, int | float) and not isinstance(value, bool) and value - value == 0  # is finite
     return isinstance(value, str) and bool(value)
-
-
-def write_lines(job: Export) -> None:
-    """A caption a line, for people or services that translate; `capivara import --translations` takes them back."""
-    with job.writing() as file:
-        for record in job.records():
-            for caption in record.captions:
-                if caption["lang"] == job.lang:
-                    file.write(" ".join(caption["text"].split()) + "\n")
-                    job.captions += 1

@@ -1,0 +1,27 @@
+"""The flags of `score`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from capivara_cli.data.options import SelectionOptions
+from capivara_cli.models.options import ModelOptions
+from capivara_cli.options import BadOption, ImageWorkers, Machine, Resumable, flag
+
+
+class ScoreOptions(SelectionOptions, ModelOptions, ImageWorkers, Resumable, Machine):
+    """How to score captions, and which to keep."""
+
+    section = "score"
+
+    scored: bool = flag("Reuse the scores in the file; load no model.", default=False)
+    plot: Path | None = flag("Draw a histogram of the scores.", default=None, metavar="FILE.png", changes_result=False)
+
+    def check(self) -> None:
+        """See `SelectionOptions`."""
+        super().check()
+        named_model = self.model or self.pretrained or self.adapter
+        if self.scored and (named_model or (self.device, self.precision) != ("auto", "auto")):
+            raise BadOption(
+                "--scored loads no model", "leave out --model, --pretrained, --adapter, --device, --precision"
+            )
