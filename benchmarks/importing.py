@@ -24,10 +24,10 @@ from PIL import Image
 RUN = """
 import sys, time
 from pathlib import Path
-from capivara_cli.importing import import_data
+from capivara_cli import ImportOptions, import_data
 
 started = time.perf_counter()
-import_data([sys.argv[1]], Path(sys.argv[2]), images=Path(sys.argv[3]) if sys.argv[3] else None)
+import_data([sys.argv[1]], sys.argv[2], ImportOptions(images=Path(sys.argv[3]) if sys.argv[3] else None))
 seconds = time.perf_counter() - started
 print(seconds, next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """

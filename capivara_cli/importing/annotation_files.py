@@ -2,145 +2,210 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import codecs
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from capivara_cli.data.readers import text_files as texts
-from capivara_cli.data.readers.rows import Options, Row, inside
+from capivara_cli.data.captions import Caption
+from capivara_cli.data.readers import text_files
+from capivara_cli.data.readers.formats import WrongFormat
+from capivara_cli.data.readers.options import ReaderOptions
+from capivara_cli.data.readers.rows import Row, inside
+from capivara_cli.data.readers.sample import Sample
 from capivara_cli.errors import CapivaraError, nearest
-from capivara_cli.importing.json_stream import elements
+
+MOST_DEPTH = 100  # of nested lists and objects
+
+_COCO_KEYS = {"images": ("id", "file_name"), "annotations": ("image_id", "caption")}
 
 
-def coco(path: Path, options: Options) -> Iterator[Row]:
-    """`{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}`; either list may come first."""
+def _has(sample: Sample, *keys: str) -> bool:
+    return sample.path.suffix == ".json" and all(f'"{key}"' in sample.text for key in keys)
+
+
+def looks_like_coco(sample: Sample) -> bool:
+    """Return whether a file has lists of images or annotations, by the names of their keys."""
+    return _has(sample, "images", "file_name") or _has(sample, "annotations", "image_id")
+
+
+def looks_like_karpathy(sample: Sample) -> bool:
+    """Return whether a file has images with sentences."""
+    return _has(sample, "sentences")
+
+
+def looks_like_pracegover(sample: Sample) -> bool:
+    """Return whether a file has images with one caption each."""
+    return _has(sample, "filename", "caption")
+
+
+def looks_like_xm3600(sample: Sample) -> bool:
+    """Return whether a file, or `captions.jsonl` in a folder, has the keys of Crossmodal-3600."""
+    if "captions.jsonl" in sample.names:
+        return looks_like_xm3600(Sample(sample.path / "captions.jsonl"))
+    return sample.path.suffix == ".jsonl" and '"image/key"' in sample.text
+
+
+def coco(path: Path, options: ReaderOptions) -> Iterator[Row]:
+    """Read `{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}`; either list may be first."""
     folder = options.images or path.parent
     known = False
-    for number, (key, found) in enumerate(elements(path), start=1):
+    for number, (key, element) in enumerate(_elements(path), start=1):
         where = f"{path}: element {number}"
-        if key not in ("images", "annotations"):
+        if key not in _COCO_KEYS:
             continue
-        if not isinstance(found, dict):
-            raise CapivaraError(f"{where} of {key} is no object", "capivara import finds the format by itself")
-        if key == "images" and isinstance(found.get("file_name"), str) and "id" in found:
+        if not isinstance(element, dict):
+            raise CapivaraError(f"{where} of {key} is not an object", "capivara import finds the format automatically")
+        if key == "images" and isinstance(element.get("file_name"), str) and "id" in element:
             known = True
-            name = found["file_name"]
-            yield Row(where, str(found["id"]), inside(folder, name), id=name)
-        elif key == "annotations" and isinstance(found.get("caption"), str) and "image_id" in found:
+            name = element["file_name"]
+            yield Row(where, str(element["id"]), inside(folder, name), id=name)
+        elif key == "annotations" and isinstance(element.get("caption"), str) and "image_id" in element:
             known = True
-            yield Row(where, str(found["image_id"]), captions=_captions([found["caption"]], options.lang))
-        elif not known:
-            raise other_format(path, "coco")
+            yield Row(where, str(element["image_id"]), captions=_captions([element["caption"]], options.lang))
+        elif known:
+            yield Row(where, "", id=where, problem=f"of {key}, without {' and '.join(_COCO_KEYS[key])}")
         else:
-            yield Row(where, "", id=where, problem=f"of {key}, without {_wanted(key)}")
+            break
     if not known:
-        raise other_format(path, "coco")
+        raise WrongFormat(path, "coco")
 
 
-def _wanted(key: str) -> str:
-    return "id and file_name" if key == "images" else "image_id and caption"
-
-
-def karpathy(path: Path, options: Options) -> Iterator[Row]:
-    """`{"images": [{"filename", "filepath", "split", "sentences": [{"raw"}]}]}`: Flickr8k, Flickr30k and COCO."""
+def karpathy(path: Path, options: ReaderOptions) -> Iterator[Row]:
+    """Read `{"images": [{"filename", "filepath", "split", "sentences": [{"raw"}]}]}`: Flickr8k, Flickr30k and COCO."""
     folder = options.images or path.parent
     splits: dict[str, None] = {}
-    taken = False
-    for number, (key, found) in enumerate(elements(path), start=1):
+    for number, (key, element) in enumerate(_elements(path), start=1):
         if key != "images":
             continue
-        if not isinstance(found, dict) or not isinstance(found.get("sentences"), list) or "filename" not in found:
-            raise other_format(path, "karpathy")
-        split = str(found.get("split"))
+        if not isinstance(element, dict) or not isinstance(element.get("sentences"), list) or "filename" not in element:
+            raise WrongFormat(path, "karpathy")
+        split = str(element.get("split"))
         splits[split] = None
-        if options.split is not None and split != options.split:
+        if not _is_wanted(split, options):
             continue
-        taken = True
-        sentences = [each.get("raw") for each in found["sentences"] if isinstance(each, dict)]
-        name = str(found["filename"])
-        inside = str(found.get("filepath") or "")
-        place = folder / inside / name if inside and (folder / inside).is_dir() else folder / name
-        captions = _captions(sentences, options.lang)
-        yield Row(f"{path}: image {number}", name, str(place), captions, extra={"split": split})
-    if not splits:
-        raise other_format(path, "karpathy")
-    if not taken:
-        raise no_split(path, options.split, splits)
+        name, part = str(element["filename"]), str(element.get("filepath") or "")
+        image = folder / part / name if part and (folder / part).is_dir() else folder / name
+        texts = [sentence.get("raw") for sentence in element["sentences"] if isinstance(sentence, dict)]
+        yield Row(f"{path}: image {number}", name, str(image), _captions(texts, options.lang), extra={"split": split})
+    _check_splits(path, "karpathy", options, splits)
 
 
-def pracegover(path: Path, options: Options) -> Iterator[Row]:
-    """`{"train": [{"filename", "caption"}], "validation": …}`."""
+def pracegover(path: Path, options: ReaderOptions) -> Iterator[Row]:
+    """Read `{"train": [{"filename", "caption"}], "validation": …}`."""
     folder = options.images or path.parent
     splits: dict[str, None] = {}
-    taken = False
-    for number, (key, found) in enumerate(elements(path), start=1):
-        if not isinstance(found, dict) or not isinstance(found.get("filename"), str):
-            if key and not splits:
-                raise other_format(path, "pracegover")
+    for number, (split, element) in enumerate(_elements(path), start=1):
+        if not isinstance(element, dict) or not isinstance(element.get("filename"), str):
+            if split and not splits:
+                break
             continue
-        splits[key] = None
-        if options.split is not None and key not in (options.split, {"val": "validation"}.get(options.split)):
+        splits[split] = None
+        if not _is_wanted(split, options):
             continue
-        taken = True
-        extra = {name: value for name, value in found.items() if name not in ("filename", "caption")}
-        yield Row(
-            f"{path}: element {number}",
-            found["filename"],
-            inside(folder, found["filename"]),
-            _captions([found.get("caption")], options.lang),
-            extra={"split": key, **extra} if key else extra,
-        )
+        name = element.pop("filename")
+        captions = _captions([element.pop("caption", None)], options.lang)
+        extra = {"split": split, **element} if split else element
+        yield Row(f"{path}: element {number}", name, inside(folder, name), captions, extra=extra)
+    _check_splits(path, "pracegover", options, splits)
+
+
+def _is_wanted(split: str, options: ReaderOptions) -> bool:
+    return options.split in (None, split) or (options.split, split) == ("val", "validation")
+
+
+def _check_splits(path: Path, format: str, options: ReaderOptions, splits: Iterable[str]) -> None:
+    """Raise CapivaraError if a file has no splits, or none that was asked for."""
     if not splits:
-        raise other_format(path, "pracegover")
-    if not taken:
-        raise no_split(path, options.split, splits)
+        raise WrongFormat(path, format)
+    if not any(_is_wanted(split, options) for split in splits):
+        near = nearest(str(options.split), list(splits))
+        raise CapivaraError(f"{path} has no split {options.split}{near}", f"--split: {', '.join(splits)}")
 
 
-def xm3600(path: Path, options: Options) -> Iterator[Row]:
-    """Lines of `{"image/key", "image/locale", LANG: {"caption": […]}}`; images are KEY.jpg in `images/`."""
+def xm3600(path: Path, options: ReaderOptions) -> Iterator[Row]:
+    """Read lines of `{"image/key", "image/locale", LANG: {"caption": […]}}`; images are KEY.jpg in `images/`."""
     if path.is_dir():
         path = path / "captions.jsonl"
     folder = options.images or path.parent / "images"
-    for where, found, problem in texts.objects(path, options.encoding):
+    for where, data, problem in text_files.objects(path, options.encoding):
         if problem is not None:
             yield Row(where, "", id=where, problem=problem)
             continue
-        key = found.get("image/key")
+        key = data.get("image/key")
         if not isinstance(key, str):
-            raise other_format(path, "xm3600")
-        captions = [
-            {"text": text, "lang": lang}
-            for lang, value in found.items()
-            if isinstance(value, dict)
-            for text in _list(value.get("caption"))
-            if isinstance(text, str) and text.strip()
-        ]
-        locale = {"locale": found["image/locale"]} if isinstance(found.get("image/locale"), str) else {}
+            raise WrongFormat(path, "xm3600")
+        captions: list[Caption] = []
+        for lang, value in data.items():
+            texts = value.get("caption") if isinstance(value, dict) else None
+            for text in texts if isinstance(texts, list) else []:
+                if isinstance(text, str) and text.strip():
+                    captions.append({"text": text, "lang": lang})
+        locale = {"locale": data["image/locale"]} if isinstance(data.get("image/locale"), str) else {}
         yield Row(where, key, inside(folder, f"{key}.jpg"), tuple(captions), extra=locale)
 
 
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _captions(found: list[Any], lang: str) -> tuple[dict[str, Any], ...]:
+def _captions(texts: Iterable[Any], lang: str) -> tuple[Caption, ...]:
     return tuple(
-        {"text": " ".join(text.split()), "lang": lang} for text in found if isinstance(text, str) and text.strip()
+        {"text": " ".join(text.split()), "lang": lang} for text in texts if isinstance(text, str) and text.strip()
     )
 
 
-def no_split(path: Path, split: str | None, splits: dict[str, None]) -> CapivaraError:
-    """There is no such part of the data."""
-    return CapivaraError(
-        f"{path} has no split {split}{nearest(str(split), list(splits))}", f"--split: {', '.join(splits)}"
-    )
+def _elements(path: Path) -> Iterator[tuple[str, Any]]:
+    """Yield the elements of each list in a JSON object with the list's key, and other values with theirs.
+
+    `{"images": [a, b], "info": c}` gives ("images", a), ("images", b), ("info", c); the elements of a file that is a
+    list have the key "". Memory is that of the largest element.
+
+    Raises CapivaraError for what is not JSON in UTF-8.
+    """
+    import ijson
+    from ijson.common import ObjectBuilder
+
+    if text_files.encoding_of(path, None) == "utf-16":
+        raise CapivaraError(f"{path} is not UTF-8 text", f"iconv -t UTF-8 {path}")
+    key, builder = "", ObjectBuilder()
+    parents = builder.containers  # the lists and objects that are open, the outermost first
+    with _json_file(path) as file:
+        for event, value in ijson.basic_parse(file):
+            builder.event(event, float(value) if isinstance(value, Decimal) else value)
+            if len(parents) > 2:
+                if len(parents) > MOST_DEPTH:
+                    raise CapivaraError(f"{path}: not JSON that can be used: nested too deeply")
+            elif event == "map_key":
+                key = value if len(parents) == 1 else key
+            elif not parents:
+                if not event.startswith("end_"):
+                    raise CapivaraError(f"{path}: not JSON with an object or a list, but a {event}")
+            elif isinstance(parents[-1], list):
+                if parents[-1] and (len(parents) == 1 or isinstance(parents[0], dict)):
+                    yield key, parents[-1].pop()  # an element is complete: forget it, so that memory does not grow
+            elif len(parents) == 1 and parents[0]:
+                value = parents[0].pop(key)
+                if event != "end_array":
+                    yield key, value
 
 
-def other_format(path: Path, asked: str) -> CapivaraError:
-    """It is not what it was said to be; what it looks like."""
-    from capivara_cli.importing.formats import guess
+@contextmanager
+def _json_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a JSON file. Raises CapivaraError, also inside the block, for what is not JSON in UTF-8."""
+    from ijson import JSONError
 
-    found = guess(path)
-    looks = f": it looks like {found}" if found and found != asked else ""
-    hint = f"capivara import {found} {path}" if looks else "docs/importing.md shows the formats"
-    return CapivaraError(f"{path} is not of the format {asked}{looks}", hint)
+    try:
+        with path.open("rb") as file:
+            if file.read(3) != codecs.BOM_UTF8:  # some editors leave this mark, which JSON does not allow
+                file.seek(0)
+            yield file
+    except OSError as error:
+        raise CapivaraError(f"cannot read {path}: {error.strerror}") from error
+    except (JSONError, ValueError) as error:
+        # yajl says "parse error: premature EOF", as bytes if they are not UTF-8; the next line has the text around.
+        message = error.args[0] if error.args and isinstance(error.args[0], bytes) else str(error).encode()
+        reason, _, text = message.decode("utf-8", "replace").partition("\n")
+        if isinstance(error, UnicodeError) or "UTF8" in reason:
+            raise CapivaraError(f"{path} is not UTF-8 text", f"iconv -t UTF-8 {path}") from error
+        reason = reason.replace("parse error: premature EOF", "the file is cut short")
+        near = " ".join(text.partition("(right here)")[0].split())
+        raise CapivaraError(f"{path}: not JSON: {reason.rstrip('.')}" + (f", near {near}" if near else "")) from error

@@ -1,4 +1,4 @@
-"""`import`: any data set as records, each checked, and what is wrong with the others said by name."""
+"""`import`: read a data set of any format, check its images, and write records."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from capivara_cli import console
-from capivara_cli.data import images
+from capivara_cli.data import images, pipeline
 from capivara_cli.data.captions import is_caption
 from capivara_cli.data.images import ImageRef, ImageRejected
 from capivara_cli.data.languages import find, table
 from capivara_cli.data.loading import load_images
-from capivara_cli.data.output import Output, RecordResult, Tally, check_not_read, report
-from capivara_cli.data.pipeline import batched
-from capivara_cli.data.readers.formats import choose
-from capivara_cli.data.readers.rows import Options, Row, join
+from capivara_cli.data.output import RecordResult, check_not_read, report
+from capivara_cli.data.readers.formats import Format, WrongFormat, check_options, choose, guess
+from capivara_cli.data.readers.rows import Row, join
+from capivara_cli.data.readers.tables import write_images
 from capivara_cli.data.records import Record
 from capivara_cli.data.resumable import open_output
 from capivara_cli.data.spill import Spill
 from capivara_cli.errors import CapivaraError, nearest
-from capivara_cli.importing.formats import FORMATS, guess
+from capivara_cli.importing.formats import FORMATS
+from capivara_cli.importing.options import ImportOptions
 from capivara_cli.importing.summary import Summary
 from capivara_cli.importing.translations import Translations
 from capivara_cli.runtime import Runtime
 
-WINDOW = 1024  # records at once
-_RECORDS = ("id", "image", "file_name", "captions", "rejected")  # keys of a record
+WINDOW = 1024  # records per batch
+_RECORD_KEYS = ("id", "image", "file_name", "captions", "rejected")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,126 +40,112 @@ class Item(Record):
     """A record, or what should have become one.
 
     Attributes:
-        problem: why it is none.
+        problem: why it is not a record.
     """
 
     problem: str | None = None
 
 
-def import_data(
-    sources: Sequence[str],
-    output: Path | None = None,
-    *,
-    format: str | None = None,
-    images: Path | None = None,
-    split: str | None = None,
-    lang: str = "en",
-    column: Sequence[str] = (),
-    labels: bool | None = None,
-    translations: Path | None = None,
-    to: str | None = None,
-    encoding: str | None = None,
-    verify: bool = False,
-    dedupe: bool = False,
-    workers: int | None = None,
-    strict: bool = False,
-    overwrite: bool = False,
-) -> None:
-    """Read sources of a foreign format and write records. Arguments as `capivara import`.
+def import_data(sources: Sequence[str | Path], output: str | Path | None, options: ImportOptions) -> None:
+    """Read sources of any format, and write records.
+
+    Args:
+        sources: files, folders, or brace patterns of shards, all of one format.
+        output: JSONL file to write; None is standard output. An interrupted run is resumed.
+        options: see `ImportOptions`.
 
     Raises:
-        CapivaraError: a source that is not of the format, another setting than the output was begun with, nothing
-            left, or with `strict` something that cannot be used.
+        CapivaraError: a source that is not of the format, other settings than those the output was begun with,
+            nothing left, or with `strict` something that cannot be used.
     """
-    asked = _options(output, images, split, lang, column, labels, encoding)
-    if format is not None and format not in FORMATS:
-        raise CapivaraError(
-            f"the format {format} is not known{nearest(format, list(FORMATS))}", "capivara import --formats lists them"
-        )
-    for source in sources:
-        if not Path(source).exists() and "{" not in source:
-            raise CapivaraError(f"{source}: no such file")
-        if Path(source).exists() and not Path(source).is_file() and not Path(source).is_dir():
-            raise CapivaraError(f"{source} is no file", "a pipe can be read once only: save it first")
-    check_not_read([*sources, *([translations] if translations else [])], output)
-    chosen = choose(list(sources), format, asked, guess)
-    given = {"images": images, "split": split, "column": column, "labels": labels is not None, "encoding": encoding}
-    FORMATS[chosen].refuse(chosen, given)
-    if images is not None and not images.is_dir() and chosen not in ("parquet", "huggingface"):  # which put some there
-        raise CapivaraError(f"--images {images}: no such folder", "the folder of the images that the annotations name")
-    if format is None:
-        console.say(f"reading {chosen}: {FORMATS[chosen].what}")
-    added = None
-    if (translations is None) != (to is None):
-        raise CapivaraError("--translations FILE and --to LANG belong together")
-    if translations is not None and to is not None:
-        if not translations.is_file():
-            raise CapivaraError(f"{translations}: no such file")
-        if find(to) is None or to == lang:
-            reason = "is the captions' own (--lang)" if to == lang else f"is not known{nearest(to, list(table()))}"
-            raise CapivaraError(f"--to {to}: the language {reason}", "--to hi")
-        added = Translations(translations, to, asked)
-    settings = {
-        "sources": list(sources),
-        "format": chosen,
-        "images": str(images) if images else None,
-        "split": split,
-        "lang": lang,
-        "column": list(column),
-        "labels": labels,
-        "translations": str(translations) if translations else None,
-        "to": to,
-        "encoding": encoding,
-        "verify": verify,
-        "dedupe": dedupe,
-    }
-    job = _Job(verify=verify, dedupe=dedupe, strict=strict, workers=workers)
-    with open_output(output, settings, Runtime("cpu", "fp32"), overwrite=overwrite, observer=job.summary) as out:
+    names = [str(source) for source in sources]
+    path = Path(output) if output is not None else None
+    _check_files(names, path, options)
+    name = options.format or choose(names, options, FORMATS)
+    format_ = FORMATS[name]
+    check_options(name, format_, options)
+    if options.format is None:
+        console.say(f"reading {name}: {format_.description}")
+    # --images may also name the folder to which the images inside a table are written.
+    if options.images is not None and not options.images.is_dir() and name not in ("parquet", "huggingface"):
+        raise CapivaraError(f"--images {options.images}: no such folder", "the folder that has the annotated images")
+    extracted = options.images
+    if extracted is None and path is not None and str(path) != "-":
+        extracted = path.with_name(f"{path.stem}-images")
+    translations = _translations(options)
+    settings = options.settings() | {"sources": names, "format": name}
+    job = _ImportJob(options)
+    runtime = Runtime("cpu", "fp32")
+    with open_output(path, settings, runtime, overwrite=options.overwrite, observer=job.summary) as out:
         out.begin(WINDOW)
-        items = _unique(_items(_rows(sources, chosen, asked, added)))
-        tally = job.run(items, out)
-    if added is not None:
-        added.report()
+        job.folder = out.folder
+        items = job.watch(_unique(_items(_rows(names, format_, options, translations, extracted))))
+        try:
+            tally = pipeline.run(job, items, out, runtime, window=WINDOW, total=None, live=False)
+        except WrongFormat as error:
+            raise _looks_like(error) from error
+    if translations is not None:
+        translations.report()
     if tally is not None:
-        job.summary.show(output, verified=verify and not job.begun)  # the sizes of all, or none
-        report(tally, output)
+        job.summary.show(path, verified=options.verify and not job.skipped)  # the sizes of all, or none
+        report(tally, path)
 
 
-def _options(
-    output: Path | None,
-    folder: Path | None,
-    split: str | None,
-    lang: str,
-    column: Sequence[str],
-    labels: bool | None,
-    encoding: str | None,
-) -> Options:
-    """What the readers are told. Raises CapivaraError for what can be known to be wrong at once."""
-    if find(lang) is None:
-        raise CapivaraError(f"the language {lang} is not known", "capivara translate --languages lists them")
-    columns = {}
-    for given in column:
-        what, equals, name = given.partition("=")
-        if not equals or not what or not name:
-            raise CapivaraError(f"--column {given}: not WHAT=COLUMN", "--column image=path --column hi=caption_hi")
-        columns[what] = name
-    named = output is not None and str(output) != "-"
-    extracted = folder or (output.with_name(f"{output.stem}-images") if output is not None and named else None)
-    return Options(folder, split, lang, columns, labels, encoding, extracted)
+def _check_files(sources: Sequence[str], path: Path | None, options: ImportOptions) -> None:
+    """Raise CapivaraError for what is known to be wrong before anything is read."""
+    if find(options.lang) is None:
+        raise CapivaraError(f"--lang {options.lang}: not a language", "capivara translate --languages lists them")
+    for source in sources:
+        file = Path(source)
+        if not file.exists() and "{" not in source:
+            raise CapivaraError(f"{source}: no such file")
+        if file.exists() and not file.is_file() and not file.is_dir():
+            raise CapivaraError(f"{source} is not a file", "a pipe can be read only once: save it first")
+    check_not_read([*sources, *([options.translations] if options.translations else [])], path)
 
 
-def _rows(sources: Sequence[str], format: str, asked: Options, added: Translations | None) -> Iterator[Row]:
-    """All rows, those of one image put together, with translations."""
-    chosen = FORMATS[format]
-    rows: Iterable[Row] = itertools.chain.from_iterable(chosen.read(Path(source), asked) for source in sources)
+def _translations(options: ImportOptions) -> Translations | None:
+    """Return the file of translations. Raises CapivaraError if it or its language is missing or wrong."""
+    file, to = options.translations, options.to
+    if file is None and to is None:
+        return None
+    if file is None or to is None:
+        raise CapivaraError("--translations FILE and --to LANG belong together")
+    if not file.is_file():
+        raise CapivaraError(f"{file}: no such file")
+    if to == options.lang:
+        raise CapivaraError(f"--to {to}: the language is the captions' own (--lang)", "--to hi")
+    if find(to) is None:
+        raise CapivaraError(f"--to {to}: not a language{nearest(to, list(table()))}", "--to hi")
+    return Translations(file, options.lang, to, options.encoding)
+
+
+def _looks_like(error: WrongFormat) -> CapivaraError:
+    """Return the error with the format that the source looks like."""
+    name = guess(error.path, FORMATS)
+    if name in (None, error.format):
+        return error
+    return CapivaraError(f"{error.message}: it looks like {name}", f"capivara import --format {name} {error.path}")
+
+
+def _rows(
+    sources: Sequence[str], format_: Format, options: ImportOptions, added: Translations | None, extracted: Path | None
+) -> Iterator[Row]:
+    """Yield all rows, those of one image joined, with translations.
+
+    Args:
+        extracted: folder for images that are inside a table.
+    """
+    read = itertools.chain.from_iterable(format_.read(Path(source), options) for source in sources)
+    rows = write_images(read, extracted)
     if added is not None and added.by_line:
-        rows = added.to_lines(iter(rows))
+        rows = added.to_lines(rows)
     # A file of lines that turns out too short or too long must be known before the first record is written.
-    if chosen.scattered or added is not None:
-        rows = join(rows, scattered=chosen.scattered)
+    if format_.scattered or added is not None:
+        rows = join(rows, scattered=format_.scattered)
     if added is not None:
-        rows = added.expand(rows) if added.by_line else added.by_key(rows)
-    return iter(rows)
+        rows = added.add_lines(rows) if added.by_line else added.by_key(rows)
+    return rows
 
 
 def _items(rows: Iterable[Row]) -> Iterator[Item]:
@@ -168,27 +155,29 @@ def _items(rows: Iterable[Row]) -> Iterator[Item]:
         data: dict[str, Any] = {"id": row.id or row.key or row.where, "image": image}
         if row.captions:
             data["captions"] = list(row.captions)
-        # A column of a name that a record has another use for.
-        rest = {f"{key}_" if key in _RECORDS else key: value for key, value in row.extra.items()}
+        for key, value in row.extra.items():
+            data[f"{key}_" if key in _RECORD_KEYS else key] = value  # a column of a name that means something else here
         problem = row.problem
         if problem is None and not all(map(is_caption, row.captions)):
             problem = "a caption without a text or a language"
-        yield Item(data | rest, row.where, ImageRef.parse(image, folder), problem)
+        yield Item(data, row.where, ImageRef.parse(image, folder), problem)
 
 
 def _as_on_disk(name: str) -> str:
-    """The name in the normal form that the file has: macOS decomposes what others compose."""
+    """Return the name in the Unicode normal form of the file: macOS decomposes what others compose."""
     path, tar, member = name.partition(".tar#")
     path += ".tar" if tar else ""
     if name.isascii() or os.path.exists(path):
         return name
-    forms = [unicodedata.normalize("NFC", path), unicodedata.normalize("NFD", path)]
-    found = next((form for form in forms if os.path.exists(form)), path)
-    return f"{found}#{member}" if tar else found
+    for form in (unicodedata.normalize("NFC", path), unicodedata.normalize("NFD", path)):
+        if os.path.exists(form):
+            path = form
+            break
+    return f"{path}#{member}" if tar else path
 
 
 def _unique(items: Iterable[Item]) -> Iterator[Item]:
-    """The same items; one whose id came before has that as its problem."""
+    """Yield the items; one whose id was seen before gets that as its problem."""
     with Spill() as seen:
         for item in items:
             first = seen.setdefault(item.id, item.where) if item.problem is None else None
@@ -196,7 +185,7 @@ def _unique(items: Iterable[Item]) -> Iterator[Item]:
 
 
 @dataclass
-class _Found:
+class _ImageCheck:
     """What was found out about an image.
 
     Attributes:
@@ -207,94 +196,92 @@ class _Found:
 
     problem: str | None = None
     size: tuple[int, int] | None = None
-    digest: bytes | None = None
+    digest: str | None = None
 
 
 @dataclass(frozen=True)
-class _Check:
-    """Looks at an image, in a worker process."""
+class _Checker:
+    """Check an image, in a worker process."""
 
     verify: bool
     dedupe: bool
 
-    def __call__(self, ref: ImageRef) -> _Found:
-        """Never raises: what is wrong is in what it gives."""
-        found = _Found()
+    def __call__(self, ref: ImageRef) -> _ImageCheck:
+        """Never raises; problems are in the returned object."""
+        check = _ImageCheck()
         try:
             if self.dedupe:
-                found.digest = hashlib.blake2b(images.content(ref), digest_size=16).digest()
+                check.digest = hashlib.blake2b(images.content(ref), digest_size=16).hexdigest()
             if self.verify:
-                found.size = images.load(ref).size
+                check.size = images.load(ref).size
             if not self.dedupe and not self.verify:
                 images.check(ref)
         except ImageRejected as error:
-            found.problem = error.message
-        return found
+            check.problem = error.message
+        return check
+
+
+class _ImportJob(pipeline.Job[Item]):
+    """Check the images of items.
+
+    Attributes:
+        folder: of the output.
+        skipped: items that an interrupted run has written.
+    """
+
+    label = "importing"
+    columns = ()
+
+    def __init__(self, options: ImportOptions) -> None:
+        self.options = options
+        self.folder = Path()
+        self.check = _Checker(options.verify, options.dedupe)
+        self.summary = Summary()
+        self.skipped = 0
+        self._resuming = True
+        self._contents = Spill()  # digest of an image's content -> id of the first item that has it
+
+    def watch(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Yield the items. Those that an interrupted run has written are counted, and their images looked at again."""
+        for item in items:
+            if self._resuming:
+                self.skipped += 1
+                if self.options.dedupe and item.problem is None:
+                    self._duplicate(item, self.check(item.image))
+            yield item
+
+    def process(self, batches: Iterator[list[Item]], expected: int | None) -> Iterator[list[RecordResult]]:
+        """See `pipeline.Job`."""
+        self._resuming = False
+        for items, checks in self._checked(batches, expected):
+            yield [self._result(item, check) for item, check in zip(items, checks, strict=True)]
+
+    def _checked(
+        self, batches: Iterator[list[Item]], expected: int | None
+    ) -> Iterator[tuple[list[Item], list[_ImageCheck]]]:
+        """Check the images of batches; on all cores if they are opened."""
+        if not self.options.verify and not self.options.dedupe:
+            for items in batches:
+                yield items, [_ImageCheck() if item.problem else self.check(item.image) for item in items]
+            return
+        for batch in load_images(batches, _image_to_check, self.check, expected, self.options.workers):
+            checks = dict(zip(batch.rows, batch.values, strict=True))
+            yield batch.items, [checks.get(i, _ImageCheck()) for i in range(len(batch.items))]
+
+    def _result(self, item: Item, check: _ImageCheck) -> RecordResult:
+        data = item.for_folder(self.folder)
+        problem = item.problem or self._duplicate(item, check) or check.problem
+        if problem is None:
+            self.summary.sizes.add(check.size)
+        elif self.options.strict:
+            raise CapivaraError(f"{item.where}: {item.id}: {problem}", "without --strict it is left out")
+        return RecordResult(data, problem)
+
+    def _duplicate(self, item: Item, check: _ImageCheck) -> str | None:
+        """Return the reason for rejecting a duplicate image, or None."""
+        first = self._contents.setdefault(check.digest, item.id) if check.digest is not None else None
+        return None if first is None else f"the same image as {first}"
 
 
 def _image_to_check(item: Item) -> ImageRef | None:
     return None if item.problem else item.image
-
-
-class _Job:
-    """One run over the items."""
-
-    def __init__(self, *, verify: bool, dedupe: bool, strict: bool, workers: int | None) -> None:
-        self.check = _Check(verify, dedupe)
-        self.strict = strict
-        self.workers = workers
-        self.summary = Summary()
-        self.begun = 0
-        self._passing = True
-        self._contents = Spill()
-
-    def run(self, items: Iterator[Item], out: Output) -> Tally | None:
-        """Write what is not written yet."""
-        own = self._remembering(items) if self.check.dedupe else items
-        self.begun, own = out.skip_done(own)
-        self._passing = False
-        if self.begun:
-            console.say(f"going on after {self.begun:,} records")
-        with console.progress("rejected") as bar:
-            task = bar.add_task("importing", total=None, completed=self.begun, rejected="")
-            lost = 0
-            for window, found in self._checked(batched(own, WINDOW)):
-                outcomes = [self._outcome(*each, out.folder) for each in zip(window, found, strict=True)]
-                out.write(outcomes)
-                lost += sum(outcome.reason is not None for outcome in outcomes)
-                bar.update(task, advance=len(window), rejected=f"{lost:,} rejected" if lost else "")
-        return out.finish()
-
-    def _remembering(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The items; the contents of those that an interrupted run has written are looked at again."""
-        for item in items:
-            if self._passing and item.problem is None:
-                self._same(item, self.check(item.image))
-            yield item
-
-    def _checked(self, parts: Iterator[list[Record]]) -> Iterator[tuple[list[Item], list[_Found]]]:
-        """Windows of items, and what was found out about their images; by all cores when they are opened."""
-        if not self.check.verify and not self.check.dedupe:
-            for window in parts:
-                own = cast("list[Item]", window)
-                yield own, [_Found() if item.problem else self.check(item.image) for item in own]
-            return
-        windows = cast("Iterator[list[Item]]", parts)
-        for batch in load_images(windows, _image_to_check, self.check, workers=self.workers):
-            checked = dict(zip(batch.rows, batch.values, strict=True))
-            yield batch.items, [checked.get(i, _Found()) for i in range(len(batch.items))]
-
-    def _outcome(self, item: Item, found: _Found, folder: Path) -> RecordResult:
-        data = item.for_folder(folder)
-        problem = item.problem or self._same(item, found) or found.problem
-        if problem is None:
-            self.summary.sizes.add(found.size)
-            return RecordResult(data)
-        if self.strict:
-            raise CapivaraError(f"{item.where}: {item.id}: {problem}", "without --strict it is left out")
-        return RecordResult(data, problem)
-
-    def _same(self, item: Item, found: _Found) -> str | None:
-        """That the image's content came before, and where."""
-        first = self._contents.setdefault(found.digest.hex(), item.id) if found.digest is not None else None
-        return f"the same image as {first}" if first is not None else None

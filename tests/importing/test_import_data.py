@@ -17,6 +17,7 @@ from PIL import Image
 from capivara_cli.errors import CapivaraError
 from capivara_cli.exporting.export import export
 from capivara_cli.importing.import_data import import_data
+from capivara_cli.importing.options import ImportOptions
 from tests import kills
 from tests.conftest import Process, Refused, peak_memory
 
@@ -48,7 +49,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def imported(*sources: str, **flags: Any) -> list[dict[str, Any]]:
-    import_data(sources, Path("out.jsonl"), overwrite=True, **flags)
+    import_data(sources, Path("out.jsonl"), ImportOptions(overwrite=True, **flags))
     return lines(Path("out.jsonl"))
 
 
@@ -891,10 +892,10 @@ def test_records_that_were_edited_are_not_mixed(folder: Path) -> None:
     ]
     Path("in.jsonl").write_text("".join(json.dumps(each) + "\n" for each in [*records, {"image": "gone.png"}]))
     with pytest.raises(CapivaraError, match="no such file"):
-        import_data(["in.jsonl"], Path("out.jsonl"), strict=True)
+        import_data(["in.jsonl"], Path("out.jsonl"), ImportOptions(strict=True))
     Path("in.jsonl").write_text("".join(json.dumps(each) + "\n" for each in records).replace("old", "new"))
     with pytest.raises(CapivaraError, match=r"number 1 was 0, in\.jsonl:1, and has changed since"):
-        import_data(["in.jsonl"], Path("out.jsonl"), strict=True)
+        import_data(["in.jsonl"], Path("out.jsonl"), ImportOptions(strict=True))
 
 
 SETUP = """
@@ -903,7 +904,7 @@ from capivara_cli.importing import import_data as importing
 importing.WINDOW = 20
 
 def run(output):
-    importing.import_data([sys.argv[2]], output, images=Path(sys.argv[3]), verify=True, dedupe=True, workers=0)
+    importing.import_data([sys.argv[2]], output, importing.ImportOptions(images=Path(sys.argv[3]), verify=True, dedupe=True, workers=0))
 """
 
 
@@ -923,8 +924,8 @@ def test_after_any_number_of_kills_the_bytes_are_those_of_an_undisturbed_run(fol
 MEMORY = """
 import sys
 from pathlib import Path
-from capivara_cli.importing.import_data import import_data
-import_data([sys.argv[1]], Path(sys.argv[2]))
+from capivara_cli.importing.import_data import ImportOptions, import_data
+import_data([sys.argv[1]], Path(sys.argv[2]), ImportOptions())
 assert "torch" not in sys.modules
 """
 

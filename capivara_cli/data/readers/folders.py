@@ -1,4 +1,4 @@
-"""Folders of images, and shards: what stands beside an image belongs to it. Our own records too."""
+"""Folders of images and tar shards, with what stands beside each image; and records of our own."""
 
 from __future__ import annotations
 
@@ -9,45 +9,45 @@ from typing import Any
 
 from capivara_cli.data import images, records, sidecars
 from capivara_cli.data.captions import is_caption
-from capivara_cli.data.readers import text_files as texts
-from capivara_cli.data.readers.rows import Options, Row
+from capivara_cli.data.readers import text_files
+from capivara_cli.data.readers.options import ReaderOptions
+from capivara_cli.data.readers.rows import Row
+from capivara_cli.data.readers.sample import Sample
 from capivara_cli.errors import CapivaraError
 
 _SPLITS = {"train", "val", "valid", "validation", "dev", "test"}
-_PARTS = _SPLITS | {"images", "annotations"}  # folders that are no classes
+_NOT_CLASSES = _SPLITS | {"images", "annotations"}
 
 
-def part_of(path: Path, options: Options) -> Path:
-    """The folder of the split that is asked for. Raises CapivaraError, naming the folders, when there is none."""
-    if options.split is None or not path.is_dir():
-        return path
-    if not (path / options.split).is_dir():
-        there = ", ".join(sorted(entry.name for entry in path.iterdir() if entry.is_dir())) or "none"
-        raise CapivaraError(f"{path} has no folder {options.split}", f"folders there are: {there}")
-    return path / options.split
+def looks_like_folder(sample: Sample) -> bool:
+    """Return whether a source may be a folder of images: any folder may."""
+    return sample.is_folder
 
 
-def _refuse_parts(path: Path, options: Options) -> None:
-    """Raise CapivaraError where folders are to be classes, and are splits."""
-    names = {entry.name.lower() for entry in path.iterdir() if entry.is_dir()}
-    if options.labels and names and names <= _SPLITS:
-        raise CapivaraError(f"{path} has parts and no classes: {', '.join(sorted(names))}", "--split test")
+def looks_like_shards(sample: Sample) -> bool:
+    """Return whether a source is a tar shard, a pattern of them, or a folder with some."""
+    return sample.has(".tar")
 
 
-def folder(path: Path, options: Options) -> Iterator[Row]:
-    """Images below a folder, with `.json`, `.txt` or `.cls` beside them, or Hugging Face's `metadata.jsonl`.
+def looks_like_jsonl(sample: Sample) -> bool:
+    """Return whether a source is a file of our records, by its name."""
+    return sample.path.suffix == ".jsonl" and not sample.is_folder
 
-    A folder whose images are all in folders of their own, one deep, is one of classes: `label` is the folder's name,
-    unless `labels` says otherwise.
+
+def folder(path: Path, options: ReaderOptions) -> Iterator[Row]:
+    """Read the images below a folder, with `.json`, `.txt` or `.cls` beside them, or Hugging Face's `metadata.jsonl`.
+
+    If all images are in sub-folders one deep, the sub-folders' names are the labels, unless `labels` says otherwise.
     """
     if not path.is_dir():
-        raise CapivaraError(f"{path} is no folder")
-    path = part_of(path, options)
-    if (path / "metadata.jsonl").is_file():
-        yield from _metadata(path / "metadata.jsonl", options)
+        raise CapivaraError(f"{path} is not a folder")
+    path = _split_folder(path, options)
+    if (path / records.METADATA).is_file():
+        yield from _metadata(path / records.METADATA, options)
         return
-    _refuse_parts(path, options)
-    labelled = _are_classes(path) if options.labels is None else options.labels
+    labelled = _has_class_folders(path) if options.labels is None else options.labels
+    if options.labels:
+        _refuse_splits(path)
     for file in images.find(path):
         where = file.as_posix()
         parts = {}
@@ -65,38 +65,58 @@ def folder(path: Path, options: Options) -> Iterator[Row]:
         yield row_of(where, where, where, data)
 
 
-def _are_classes(path: Path) -> bool:
-    """Whether there are images in several folders one deep, and none elsewhere. Links to folders are not followed."""
-    inside = [entry for entry in sorted(path.iterdir()) if not entry.is_symlink()]
-    deep = [entry for entry in inside if entry.is_dir()]
-    if len(deep) < 2 or {entry.name.lower() for entry in deep} <= _PARTS:
-        return False
-    if any(images.is_image_name(entry.name) for entry in inside if entry.is_file()) or not deep:
-        return False
-    return all(not any(child.is_dir() for child in entry.iterdir()) for entry in deep)
+def _split_folder(path: Path, options: ReaderOptions) -> Path:
+    """Return the folder of the split that is asked for. Raises CapivaraError, naming the folders, if there is none."""
+    if options.split is None or not path.is_dir():
+        return path
+    if not (path / options.split).is_dir():
+        names = ", ".join(sorted(entry.name for entry in path.iterdir() if entry.is_dir())) or "none"
+        raise CapivaraError(f"{path} has no folder {options.split}", f"folders in it: {names}")
+    return path / options.split
 
 
-def _metadata(path: Path, options: Options) -> Iterator[Row]:
-    """Hugging Face's ImageFolder: `file_name`, and captions in our form or as a text of a usual name."""
-    for where, found, problem in texts.objects(path, options.encoding):
-        name = found.get("file_name")
+def _refuse_splits(path: Path) -> None:
+    """Raise CapivaraError if the folders that should be classes are splits of the data."""
+    names = {entry.name.lower() for entry in path.iterdir() if entry.is_dir()}
+    if names and names <= _SPLITS:
+        raise CapivaraError(f"{path} has splits and no classes: {', '.join(sorted(names))}", "--split test")
+
+
+def _has_class_folders(path: Path) -> bool:
+    """Return whether images are in several folders, one deep, and nowhere else. Links to folders are not followed."""
+    entries = [entry for entry in sorted(path.iterdir()) if not entry.is_symlink()]
+    class_folders = [entry for entry in entries if entry.is_dir()]
+    if len(class_folders) < 2 or {entry.name.lower() for entry in class_folders} <= _NOT_CLASSES:
+        return False
+    if any(images.is_image_name(entry.name) for entry in entries if entry.is_file()):
+        return False
+    return not any(child.is_dir() for entry in class_folders for child in entry.iterdir())
+
+
+def _metadata(path: Path, options: ReaderOptions) -> Iterator[Row]:
+    """Read Hugging Face's ImageFolder: `file_name`, and captions in our form or as a text of a usual name."""
+    for where, data, problem in text_files.objects(path, options.encoding):
+        name = data.get("file_name")
         if problem is not None or not isinstance(name, str):
             yield Row(where, "", id=where, problem=problem or "no JSON object with file_name")
             continue
-        ours = isinstance(found.get("captions"), list)
-        data = {key: value for key, value in found.items() if key != "file_name" and (ours or value is not None)}
-        for key in ("text", "caption") if not ours else ():
-            if isinstance(data.get(key), str):
+        captions = data.get("captions")
+        if isinstance(captions, list):
+            # `export imagefolder` repeats a caption as `text`, for readers of one text.
+            if data.get("text") in [caption.get("text") for caption in captions if isinstance(caption, dict)]:
+                data.pop("text")
+        else:
+            data = {key: value for key, value in data.items() if value is not None}
+            key = next((key for key in ("text", "caption") if isinstance(data.get(key), str)), None)
+            if key is not None:
                 data = sidecars.from_json({**data, "caption": data.pop(key)}, options.lang)
-                break
-        if ours and data.get("text") in [each.get("text") for each in data["captions"] if isinstance(each, dict)]:
-            data.pop("text")  # of the captions, for readers that take one: see exporters
+        data.pop("file_name")
         yield row_of(where, name, str(path.parent / name), data)
 
 
-def shards(path: Path, options: Options) -> Iterator[Row]:
-    """A tar shard, a brace pattern of them, or a folder with some."""
-    path = part_of(path, options)
+def shards(path: Path, options: ReaderOptions) -> Iterator[Row]:
+    """Read a tar shard, a brace pattern of them, or a folder with some."""
+    path = _split_folder(path, options)
     paths = sorted(path.rglob("*.tar")) if path.is_dir() else records.expand(str(path))
     if not paths:
         raise CapivaraError(f"{path}: no .tar in it")
@@ -108,13 +128,13 @@ def shards(path: Path, options: Options) -> Iterator[Row]:
                 yield _checked(data, where, Path.cwd())
 
 
-def jsonl(path: Path, options: Options) -> Iterator[Row]:
-    """Our own records."""
+def jsonl(path: Path, options: ReaderOptions) -> Iterator[Row]:
+    """Read our own records."""
     if path.suffix != ".jsonl" or path.is_dir() or not path.exists():
         yield from map(_from_record, records.read(path))
         return
-    for where, found, problem in texts.objects(path, options.encoding):
-        yield Row(where, where, id=where, problem=problem) if problem else _checked(found, where, path.parent)
+    for where, data, problem in text_files.objects(path, options.encoding):
+        yield Row(where, where, id=where, problem=problem) if problem else _checked(data, where, path.parent)
 
 
 def _checked(data: dict[str, Any], where: str, folder: Path) -> Row:
@@ -125,17 +145,18 @@ def _checked(data: dict[str, Any], where: str, folder: Path) -> Row:
 
 
 def _from_record(record: records.Record) -> Row:
-    rest = {key: value for key, value in record.data.items() if key not in ("image", "file_name", "captions", "id")}
-    given = record.data.get("image") or record.data["file_name"]
-    image = given if os.path.isabs(given) else str(record.image._replace(path=os.path.relpath(record.image.path)))
-    return Row(record.where, record.id, image, tuple(record.captions), record.id, rest)
+    extra = {key: value for key, value in record.data.items() if key not in ("image", "file_name", "captions", "id")}
+    image = record.data.get("image") or record.data["file_name"]
+    if not os.path.isabs(image):
+        image = str(record.image._replace(path=os.path.relpath(record.image.path)))
+    return Row(record.where, record.id, image, tuple(record.captions), record.id, extra)
 
 
 def row_of(where: str, key: str, image: str, data: dict[str, Any]) -> Row:
-    """A row from the keys of a record, or the problem that they have."""
+    """Return a row with the keys of a record, or with the problem that they have."""
     captions = data.get("captions", [])
     if not isinstance(captions, list) or not all(map(is_caption, captions)):
         return Row(where, key, image, problem="`captions` is not a list of texts and languages")
-    rest = {name: value for name, value in data.items() if name not in ("id", "image", "captions")}
+    extra = {name: value for name, value in data.items() if name not in ("id", "image", "captions")}
     id_ = data.get("id")
-    return Row(where, key, image, tuple(captions), str(id_) if id_ not in (None, "") else None, rest)
+    return Row(where, key, image, tuple(captions), str(id_) if id_ not in (None, "") else None, extra)

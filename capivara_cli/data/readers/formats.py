@@ -1,132 +1,143 @@
-"""Formats that may hold labelled images: how each is read, and how to tell them apart."""
+"""Formats that may hold labelled images: how to recognise and how to read each."""
 
 from __future__ import annotations
 
-import itertools
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from capivara_cli.data import images
-from capivara_cli.data.readers import folders, tables, text_files
-from capivara_cli.data.readers.rows import Options, Row, join
+from capivara_cli.data.readers import folders, tables
+from capivara_cli.data.readers.options import ReaderOptions
+from capivara_cli.data.readers.rows import Row, join
+from capivara_cli.data.readers.sample import Sample
 from capivara_cli.errors import CapivaraError
+
+FLAGS = ("images", "split", "column", "labels", "encoding")
+LISTED = "capivara import --formats lists them"
 
 
 @dataclass(frozen=True)
 class Format:
-    """How a format is read.
+    """A format.
 
     Attributes:
-        what: it is, for the person.
-        takes: options that it has a use for.
-        scattered: whether an image's captions may stand apart, and have to be put together.
+        read: yields the rows of a source.
+        description: for the person.
+        options: names of the reader's options that it uses, besides `lang`.
+        scattered: whether the captions of an image may stand apart, so that rows have to be joined.
+        looks_like: whether a source may be of this format.
     """
 
-    read: Callable[[Path, Options], Iterator[Row]]
-    what: str
-    takes: str = ""
-    scattered: bool = False
-
-    def refuse(self, name: str, given: Mapping[str, object]) -> None:
-        """Raise CapivaraError for an option that was given, and that it has no use for."""
-        for option, value in given.items():
-            if value and option not in self.takes.split():
-                takes = self.takes.replace(" ", ", --")
-                raise CapivaraError(
-                    f"--{option}: {name} has no use for it", f"it takes --{takes}" if takes else "leave it out"
-                )
+    read: Callable[[Path, ReaderOptions], Iterator[Row]]
+    description: str
+    options: tuple[str, ...]
+    scattered: bool
+    looks_like: Callable[[Sample], bool]
 
 
+class WrongFormat(CapivaraError):
+    """A source is not of the format as which it is read."""
+
+    def __init__(self, path: Path, format: str) -> None:
+        super().__init__(f"{path} is not of the format {format}", "docs/importing.md shows the formats")
+        self.path = path
+        self.format = format
+
+
+_COLUMNS = ("images", "column")
+
+# A source is of the last format that it looks like: special ones stand below general ones.
 FORMATS: dict[str, Format] = {
     "folder": Format(
         folders.folder,
         "images in folders, classes too; .json .txt .cls beside them, or metadata.jsonl",
-        "labels encoding split",
-    ),
-    "webdataset": Format(
-        folders.shards, "tar shards: images with .json .txt .cls; the published CAPIVARA shards", "encoding split"
+        ("labels", "encoding", "split"),
+        scattered=False,
+        looks_like=folders.looks_like_folder,
     ),
     "csv": Format(
         tables.delimited,
         "a table with a header, its columns by their names (open_clip's filepath, title)",
-        "images column encoding",
-        True,
+        (*_COLUMNS, "encoding"),
+        scattered=True,
+        looks_like=tables.looks_like_csv,
     ),
-    "tsv": Format(tables.delimited, "the same", "images column encoding", True),
+    "tsv": Format(
+        tables.delimited,
+        "the same",
+        (*_COLUMNS, "encoding"),
+        scattered=True,
+        looks_like=tables.looks_like_tsv,
+    ),
     "parquet": Format(
         tables.parquet,
-        "Parquet files, images inside or beside (pip install 'capivara[parquet]')",
-        "images column split",
-        True,
+        "Parquet files, images inside or beside (pip install 'capivara-cli[parquet]')",
+        (*_COLUMNS, "split"),
+        scattered=True,
+        looks_like=tables.looks_like_parquet,
+    ),
+    "webdataset": Format(
+        folders.shards,
+        "tar shards: images with .json .txt .cls; the published CAPIVARA shards",
+        ("encoding", "split"),
+        scattered=False,
+        looks_like=folders.looks_like_shards,
     ),
     "huggingface": Format(
         tables.hugging_face,
-        "a folder of datasets' save_to_disk (pip install 'capivara[datasets]')",
-        "images column split",
-        True,
+        "a folder of datasets' save_to_disk (pip install 'capivara-cli[datasets]')",
+        (*_COLUMNS, "split"),
+        scattered=True,
+        looks_like=tables.looks_like_hugging_face,
     ),
-    "jsonl": Format(folders.jsonl, "records of our own: to verify, or to add translations", "encoding"),
+    "jsonl": Format(
+        folders.jsonl,
+        "records of our own: to verify, or to add translations",
+        ("encoding",),
+        scattered=False,
+        looks_like=folders.looks_like_jsonl,
+    ),
 }
 
 
-def guess(path: Path) -> str | None:
-    """The format that a source looks like; None when it looks like none."""
-    if path.is_dir():
-        return _guess_folder(path)
-    if path.suffix == ".tar" or "{" in path.name:
-        return "webdataset"
-    if path.suffix in (".parquet", ".jsonl"):
-        return path.suffix.removeprefix(".")
-    if images.is_image_name(path.name) or path.suffix == ".json":
-        return None
-    header = next(text_files.rows(path), (0, []))[1]
-    if any(name.strip().lower() in tables.NAMES["image"] for name in header):
-        return "tsv" if path.suffix == ".tsv" else "csv"
-    return None
+def guess(path: Path, formats: Mapping[str, Format] = FORMATS) -> str | None:
+    """Return the format that a source looks like, or None."""
+    sample = Sample(path)
+    return next((name for name in reversed(list(formats)) if formats[name].looks_like(sample)), None)
 
 
-def _guess_folder(path: Path) -> str:
-    names = {entry.name for entry in itertools.islice(path.iterdir(), 10_000)}
-    if names & {"dataset_dict.json", "state.json"}:
-        return "huggingface"
-    for ending, format_ in ((".tar", "webdataset"), (".parquet", "parquet")):
-        if any(name.endswith(ending) for name in names) or next(path.glob(f"*/*{ending}"), None) is not None:
-            return format_
-    return "folder"
-
-
-def choose(sources: list[str], asked: str | None, options: Options, guess: Callable[[Path], str | None] = guess) -> str:
-    """The format of the sources: the one that was asked for, or the one that all of them look like.
-
-    Whoever names columns has a table.
+def choose(sources: Iterable[str], options: ReaderOptions, formats: Mapping[str, Format] = FORMATS) -> str:
+    """Return the format that all sources look like. With `--column`, a file of no known form is a table.
 
     Raises CapivaraError when they look like none, or like several.
     """
-    if asked is not None:
-        return asked
-    found = {}
+    names = set()
     for source in sources:
         path = Path(source)
         if not path.exists() and "{" not in source:
             raise CapivaraError(f"{source}: no such file")
-        try:
-            found[source] = guess(path) or ("csv" if options.columns and path.is_file() else None)
-        except (UnicodeError, json.JSONDecodeError) as error:
-            raise CapivaraError(f"{source}: {error}", "capivara import --formats lists what can be read") from error
-    kinds = set(found.values())
-    if len(kinds) == 1 and None not in kinds:
-        return str(kinds.pop())
-    if None in kinds:
-        odd = next(source for source, kind in found.items() if kind is None)
-        raise CapivaraError(f"{odd} looks like no format that is known", "capivara import --formats lists them")
-    raise CapivaraError(
-        f"the sources look like several formats: {', '.join(map(str, sorted(map(str, kinds))))}", "one at a time"
-    )
+        name = guess(path, formats)
+        if name is None and options.column and path.is_file():
+            name = "csv"
+        if name is None:
+            raise CapivaraError(f"{source}: format not recognised", LISTED)
+        names.add(name)
+    if len(names) > 1:
+        raise CapivaraError(f"the sources look like several formats: {', '.join(sorted(names))}", "one at a time")
+    return names.pop()
 
 
-def rows(source: str, format: str, options: Options) -> Iterator[Row]:
-    """The rows of a source, those of one image put together."""
-    found = FORMATS[format].read(Path(source), options)
-    return join(found) if FORMATS[format].scattered else found
+def check_options(name: str, format: Format, options: ReaderOptions, checked: Sequence[str] = FLAGS) -> None:
+    """Raise CapivaraError for an option that is given although the format does not use it."""
+    for option in checked:
+        value = getattr(options, option)
+        if value not in (None, {}) and option not in format.options:
+            used = ", ".join(f"--{used}" for used in format.options)
+            raise CapivaraError(f"--{option} does not apply to the format {name}", f"{name} takes {used}")
+
+
+def rows(source: str, name: str, options: ReaderOptions) -> Iterator[Row]:
+    """Yield the rows of a source, those of one image joined."""
+    chosen = FORMATS[name]
+    found = tables.write_images(chosen.read(Path(source), options), None)
+    return join(found) if chosen.scattered else found

@@ -1,0 +1,217 @@
+"""The columns of a table: found by their names, and made a row of an image."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from capivara_cli.data.captions import Caption, is_caption, with_keys
+from capivara_cli.data.languages import find
+from capivara_cli.data.readers.options import ReaderOptions
+from capivara_cli.data.readers.rows import Row, inside
+from capivara_cli.errors import CapivaraError, nearest
+
+# What others call a column, the most frequent name first (open_clip, Hugging Face, Flickr, img2dataset, Kaggle).
+NAMES = {
+    "image": ("filepath", "image", "file_name", "filename", "image_path", "image_name", "path", "file", "img"),
+    "caption": ("title", "caption", "text", "captions", "sentence", "sentences", "description", "comment", "raw"),
+    "id": ("id", "image_id", "key", "__key__"),
+    "label": ("label", "class", "category", "labels"),
+    "lang": ("lang", "language"),
+}
+OWN = ("source", "prefix", "parent", "score")  # keys of a caption that `capivara export csv` writes as columns
+MORE = "more"  # its column for all other keys, as JSON: {"caption": {…}, "record": {…}}
+_LANGUAGE = re.compile(r"(?:(?:caption|text|title|sentence|description)s?[ _.-])?([a-z]{2,3}(?:-[A-Za-z0-9]+)*)", re.I)
+_WORDS = frozenset(["am", "as", "be", "is", "it", "my", "no", "or", "so", "to"])  # seldom codes of languages
+_NUMBERED = re.compile(r"(.+\.\w+)#\d+")  # Flickr's image.jpg#3
+
+
+def find_columns(header: Sequence[str], options: ReaderOptions, path: Path) -> dict[str, str]:
+    """Return the columns that are known: `image`, `caption`, `id`, `label`, `lang`, or a language -> its name.
+
+    Raises CapivaraError, naming the columns, when there is none for images, or one that was asked for is missing.
+    """
+    columns: dict[str, str] = {}
+    for what, column in options.column.items():
+        if what not in NAMES and find(what) is None:
+            raise CapivaraError(
+                f"--column {what}={column}: {what} is not a language{nearest(what, list(NAMES))}",
+                f"{', '.join(NAMES)}, or a language",
+            )
+        if header and column not in header:
+            raise CapivaraError(f"{path} has no column {column}", f"its columns are: {', '.join(header)}")
+        columns[what] = column
+    lower = {name.lower(): name for name in header}
+    for what, usual_names in NAMES.items():
+        free = [lower[name] for name in usual_names if name in lower and lower[name] not in columns.values()]
+        if what not in columns and free:
+            columns[what] = free[0]
+    for name in header:
+        match = _LANGUAGE.fullmatch(name)
+        if match and name.lower() not in _WORDS and name not in columns.values() and find(match[1]) is not None:
+            columns.setdefault(match[1].lower(), name)
+    if "image" not in columns:
+        names = ", ".join(header) or "not named"
+        raise CapivaraError(
+            f"{path}: no column for images; its columns are: {names}", "--column image=NAME --column caption=NAME"
+        )
+    return columns
+
+
+@dataclass(frozen=True)
+class Table:
+    """How the rows of a table become rows of images.
+
+    Attributes:
+        columns: what `find_columns` returned.
+        folder: of the images.
+        lang: language of captions that do not say theirs.
+        classes: column -> names of its classes; its values are numbers.
+    """
+
+    columns: Mapping[str, str]
+    folder: Path
+    lang: str
+    classes: Mapping[str, Sequence[str]] | None = None
+
+    def row(self, where: str, values: dict[str, Any]) -> Row:
+        """Return the row; `values` has all columns."""
+        for column, names in (self.classes or {}).items():
+            value = values[column]
+            if isinstance(value, int) and 0 <= value < len(names):
+                values[column] = names[value]
+        own_keys, more = _own_keys(values), _more(values)
+        used = {*self.columns.values(), *own_keys}
+        if more is not None:
+            used |= {MORE, *OWN}
+        extra = {name: value for name, value in values.items() if name not in used and value not in (None, "")}
+        label = self._value(values, "label")
+        if label not in (None, ""):
+            extra["label"] = label
+        captions = _structs(values)
+        if captions is not None:
+            extra.pop("captions", None)
+        else:
+            captions = self._captions(values, own_keys, exported=more is not None)
+        if more is not None:
+            if captions and isinstance(more.get("caption"), dict):
+                captions[0] = with_keys(captions[0], **more["caption"])
+            if isinstance(more.get("record"), dict):
+                extra |= more["record"]
+        cell = values[self.columns["image"]]
+        key, image, problem = self._image(cell)
+        content = cell.get("bytes") if isinstance(cell, dict) else None
+        id_ = self._value(values, "id")
+        id_ = str(id_) if id_ not in (None, "") else None
+        if id_ is not None and (more is not None or isinstance(cell, dict)):
+            key = id_  # rows that we exported, and those with the image inside, belong together by their id
+        return Row(
+            where,
+            key,
+            image,
+            tuple(captions),
+            id_,
+            extra,
+            problem,
+            parent_is_local="parent" not in own_keys,
+            content=content if isinstance(content, bytes) else None,
+        )
+
+    def _value(self, values: dict[str, Any], what: str) -> Any:
+        return values[self.columns[what]] if what in self.columns else None
+
+    def _image(self, cell: Any) -> tuple[str, str, str | None]:
+        """Return the image's name, its path, and what is wrong with it; an image inside the table has no name yet."""
+        if isinstance(cell, dict):
+            name = cell.get("path")
+            if isinstance(cell.get("bytes"), bytes):
+                return "", "", None
+            path = inside(self.folder, name) if isinstance(name, str) else ""
+            return path, path, None if path else "no image"
+        if not isinstance(cell, str) or not cell.strip():
+            return "", inside(self.folder, ""), "no image"
+        if re.match(r"https?://", cell):
+            problem = "an address and no file: img2dataset downloads it, and --images says where to"
+            return cell, inside(self.folder, cell), problem
+        numbered = _NUMBERED.fullmatch(cell.strip())
+        name = numbered[1] if numbered else cell.strip()
+        return name, inside(self.folder, name), None
+
+    def _captions(self, values: dict[str, Any], own_keys: dict[str, Any], *, exported: bool) -> list[Caption]:
+        """Return the captions of a row. Those in a language's column are translations of those in the main column.
+
+        Args:
+            own_keys: further keys of the captions in the main column.
+            exported: whether we exported the table: it has empty captions too, with their language.
+        """
+        row_lang = self._value(values, "lang")
+        keep_empty = exported and bool(row_lang)
+        captions: list[Caption] = []
+        originals: list[int] = []  # indices of the captions of the main column
+        for what in ("caption", *(what for what in self.columns if what not in NAMES)):
+            if what not in self.columns:
+                continue
+            value = values[self.columns[what]]
+            for number, item in enumerate(value if isinstance(value, list) else [value]):
+                text = _text_of(item)
+                if text is None or not (text.strip() or keep_empty):
+                    continue
+                if what == "caption":
+                    caption: Caption = {"text": text, "lang": str(row_lang or self.lang)}
+                    captions.append(with_keys(caption, **own_keys))
+                    continue
+                caption = {"text": text, "lang": what}
+                if number < len(originals) and "parent" not in own_keys:
+                    caption["parent"] = originals[number]
+                captions.append(caption)
+            if what == "caption":
+                originals = list(range(len(captions)))
+        return captions
+
+
+def _more(values: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what a table that we exported has in its column of JSON; None for tables of others."""
+    if MORE not in values or not set(OWN) <= values.keys():
+        return None
+    try:
+        more = json.loads(values[MORE] or "{}")
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return more if isinstance(more, dict) and more.keys() <= {"caption", "record"} else None
+
+
+def _own_keys(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys of a caption that the columns of our own tables have, without values of the wrong type."""
+    keys: dict[str, Any] = {}
+    for key in OWN:
+        value = values.get(key)
+        if value in (None, ""):
+            continue
+        if key in ("parent", "score"):
+            try:
+                value = json.loads(value) if isinstance(value, str) else value
+            except (ValueError, RecursionError):
+                continue
+            if not isinstance(value, int if key == "parent" else int | float) or isinstance(value, bool):
+                continue
+        keys[key] = value
+    return keys
+
+
+def _structs(values: dict[str, Any]) -> list[Caption] | None:
+    """Return the captions of a column in our own form: a list of structs, where missing keys are null."""
+    captions = values.get("captions")
+    if not isinstance(captions, list) or not captions or not all(map(is_caption, captions)):
+        return None
+    return [cast("Caption", {key: value for key, value in item.items() if value is not None}) for item in captions]
+
+
+def _text_of(value: Any) -> str | None:
+    """Return a text, or that of a struct: `{"raw": …}` as in Karpathy's sentences."""
+    if isinstance(value, dict):
+        value = next((value[key] for key in NAMES["caption"] if isinstance(value.get(key), str)), None)
+    return value if isinstance(value, str) else None
