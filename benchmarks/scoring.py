@@ -93,7 +93,7 @@ def diversity(groups: list[list[str]]) -> tuple[float, float]:
 
 def captions_of_a_captioner(count: int) -> list[list[str]]:
     """Ten captions an image as a captioner says them: the recipe's prefixes, and much the same behind them."""
-    from capivara_cli.captioning.caption import read_prefixes
+    from capivara_cli.captioning.prefixes import read_prefixes
 
     rng = random.Random(0)
     nouns = [a + b + c for a in "kgtdpb" for b in "aeiou" for c in ("ra", "ni", "lo", "ma", "tu", "se")]

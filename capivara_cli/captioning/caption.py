@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from capivara_cli import console
-from capivara_cli.captioning import captioner as captioners
-from capivara_cli.captioning.captioner import Asked, Captioner
+from capivara_cli.captioning.captioner import Captioner
+from capivara_cli.captioning.load import load
 from capivara_cli.captioning.options import CaptionOptions
 from capivara_cli.captioning.prefixes import read_prefixes
 from capivara_cli.data import pipeline, records
@@ -48,8 +48,7 @@ def caption(sources: Sequence[str | Path], output: str | Path | None, options: C
     }
     total = records.validate(sources)
     with open_output(path, settings, runtime, overwrite=options.overwrite) as out:
-        asked = Asked(prefixes, options.lang, options.max_new_tokens, options.num_beams)
-        captioner = captioners.load(options.model, asked, runtime)
+        captioner = load(options, prefixes, runtime)
         size = out.settings["batch_size"]
         if size is OPEN:
             size = runtime.min_over_ranks(captioner.batch_size())
@@ -122,7 +121,7 @@ class _CaptionJob(pipeline.Job[Record]):
         lang = self.options.lang
         known = set(record.texts(lang))
         captions: list[Caption] = []
-        for prefix, text in zip(self.captioner.asked.prefixes, texts, strict=bool(texts)):
+        for prefix, text in zip(self.captioner.prefixes, texts, strict=bool(texts)):
             clean = " ".join(text.split())
             if clean and clean not in known and clean.lower() != prefix.lower():
                 known.add(clean)

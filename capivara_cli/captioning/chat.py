@@ -1,6 +1,6 @@
-"""Chat models that see: LLaVA, Qwen-VL, SmolVLM and whatever else transformers loads in the same way.
+"""Vision-language chat models: LLaVA, Qwen-VL, SmolVLM and whatever else transformers loads in the same way.
 
-A prefix becomes an instruction. Each instruction is a conversation of its own, image included.
+A prefix becomes an instruction. Each instruction is a conversation of its own that includes the image.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from capivara_cli.captioning.captioner import Asked, Captioner, dtype_of
+from capivara_cli.captioning.captioner import Captioner, dtype_of
+from capivara_cli.captioning.options import CaptionOptions
 from capivara_cli.data import images
 from capivara_cli.data.images import ImageRef
 from capivara_cli.errors import CapivaraError
@@ -17,11 +18,12 @@ from capivara_cli.runtime import Runtime
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-LONGEST_SIDE = 1024  # pixels; larger ones become as many more tokens, and a caption needs no more detail
+LONGEST_SIDE = 1024  # pixels; larger images become more tokens, and a caption needs no more detail
+IMAGE_TOKENS = 1200  # a guess for one conversation, for the batch size: image tokens and instruction
 
 
 def instruction(prefix: str, lang: str) -> str:
-    """What the model is told to do for one caption."""
+    """Return the instruction for one caption."""
     language = "" if lang == "en" else f" Write in the language with the code {lang}."
     if not prefix:
         return f"Describe the image in one short sentence.{language}"
@@ -33,7 +35,7 @@ class Chat(Captioner):
 
     @staticmethod
     def parts(source: str, runtime: Runtime) -> tuple[Any, Any]:
-        """Model and processor."""
+        """Return model and processor."""
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
@@ -42,27 +44,27 @@ class Chat(Captioner):
         ).eval()
         return model.to(runtime.device), processor
 
-    def __init__(self, model: Any, processor: Any, asked: Asked, runtime: Runtime) -> None:
-        super().__init__(model, asked, runtime)
+    def __init__(
+        self, model: Any, processor: Any, options: CaptionOptions, prefixes: tuple[str, ...], runtime: Runtime
+    ) -> None:
+        super().__init__(model, options, prefixes, runtime)
         if getattr(processor, "chat_template", None) is None:
             name = model.config.model_type
             raise CapivaraError(f"this {name} has no chat template", "use the instruction-tuned variant of the model")
         self.prepare = load_small
         self.processor = processor
-        processor.tokenizer.padding_side = "left"
+        processor.tokenizer.padding_side = "left"  # `generate` continues after the last position
         if processor.tokenizer.pad_token is None:
             processor.tokenizer.pad_token = processor.tokenizer.eos_token
-        self.prompts = [
-            processor.apply_chat_template(
-                [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}],
-                add_generation_prompt=True,
-                tokenize=False,
-            )
-            for text in (instruction(prefix, asked.lang) for prefix in asked.prefixes)
-        ]
+        self.prompts = []
+        for prefix in prefixes:
+            content = [{"type": "image"}, {"type": "text", "text": instruction(prefix, options.lang)}]
+            messages = [{"role": "user", "content": content}]
+            prompt = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+            self.prompts.append(prompt)
 
     def captions(self, images_: Sequence[Image]) -> list[list[str]]:
-        """N images -> N lists of K texts."""
+        """Describe N images: return N lists of K texts."""
         import torch
 
         count = len(self.prompts)
@@ -79,25 +81,26 @@ class Chat(Captioner):
         with torch.inference_mode():
             tokens = self.model.generate(
                 **batch,
-                max_new_tokens=self.asked.max_new_tokens,
-                num_beams=self.asked.num_beams,
+                max_new_tokens=self.options.max_new_tokens,
+                num_beams=self.options.num_beams,
                 do_sample=False,
                 pad_token_id=self.processor.tokenizer.pad_token_id,
-            )[:, batch["input_ids"].shape[1] :]
+            )
+        tokens = tokens[:, batch["input_ids"].shape[1] :]  # the output starts with the prompt
         texts = [text.strip().strip('"') for text in self.processor.batch_decode(tokens, skip_special_tokens=True)]
-        return [texts[i : i + count] for i in range(0, len(texts), count)]
+        return [texts[start : start + count] for start in range(0, len(texts), count)]
 
     def bytes_per_image(self) -> int:
-        """Keys and values of all conversations, an image of some 1,000 tokens in each, and logits."""
+        """Count the keys and values of all conversations, and their logits."""
         text = self.model.config.get_text_config()
-        sequences = len(self.prompts) * self.asked.num_beams
-        length = 1200 + self.asked.max_new_tokens
+        sequences = len(self.prompts) * self.options.num_beams
+        length = IMAGE_TOKENS + self.options.max_new_tokens
         cache = 2 * length * text.num_hidden_layers * text.hidden_size * self.model.dtype.itemsize
         return int(sequences * (cache + 12 * text.vocab_size))
 
 
-def load_small(ref: ImageRef) -> Image:
-    """The image with its longer side at most LONGEST_SIDE pixels. Raises ImageRejected."""
-    image = images.load(ref)
-    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-    return image
+def load_small(image: ImageRef) -> Image:
+    """Return the image with its longer side at most LONGEST_SIDE pixels. Raises ImageRejected."""
+    pixels = images.load(image)
+    pixels.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    return pixels

@@ -1,13 +1,17 @@
-"""Continue many prefixes of many images at once: the image tokens' keys and values are computed once an image.
+"""Continue many prefixes of many images at once; keys and values of the image tokens are computed once per image.
 
-`transformers`' own `generate` would compute them for each prefix, and would go on computing for sequences that have
-ended. What comes out is the same, token for token.
+`generate` of transformers would compute them for each prefix, and would keep computing sequences that have ended. The
+new tokens are the same, token for token.
+
+In shapes, N is the number of images, K of prefixes, Q of image tokens, P the length of the longest prefix, B the number
+of sequences in the cache, I the number of items (an image with a prefix) that are not finished, and V the vocabulary.
 """
 
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from transformers import Cache
@@ -16,52 +20,125 @@ from transformers.cache_utils import DynamicLayer
 if TYPE_CHECKING:
     from torch import Tensor
 
-COMPACT_BELOW = 0.8  # share of rows still at work: below it, copying the others away pays
+COMPACT_BELOW = 0.8  # share of unfinished rows: below it, copying them to a smaller batch costs less than it saves
+
+PADDING = -1  # in tables of new tokens: no token here
+NEVER = -1e9  # a score that loses against every other one; minus infinity would become NaN in sums
 
 
-class _Room(DynamicLayer):
-    """Keys and values of one layer with room for what is to come; growing by torch.cat copies all at each step."""
+class _PreallocatedLayer(DynamicLayer):
+    """Keys and values of one layer, with room for all tokens to come.
+
+    DynamicLayer itself grows by torch.cat, which copies everything at each step.
+    """
 
     def __init__(self, capacity: int) -> None:
         super().__init__()
         self.capacity = capacity
-        self.store: list[Tensor] = []  # keys and values, (B, heads, capacity, d)
+        self.stored: list[Tensor] = []  # keys and values, (B, heads, capacity, d) each
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Append (B, heads, n, d) to both; gives all that is there."""
+        """Append keys and values, (B, heads, n, d) each; return all keys and all values."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
             shape = (*key_states.shape[:2], self.capacity, key_states.shape[3])
-            self.store = [key_states.new_empty(shape), value_states.new_empty(shape)]
+            self.stored = [key_states.new_empty(shape), value_states.new_empty(shape)]
         start = self.get_seq_length()
         end = start + key_states.shape[2]
-        for stored, new in zip(self.store, (key_states, value_states), strict=True):
+        for stored, new in zip(self.stored, (key_states, value_states), strict=True):
             stored[:, :, start:end] = new
-        return self._look(end)
+        return self._show(end)
 
-    def _look(self, length: int) -> tuple[Tensor, Tensor]:
-        keys, values = (stored[:, :, :length] for stored in self.store)
+    def _show(self, length: int) -> tuple[Tensor, Tensor]:
+        """Set what transformers reads, `keys` and `values`, to views of the filled part."""
+        keys, values = (stored[:, :, :length] for stored in self.stored)
         self.keys, self.values = keys, values
         return keys, values
 
     def take(self, rows: Tensor) -> None:
-        """Keep these rows of the batch, each as often as it is named."""
+        """Keep these rows of the batch; a row that is named twice is copied."""
         length = self.get_seq_length()
-        for i, stored in enumerate(self.store):
-            grown = stored.new_empty(len(rows), *stored.shape[1:])
-            grown[:, :, :length] = stored[rows, :, :length]
-            self.store[i] = grown
-        self._look(length)
+        for i, stored in enumerate(self.stored):
+            taken = stored.new_empty(len(rows), *stored.shape[1:])
+            taken[:, :, :length] = stored[rows, :, :length]  # the empty rest need not be copied
+            self.stored[i] = taken
+        self._show(length)
+
+
+@dataclass
+class _State:
+    """What the model has read so far.
+
+    Attributes:
+        cache: keys and values of B sequences.
+        mask: (B, length) int64, 0 where a sequence has padding.
+    """
+
+    cache: Cache
+    mask: Tensor
+
+    def take(self, rows: Tensor) -> None:
+        """Keep these rows; a row that is named twice is copied."""
+        layers: list[Any] = self.cache.layers
+        for layer in layers:
+            layer.take(rows)
+        self.mask = self.mask[rows]
+
+    def add_column(self) -> None:
+        """Extend the mask by the token that comes next."""
+        import torch
+
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], dim=1)
+
+
+@dataclass
+class _BeamTables:
+    """The state of a beam search: one row per item that is not finished.
+
+    Attributes:
+        items: (I,) index of the item in the result.
+        running: (I, beams, step) new tokens of the sequences that continue; a single one before the first step.
+        scores: (I, beams) sum of their tokens' log-probabilities.
+        best: (I, beams, max_new_tokens) the best sequences that have ended, the best first, with PADDING at their end.
+        best_scores: (I, beams) their scores, normalised by length.
+        ended: (I, beams) whether there is such a sequence at all.
+    """
+
+    items: Tensor
+    running: Tensor
+    scores: Tensor
+    best: Tensor
+    best_scores: Tensor
+    ended: Tensor
+
+    @classmethod
+    def start(cls, items: int, beams: int, max_new_tokens: int, device: Any) -> _BeamTables:
+        """Return the tables before the first step."""
+        import torch
+
+        return cls(
+            items=torch.arange(items, device=device),
+            running=torch.empty(items, 1, 0, dtype=torch.long, device=device),
+            scores=torch.zeros(items, 1, device=device),
+            best=torch.full((items, beams, max_new_tokens), PADDING, dtype=torch.long, device=device),
+            best_scores=torch.full((items, beams), NEVER, device=device),
+            ended=torch.zeros(items, beams, dtype=torch.bool, device=device),
+        )
+
+    def take(self, rows: Tensor) -> None:
+        """Keep these rows of all tables."""
+        for item in fields(self):
+            setattr(self, item.name, getattr(self, item.name)[rows])
 
 
 @dataclass
 class Decoder:
-    """A decoder-only language model that goes on from embeddings.
+    """A decoder-only language model that continues embeddings, greedily or by beam search.
 
     Attributes:
         model: a causal language model of transformers, in eval mode.
-        eos: tokens that end a sequence.
-        max_new_tokens: after the prefix.
+        eos: ids of the tokens that end a sequence.
+        max_new_tokens: most tokens after the prefix.
         num_beams, length_penalty, early_stopping: as in transformers' generation config.
     """
 
@@ -73,38 +150,38 @@ class Decoder:
     early_stopping: bool | str = False
 
     def __call__(self, images: Tensor, prefixes: Tensor, mask: Tensor) -> list[list[int]]:
-        """Go on after each prefix of each image.
+        """Continue each prefix of each image.
 
         Args:
-            images: (N, Q, d) the image tokens' embeddings.
-            prefixes: (K, P, d) the prefixes' embeddings, padded on the left.
-            mask: (K, P) int64, 0 where there is padding.
+            images: (N, Q, D) embeddings of the image tokens.
+            prefixes: (K, P, D) embeddings of the prefixes, padded on the left.
+            mask: (K, P) int64, 0 where a prefix has padding.
 
         Returns:
             the new tokens of N * K sequences, image by image, without the token that ended them.
         """
         import torch
 
-        count, total = len(prefixes), len(images) * len(prefixes)
-        cache = self._cache(images.shape[1] + prefixes.shape[1] + self.max_new_tokens)
-        self.model(inputs_embeds=images, use_cache=True, logits_to_keep=1, **self._with(cache))
-        _take(cache, torch.arange(len(images), device=images.device).repeat_interleave(count))
-        seen = torch.ones(total, images.shape[1], dtype=torch.long, device=images.device)
-        state = _State(cache, torch.cat([seen, mask.repeat(len(images), 1)], dim=1))
+        count = len(prefixes)
+        capacity = images.shape[1] + prefixes.shape[1] + self.max_new_tokens
+        cache = Cache(layers=[_PreallocatedLayer(capacity) for _ in range(self.model.config.num_hidden_layers)])
+        state = _State(cache, torch.ones(images.shape[:2], dtype=torch.long, device=images.device))  # (N, Q)
+        self.model(inputs_embeds=images, use_cache=True, logits_to_keep=1, **{self._cache_argument: cache})
+        # From one row per image to one per item: (N * K, Q + P).
+        state.take(torch.arange(len(images), device=images.device).repeat_interleave(count))
+        state.mask = torch.cat([state.mask, mask.repeat(len(images), 1)], dim=1)
         logits = self._forward(state, embeds=prefixes.repeat(len(images), 1, 1))
-        return self._beams(state, logits) if self.num_beams > 1 else self._greedy(state, logits)
+        return self._beam_search(state, logits) if self.num_beams > 1 else self._greedy(state, logits)
 
-    def _cache(self, capacity: int) -> Cache:
-        return Cache(layers=[_Room(capacity) for _ in range(self.model.config.num_hidden_layers)])
-
-    def _with(self, cache: Cache) -> dict[str, Cache]:
-        """The keyword argument for the cache: transformers 5.24 renamed `past_key_values`."""
-        renamed = "cache" in inspect.signature(self.model.forward).parameters
-        return {"cache" if renamed else "past_key_values": cache}
+    @cached_property
+    def _cache_argument(self) -> str:
+        """The name of the model's argument for the cache: transformers 5.24 renamed `past_key_values`."""
+        return "cache" if "cache" in inspect.signature(self.model.forward).parameters else "past_key_values"
 
     def _forward(self, state: _State, *, embeds: Tensor | None = None, tokens: Tensor | None = None) -> Tensor:
-        """One step for all rows -> the last position's logits (B, V) float32."""
+        """Read embeddings (B, n, D) or one token per row (B,); return the last position's logits (B, V) float32."""
         new = embeds.shape[1] if embeds is not None else 1
+        # Positions count real tokens only. Padding is on the left and is masked, so its position does not matter.
         positions = (state.mask.cumsum(1) - 1).clamp(min=0)[:, -new:]
         output = self.model(
             input_ids=tokens[:, None] if tokens is not None else None,
@@ -113,117 +190,100 @@ class Decoder:
             position_ids=positions,
             use_cache=True,
             logits_to_keep=1,
-            **self._with(state.cache),
+            **{self._cache_argument: state.cache},
         )
         return output.logits[:, -1].float()
 
     def _greedy(self, state: _State, logits: Tensor) -> list[list[int]]:
+        """Take the likeliest token at each step."""
         import torch
 
-        rows = torch.arange(len(logits), device=logits.device)  # which sequence each row of the batch is
-        tokens = logits.new_full((len(logits), self.max_new_tokens), -1, dtype=torch.long)
-        done = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
+        rows = torch.arange(len(logits), device=logits.device)  # (B,) index in the result of each row of the batch
+        result = logits.new_full((len(logits), self.max_new_tokens), PADDING, dtype=torch.long)  # (N * K, steps)
+        done = torch.zeros(len(logits), dtype=torch.bool, device=logits.device)  # (B,)
         for step in range(self.max_new_tokens):
-            chosen = logits.argmax(-1)
-            done = done | torch.isin(chosen, self.eos)
-            tokens[rows[~done], step] = chosen[~done]
-            left = int((~done).sum())
-            if left == 0 or step + 1 == self.max_new_tokens:
+            next_tokens = logits.argmax(-1)  # (B,)
+            done = done | torch.isin(next_tokens, self.eos)
+            result[rows[~done], step] = next_tokens[~done]
+            unfinished = int((~done).sum())
+            if unfinished == 0 or step + 1 == self.max_new_tokens:
                 break
-            if left < COMPACT_BELOW * len(done):
+            if unfinished < COMPACT_BELOW * len(done):
                 keep = (~done).nonzero().flatten()
                 state.take(keep)
-                rows, chosen, done = rows[keep], chosen[keep], done[keep]
-            state.grow()
-            logits = self._forward(state, tokens=chosen)
-        return [[token for token in row if token >= 0] for row in tokens.tolist()]
+                rows, next_tokens, done = rows[keep], next_tokens[keep], done[keep]
+            state.add_column()
+            logits = self._forward(state, tokens=next_tokens)
+        return [[token for token in row if token != PADDING] for row in result.tolist()]
 
-    def _beams(self, state: _State, logits: Tensor) -> list[list[int]]:
-        """Beam search as transformers does it, an item (image and prefix) at rest as soon as it cannot get better."""
-        import torch
-
-        beams, device = self.num_beams, logits.device
-        kept = max(2, 1 + len(self.eos)) * beams  # so many candidates that enough of them have not ended
-        total = len(logits)
-        items = torch.arange(total, device=device)  # which item each row of the tables below is
-        running = torch.empty(total, 1, 0, dtype=torch.long, device=device)  # (items, beams, step)
-        scores = torch.zeros(total, 1, device=device)
-        best = torch.full((total, beams, self.max_new_tokens), -1, dtype=torch.long, device=device)
-        best_scores = torch.full((total, beams), -1e9, device=device)
-        ended = torch.zeros(total, beams, dtype=torch.bool, device=device)
-        result: list[list[int]] = [[]] * total
+    def _beam_search(self, state: _State, logits: Tensor) -> list[list[int]]:
+        """Search as transformers does, but drop an item as soon as its best sequence cannot get better."""
+        tables = _BeamTables.start(len(logits), self.num_beams, self.max_new_tokens, logits.device)
+        result: list[list[int]] = [[]] * len(logits)
         for step in range(1, self.max_new_tokens + 1):
-            vocabulary = logits.shape[-1]
-            summed = logits.log_softmax(-1).unflatten(0, scores.shape) + scores[:, :, None]
-            top, flat = summed.flatten(1).topk(min(kept, summed[0].numel()))  # (items, kept)
-            parents, chosen = flat // vocabulary, flat % vocabulary
-            grown = torch.cat([running.gather(1, parents[:, :, None].expand(-1, -1, step - 1)), chosen[:, :, None]], 2)
-            stops = torch.isin(chosen, self.eos) | (step == self.max_new_tokens)
-
-            # What may go on: the best that have not ended.
-            open_scores, order = (top + stops * -1e9).topk(beams)
-            running = grown.gather(1, order[:, :, None].expand(-1, -1, step))
-            # What has ended: among the first `beams` candidates only; the others are there to go on from.
-            over = stops & (torch.arange(top.shape[1], device=device) < beams)
-            full = ended.all(1, keepdim=True) & (self.early_stopping is True)
-            final = top / step**self.length_penalty + (full | ~over) * -1e9
-            padded = torch.nn.functional.pad(grown, (0, self.max_new_tokens - step), value=-1)
-            best_scores, index = torch.cat([best_scores, final], 1).topk(beams)
-            best = torch.cat([best, padded], 1).gather(1, index[:, :, None].expand(-1, -1, self.max_new_tokens))
-            ended = torch.cat([ended, over], 1).gather(1, index)
-
-            scores = open_scores
-            rest = self._at_rest(scores, best_scores, ended, step)
-            if bool(rest.any()):
-                for item, row in zip(items[rest].tolist(), best[rest, 0].tolist(), strict=True):
-                    result[item] = self._trim(row)
-            if bool(rest.all()):
+            parents = self._extend(tables, logits, step)  # (I, beams)
+            finished = self._is_finished(tables, step)  # (I,)
+            if bool(finished.any()):
+                for item, row in zip(tables.items[finished].tolist(), tables.best[finished, 0].tolist(), strict=True):
+                    result[item] = self._without_end(row)
+            if bool(finished.all()):
                 break
-            go = (~rest).nonzero().flatten()
-            width = 1 if step == 1 else beams
-            state.take((go[:, None] * width + parents.gather(1, order)[go]).flatten())
-            items, running, scores, best, best_scores, ended = (
-                table[go] for table in (items, running, scores, best, best_scores, ended)
-            )
-            state.grow()
-            logits = self._forward(state, tokens=running[:, :, -1].flatten())
+            unfinished = (~finished).nonzero().flatten()
+            # The cache has all beams below each other. A beam continues its parent, so it gets the parent's row.
+            beams_before = 1 if step == 1 else self.num_beams
+            state.take((unfinished[:, None] * beams_before + parents[unfinished]).flatten())
+            tables.take(unfinished)
+            state.add_column()
+            logits = self._forward(state, tokens=tables.running[:, :, -1].flatten())
         return result
 
-    def _at_rest(self, scores: Tensor, best_scores: Tensor, ended: Tensor, step: int) -> Tensor:
-        """(items,) whether no open beam can still beat what has ended, by transformers' rule."""
+    def _extend(self, tables: _BeamTables, logits: Tensor, step: int) -> Tensor:
+        """Extend the running sequences by one token, and move those that end to the best ones.
+
+        Args:
+            logits: (I * beams, V); one beam per item at the first step.
+
+        Returns:
+            (I, beams) which of the item's earlier beams each running sequence continues.
+        """
+        import torch
+
+        beams, vocabulary = self.num_beams, logits.shape[-1]
+        summed = logits.log_softmax(-1).unflatten(0, tables.scores.shape) + tables.scores[:, :, None]  # (I, beams, V)
+        # Even if all `eos` of them end, so many candidates (C) leave `beams` that can continue.
+        candidates = max(2, 1 + len(self.eos)) * beams
+        top, flat = summed.flatten(1).topk(min(candidates, summed[0].numel()))  # (I, C)
+        parents, tokens = flat // vocabulary, flat % vocabulary
+        history = tables.running.gather(1, parents[:, :, None].expand(-1, -1, step - 1))
+        sequences = torch.cat([history, tokens[:, :, None]], 2)  # (I, C, step)
+        stops = torch.isin(tokens, self.eos) | (step == self.max_new_tokens)
+
+        # The best candidates that have not ended continue.
+        tables.scores, order = (top + stops * NEVER).topk(beams)
+        tables.running = sequences.gather(1, order[:, :, None].expand(-1, -1, step))
+
+        # Only among the first `beams` candidates may one end; the others are there to continue with.
+        ends = stops & (torch.arange(top.shape[1], device=top.device) < beams)
+        is_full = tables.ended.all(1, keepdim=True) & (self.early_stopping is True)
+        final = top / step**self.length_penalty + (is_full | ~ends) * NEVER
+        padded = torch.nn.functional.pad(sequences, (0, self.max_new_tokens - step), value=PADDING)
+        tables.best_scores, index = torch.cat([tables.best_scores, final], 1).topk(beams)
+        expanded = index[:, :, None].expand(-1, -1, self.max_new_tokens)
+        tables.best = torch.cat([tables.best, padded], 1).gather(1, expanded)
+        tables.ended = torch.cat([tables.ended, ends], 1).gather(1, index)
+        return parents.gather(1, order)
+
+    def _is_finished(self, tables: _BeamTables, step: int) -> Tensor:
+        """Return (I,) whether no running sequence can still beat those that have ended, by transformers' rule."""
         import torch
 
         longest = self.early_stopping == "never" and self.length_penalty > 0
-        possible = scores[:, :1] / (self.max_new_tokens if longest else step) ** self.length_penalty
-        worst = torch.where(ended, best_scores.min(1, keepdim=True).values, torch.full_like(best_scores, -1e9))
-        rest = ~(possible > worst).any(1) | (ended.all(1) & (self.early_stopping is True))
-        return rest | (step == self.max_new_tokens)
+        possible = tables.scores[:, :1] / (self.max_new_tokens if longest else step) ** self.length_penalty
+        never = torch.full_like(tables.best_scores, NEVER)
+        worst = torch.where(tables.ended, tables.best_scores.min(1, keepdim=True).values, never)
+        stops_early = tables.ended.all(1) & (self.early_stopping is True)
+        return ~(possible > worst).any(1) | stops_early | (step == self.max_new_tokens)
 
-    def _trim(self, row: list[int]) -> list[int]:
-        ends = set(self.eos.tolist())
-        return [token for token in row if token >= 0 and token not in ends]
-
-
-@dataclass
-class _State:
-    """What the model has seen: the cache and the mask (B, length), 0 where there is padding."""
-
-    cache: Cache
-    mask: Tensor
-
-    def take(self, rows: Tensor) -> None:
-        """Keep these rows, each as often as it is named."""
-        _take(self.cache, rows)
-        self.mask = self.mask[rows]
-
-    def grow(self) -> None:
-        """A column for the token to come."""
-        import torch
-
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], dim=1)
-
-
-def _take(cache: Cache, rows: Tensor) -> None:
-    layers: list[Any] = cache.layers
-    for layer in layers:
-        layer.take(rows)
+    def _without_end(self, row: list[int]) -> list[int]:
+        eos = set(self.eos.tolist())
+        return [token for token in row if token != PADDING and token not in eos]

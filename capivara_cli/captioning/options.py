@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
 
-from annotated_types import Ge
+from capivara_cli.options import ImageWorkers, Machine, Resumable, flag
+from capivara_cli.values import AutoOrCount
 
-from capivara_cli.options import AutoOrCount, ImageWorkers, Machine, Resumable, flag, options
 
-
-@options
 class CaptionOptions(ImageWorkers, Resumable, Machine):
     """How to describe images."""
 
@@ -20,7 +18,7 @@ class CaptionOptions(ImageWorkers, Resumable, Machine):
         default="Salesforce/blip2-opt-2.7b-coco",
         metavar="MODEL",
     )
-    prefixes: str | None = flag(
+    prefixes: Path | None = flag(
         "File with what captions begin with: a YAML list, or a .txt with one per line.",
         default=None,
         metavar="FILE|none",
@@ -28,5 +26,5 @@ class CaptionOptions(ImageWorkers, Resumable, Machine):
     )
     lang: str = flag("Language of the captions, BCP-47.", default="en", metavar="LANG")
     batch_size: AutoOrCount = flag("Images per batch.", default=None, metavar="auto|N")
-    max_new_tokens: Annotated[int, Ge(1)] = flag("Most tokens after the prefix.", default=50)
-    num_beams: Annotated[int, Ge(1)] = flag("Beams of the search; 1 is greedy.", default=1)
+    max_new_tokens: int = flag("Most tokens after the prefix.", default=50, min=1)
+    num_beams: int = flag("Beams of the search; 1 is greedy.", default=1, min=1)

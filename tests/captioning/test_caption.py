@@ -6,6 +6,7 @@ import json
 import subprocess
 import tarfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,28 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from capivara_cli.captioning.blip2 import Blip2
 from capivara_cli.captioning.caption import caption
+from capivara_cli.captioning.options import CaptionOptions
 from capivara_cli.console import clean
 from capivara_cli.errors import CapivaraError
 from tests import kills, small_models
 from tests.conftest import Process, Refused, command, peak_memory
-from tests.training.test_distributed import torchrun
+from tests.helpers import read_jsonl, torchrun, write_jsonl
 
 Capivara = Callable[..., Process]
+MakeOptions = Callable[..., CaptionOptions]
 
 
 @pytest.fixture(scope="session")
 def talker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny BLIP-2 with random weights that says different things."""
     return small_models.blip2(tmp_path_factory.mktemp("captioners") / "talker")
+
+
+@pytest.fixture
+def options(talker: Path) -> MakeOptions:
+    return partial(CaptionOptions, model=str(talker), max_new_tokens=4)
 
 
 @pytest.fixture(scope="session")
@@ -40,8 +49,9 @@ def photos(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+def records_of(photos: Path, count: int) -> list[dict[str, str]]:
+    paths = sorted(photos.rglob("*.png"))[:count]
+    return [{"id": str(number), "image": str(path)} for number, path in enumerate(paths)]
 
 
 def test_a_folder_becomes_records_with_a_caption_for_each_prefix(
@@ -51,77 +61,72 @@ def test_a_folder_becomes_records_with_a_caption_for_each_prefix(
     result = capivara("caption", "photos", "-o", "out/photos.jsonl", "--model", talker, "--max-new-tokens", 5)
     assert result.returncode == 0, result.stderr
     assert result.stdout == ""
-    found = lines(tmp_path / "out" / "photos.jsonl")
-    assert [record["id"] for record in found] == [
+    records = read_jsonl(tmp_path / "out" / "photos.jsonl")
+    assert [record["id"] for record in records] == [
         *(f"photos/a/{number:02d}.png" for number in range(1, 24, 2)),
         *(f"photos/b/{number:02d}.png" for number in range(0, 24, 2)),
     ]
-    assert found[0]["image"] == "../photos/a/01.png"
-    assert len(found[0]["captions"]) == 10
-    for made in found[0]["captions"]:
-        assert made["text"].startswith(made["prefix"])
-        assert made["text"] != made["prefix"]
-        assert (made["lang"], made["source"]) == ("en", str(talker))
-        assert "  " not in made["text"]
-        assert "</s>" not in made["text"]
+    assert records[0]["image"] == "../photos/a/01.png"
+    assert len(records[0]["captions"]) == 10
+    for new in records[0]["captions"]:
+        assert new["text"].startswith(new["prefix"])
+        assert new["text"] != new["prefix"]
+        assert (new["lang"], new["source"]) == ("en", str(talker))
+        assert "  " not in new["text"]
+        assert "</s>" not in new["text"]
     assert "24 images in out/photos.jsonl, 10.0 captions each" in result.stderr
-    assert clean(found[0]["captions"][-1]["text"])[:20] in result.stderr
+    assert clean(records[0]["captions"][-1]["text"])[:20] in result.stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["photos.jsonl"]
 
 
 def test_records_keep_all_that_they_have_and_a_pipe_gets_the_same(
     capivara: Capivara, talker: Path, photos: Path, tmp_path: Path
 ) -> None:
-    caption_ = {"text": "a human said so", "lang": "en", "source": "human", "votes": 3}
-    record = {"file_name": "b/00.png", "taken": {"year": 1999}, "captions": [caption_]}
+    human = {"text": "a human said so", "lang": "en", "source": "human", "votes": 3}
+    record = {"file_name": "b/00.png", "taken": {"year": 1999}, "captions": [human]}
     (photos / "metadata.jsonl").write_text(json.dumps(record) + "\n")
-    flags = ["--model", talker, "--max-new-tokens", 4, "--prefixes", "none"]
+    flags = ["--model", str(talker), "--max-new-tokens", "4", "--prefixes", "none"]
     try:
         result = capivara("caption", photos, *flags)
-        again = subprocess.run(
-            command("caption", "-", *map(str, flags)),
-            cwd=photos,
-            input=json.dumps(record),
-            capture_output=True,
-            text=True,
-        )
     finally:
         (photos / "metadata.jsonl").unlink()
-    (got,) = [json.loads(line) for line in result.stdout.splitlines()]
+    piped = subprocess.run(
+        command("caption", "-", *flags), cwd=photos, input=json.dumps(record), capture_output=True, text=True
+    )
+    got, from_pipe = json.loads(result.stdout), json.loads(piped.stdout)
     assert got["taken"] == {"year": 1999}
-    assert got["captions"][0] == caption_
+    assert got["captions"][0] == human
     assert len(got["captions"]) == 2
     assert "prefix" not in got["captions"][1]
     assert (tmp_path / got["file_name"]).samefile(photos / "b" / "00.png")
-    (piped,) = [json.loads(line) for line in again.stdout.splitlines()]
-    assert piped["captions"] == got["captions"]
-    assert piped["file_name"] == "b/00.png"
+    assert from_pipe["captions"] == got["captions"]
+    assert from_pipe["file_name"] == "b/00.png"
 
 
-def test_a_caption_that_is_there_already_is_not_added_again(talker: Path, photos: Path, tmp_path: Path) -> None:
-    caption([photos], tmp_path / "once.jsonl", model=str(talker), max_new_tokens=4)
-    caption([tmp_path / "once.jsonl"], tmp_path / "twice.jsonl", model=str(talker), max_new_tokens=4)
-    assert lines(tmp_path / "twice.jsonl") == lines(tmp_path / "once.jsonl")
+def test_a_caption_that_already_exists_is_not_added_again(options: MakeOptions, photos: Path, tmp_path: Path) -> None:
+    caption([photos], tmp_path / "once.jsonl", options())
+    caption([tmp_path / "once.jsonl"], tmp_path / "twice.jsonl", options())
+    assert read_jsonl(tmp_path / "twice.jsonl") == read_jsonl(tmp_path / "once.jsonl")
 
 
 def test_shards_and_a_brace_pattern(
-    talker: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: MakeOptions, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for shard in range(2):
         with tarfile.open(tmp_path / f"{shard:02d}.tar", "w") as archive:
             for number in range(shard, 6, 2):
                 archive.add(photos / "b" / f"{2 * number:02d}.png", f"key{number}.png")
     monkeypatch.chdir(tmp_path)
-    caption(["{00..01}.tar"], Path("out.jsonl"), model=str(talker), max_new_tokens=4)
-    found = lines(tmp_path / "out.jsonl")
-    assert [record["id"] for record in found] == ["key0", "key2", "key4", "key1", "key3", "key5"]
-    assert found[0]["image"] == "00.tar#key0.png"
-    caption(["out.jsonl"], Path("again.jsonl"), model=str(talker), max_new_tokens=4)  # it can be read again
-    assert len(lines(tmp_path / "again.jsonl")) == 6
+    caption(["{00..01}.tar"], "out.jsonl", options())
+    records = read_jsonl(tmp_path / "out.jsonl")
+    assert [record["id"] for record in records] == ["key0", "key2", "key4", "key1", "key3", "key5"]
+    assert records[0]["image"] == "00.tar#key0.png"
+    caption(["out.jsonl"], "again.jsonl", options())  # it can be read again
+    assert len(read_jsonl(tmp_path / "again.jsonl")) == 6
 
 
-def mixed(folder: Path) -> None:
-    """Images of all kinds, and files that are none."""
+def write_mixed_images(folder: Path) -> None:
+    """Write images of all kinds, and three files that are not images."""
     folder.mkdir()
     noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
     image = Image.fromarray(noise)
@@ -144,95 +149,88 @@ def mixed(folder: Path) -> None:
 
 
 def test_every_kind_of_image_is_described_or_rejected_by_name(
-    talker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    options: MakeOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    mixed(tmp_path / "mixed")
+    write_mixed_images(tmp_path / "mixed")
     monkeypatch.chdir(tmp_path)
-    flags: dict[str, Any] = {"model": str(talker), "max_new_tokens": 4}
-    caption(["mixed"], Path("out.jsonl"), **flags)
-    rejected = lines(tmp_path / "out.jsonl.rejected.jsonl")
+    caption(["mixed"], "out.jsonl", options())
+    rejected = read_jsonl(tmp_path / "out.jsonl.rejected.jsonl")
     reasons = {record["id"]: record["rejected"] for record in rejected}
     assert set(reasons) == {"mixed/empty.png", "mixed/text.jpg", "mixed/torn.jpg"}
     assert "truncated" in reasons["mixed/torn.jpg"]
-    assert len(lines(tmp_path / "out.jsonl")) == 10
+    assert len(read_jsonl(tmp_path / "out.jsonl")) == 10
     said = capsys.readouterr().err
     assert "3 of 13 records rejected" in said
     assert "mixed/text.jpg: not an image" in said
-    # What was rejected is a source again, once it has been put right.
+    # Rejected records are a source again once the images are repaired.
     (tmp_path / "mixed" / "torn.jpg").write_bytes((tmp_path / "mixed" / "photo.jpg").read_bytes())
-    caption(["out.jsonl.rejected.jsonl"], Path("more.jsonl"), **flags)
-    assert [record["id"] for record in lines(tmp_path / "more.jsonl")] == ["mixed/torn.jpg"]
-    assert "rejected" not in lines(tmp_path / "more.jsonl")[0]
+    caption(["out.jsonl.rejected.jsonl"], "more.jsonl", options())
+    (repaired,) = read_jsonl(tmp_path / "more.jsonl")
+    assert repaired["id"] == "mixed/torn.jpg"
+    assert "rejected" not in repaired
 
 
-def listed(photos: Path, count: int) -> list[dict[str, str]]:
-    return [{"id": str(n), "image": str(path)} for n, path in enumerate(sorted(photos.rglob("*.png"))[:count])]
-
-
-def write(path: Path, found: list[dict[str, str]]) -> Path:
-    path.write_text("".join(json.dumps(record) + "\n" for record in found))
-    return path
-
-
-def test_strict_stops_at_the_first_and_what_was_done_is_gone_on_with(
-    talker: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_strict_stops_at_the_first_and_the_run_is_resumed(
+    options: MakeOptions, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = listed(photos, 7)
-    found[4] = {"id": "bad", "image": "missing.png"}
-    flags: dict[str, Any] = {"model": str(talker), "max_new_tokens": 4, "batch_size": 2, "strict": True}
-    source, out = write(tmp_path / "in.jsonl", found), tmp_path / "out.jsonl"
+    records = records_of(photos, 7)
+    records[4] = {"id": "bad", "image": "missing.png"}
+    strict = options(batch_size=2, strict=True)
+    source, out = write_jsonl(tmp_path / "in.jsonl", records), tmp_path / "out.jsonl"
     with pytest.raises(CapivaraError, match=r"in\.jsonl:5: .*missing\.png: no such file"):
-        caption([source], out, **flags)
+        caption([source], out, strict)
     assert not out.exists()
     assert len((tmp_path / "out.jsonl.partial").read_text().splitlines()) == 4
-    (tmp_path / "missing.png").write_bytes(Path(found[0]["image"]).read_bytes())
-    caption([source], out, **flags)
-    assert "going on after 4 records" in capsys.readouterr().err
-    assert len(lines(out)) == 7
+    (tmp_path / "missing.png").write_bytes(Path(records[0]["image"]).read_bytes())
+    caption([source], out, strict)
+    assert "resuming after 4 records" in capsys.readouterr().err
+    assert len(read_jsonl(out)) == 7
 
 
 SETUP = """
 import capivara_cli.captioning.blip2, capivara_cli.captioning.blip, capivara_cli.captioning.chat
 from transformers import Blip2ForConditionalGeneration, Blip2Processor, BlipImageProcessor, GPT2Tokenizer
-from capivara_cli.captioning.caption import caption
+from capivara_cli import CaptionOptions, caption
 
 def run(output):
-    caption([sys.argv[3]], output, model=sys.argv[2], max_new_tokens=4, batch_size=3)
+    caption([sys.argv[3]], output, CaptionOptions(model=sys.argv[2], max_new_tokens=4, batch_size=3))
 """
 
 
 def test_after_any_number_of_kills_the_bytes_are_those_of_an_undisturbed_run(
     talker: Path, photos: Path, tmp_path: Path
 ) -> None:
-    found = [record | {"id": f"{turn}-{record['id']}"} for turn in range(4) for record in listed(photos, 24)]
+    records = [record | {"id": f"{turn}-{record['id']}"} for turn in range(4) for record in records_of(photos, 24)]
     for number in (5, 40, 41, 90):
-        found[number]["image"] = "missing.png"
-    source = write(tmp_path / "in.jsonl", found)
+        records[number]["image"] = "missing.png"
+    source = write_jsonl(tmp_path / "in.jsonl", records)
     kills.survive(SETUP, tmp_path / "out", talker, source)
-    assert len(lines(tmp_path / "out" / "whole.jsonl.rejected.jsonl")) == 4
+    assert len(read_jsonl(tmp_path / "out" / "whole.jsonl.rejected.jsonl")) == 4
 
 
-def test_other_settings_and_other_records_are_refused_by_name(talker: Path, photos: Path, tmp_path: Path) -> None:
-    found = [*listed(photos, 4), {"id": "bad", "image": "missing.png"}]
-    flags: dict[str, Any] = {"model": str(talker), "batch_size": 2, "strict": True}
-    source, out = write(tmp_path / "in.jsonl", found), tmp_path / "out.jsonl"
+def test_other_settings_and_other_records_are_refused_by_name(
+    options: MakeOptions, photos: Path, tmp_path: Path
+) -> None:
+    records = [*records_of(photos, 4), {"id": "bad", "image": "missing.png"}]
+    strict = partial(options, batch_size=2, strict=True)
+    source, out = write_jsonl(tmp_path / "in.jsonl", records), tmp_path / "out.jsonl"
     with pytest.raises(CapivaraError, match="no such file"):
-        caption([source], out, max_new_tokens=4, **flags)
+        caption([source], out, strict())
     with pytest.raises(CapivaraError, match="--max-new-tokens 4, now 5; --num-beams 1, now 2"):
-        caption([source], out, max_new_tokens=5, num_beams=2, **flags)
-    write(source, found[1:])
+        caption([source], out, strict(max_new_tokens=5, num_beams=2))
+    write_jsonl(source, records[1:])
     with pytest.raises(CapivaraError, match="number 1 was 0, now 1"):
-        caption([source], out, max_new_tokens=4, **flags)
+        caption([source], out, strict())
 
 
-def test_two_ranks_write_what_one_writes(talker: Path, photos: Path, tmp_path: Path) -> None:
-    found = listed(photos, 23)
-    found[7]["image"] = "missing.png"
-    write(tmp_path / "in.jsonl", found)
+def test_two_ranks_write_what_one_writes(options: MakeOptions, talker: Path, photos: Path, tmp_path: Path) -> None:
+    records = records_of(photos, 23)
+    records[7]["image"] = "missing.png"
+    source = write_jsonl(tmp_path / "in.jsonl", records)
     flags = ["caption", "in.jsonl", "--model", str(talker), "--max-new-tokens", "4", "--batch-size", "3"]
     result = torchrun("-m", "capivara_cli", *flags, "-o", "two.jsonl", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    caption([tmp_path / "in.jsonl"], tmp_path / "one.jsonl", model=str(talker), max_new_tokens=4, batch_size=3)
+    caption([source], tmp_path / "one.jsonl", options(batch_size=3))
     for end in ("", ".rejected.jsonl"):
         assert (tmp_path / f"two.jsonl{end}").read_bytes() == (tmp_path / f"one.jsonl{end}").read_bytes()
     assert not list(tmp_path.glob("*partial*"))
@@ -240,32 +238,27 @@ def test_two_ranks_write_what_one_writes(talker: Path, photos: Path, tmp_path: P
 
 MEMORY = """
 import sys
-from pathlib import Path
-from capivara_cli.captioning.caption import caption
-caption([sys.argv[1]], Path(sys.argv[2]), model=sys.argv[3], prefixes="none", max_new_tokens=1, batch_size=50)
+from capivara_cli import CaptionOptions, caption
+options = CaptionOptions(model=sys.argv[3], prefixes="none", max_new_tokens=1, batch_size=50)
+caption([sys.argv[1]], sys.argv[2], options)
 """
 
 
 def test_memory_does_not_grow_with_the_number_of_records(talker: Path, photos: Path, tmp_path: Path) -> None:
     """Each record carries 20 kB: to hold 3,000 of them would take 60 MB."""
     peaks = []
+    record = {"image": str(photos / "b" / "00.png"), "note": "x" * 20_000}
     for count in (300, 3000):
-        source = tmp_path / f"{count}.jsonl"
-        with source.open("w") as file:
-            for number in range(count):
-                record = {"id": str(number), "image": str(photos / "b" / "00.png"), "note": "x" * 20_000}
-                file.write(json.dumps(record) + "\n")
+        source = write_jsonl(tmp_path / f"{count}.jsonl", ({"id": str(i), **record} for i in range(count)))
         peaks.append(peak_memory(MEMORY, str(source), str(tmp_path / f"{count}.out"), str(talker)))
-        assert len((tmp_path / f"{count}.out").read_text().splitlines()) == count
+        assert len(read_jsonl(tmp_path / f"{count}.out")) == count
     assert peaks[1] - peaks[0] < 20, f"{peaks} MB"
 
 
 def test_out_of_memory_halves_the_batch_and_changes_nothing(
-    talker: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: MakeOptions, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from capivara_cli.captioning.blip2 import Blip2
-
-    caption([photos], tmp_path / "free.jsonl", model=str(talker), max_new_tokens=4, batch_size=8)
+    caption([photos], tmp_path / "free.jsonl", options(batch_size=8))
     describe = Blip2.captions
 
     def with_little_memory(self: Blip2, images: Any) -> list[list[str]]:
@@ -274,7 +267,7 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(
         return describe(self, images)
 
     monkeypatch.setattr(Blip2, "captions", with_little_memory)
-    caption([photos], tmp_path / "tight.jsonl", model=str(talker), max_new_tokens=4, batch_size=8)
+    caption([photos], tmp_path / "tight.jsonl", options(batch_size=8))
     assert (tmp_path / "tight.jsonl").read_bytes() == (tmp_path / "free.jsonl").read_bytes()
 
 
@@ -284,12 +277,11 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(
         (["empty", "-o", "out.jsonl"], "empty: no images in it", ".jpg"),
         (["nowhere", "-o", "out.jsonl"], "nowhere: no such file", ""),
         (["a.png", "gone.png"], "gone.png: no such file", ""),
-        (["a.png", "a.png"], "the id a.png is that of a.png too", "id of its own"),
-        (["a.png", "-o", "there.jsonl"], "there.jsonl is there already", "--overwrite"),
-        (["there.jsonl", "-o", "there.jsonl", "--overwrite"], "there.jsonl is read", "-o"),
+        (["a.png", "a.png"], "the id a.png is also that of a.png", "needs its own id"),
+        (["a.png", "-o", "old.jsonl"], "old.jsonl already exists", "--overwrite"),
+        (["old.jsonl", "-o", "old.jsonl", "--overwrite"], "old.jsonl is both input and output", "-o"),
         (["a.png", "-o", "empty"], "empty is a folder", "-o FILE.jsonl"),
         (["a.png", "--batch-size", "many"], "--batch-size many", ""),
-        (["a.png", "--num-beams", "0"], "--num-beams 0: at least 1", ""),
         (["a.png", "--prefixes", "gone.yaml"], "cannot read gone.yaml", "none"),
         (["a.png", "--lang", "hi"], "no prefixes for hi", "--prefixes FILE"),
         (["a.png", "--model", "nowhere"], "nowhere: no such folder", "--model FOLDER"),
@@ -300,7 +292,7 @@ def test_what_is_wrong_is_said_in_one_line(
     arguments: list[str], message: str, hint: str, refused: Refused, tmp_path: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
-    (tmp_path / "there.jsonl").write_text('{"image": "a.png"}\n')
+    (tmp_path / "old.jsonl").write_text('{"image": "a.png"}\n')
     (tmp_path / "bad.jsonl").write_text('{"image": "a.png"}\n{"id": 7}\n')
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     said = refused("caption", *arguments)
@@ -308,16 +300,14 @@ def test_what_is_wrong_is_said_in_one_line(
     assert hint in said
 
 
-def test_nothing_that_can_be_used_is_an_error_and_leaves_no_file(talker: Path, tmp_path: Path) -> None:
+def test_if_no_image_can_be_used_it_is_an_error_and_no_file_is_written(options: MakeOptions, tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_text("no image")
     with pytest.raises(CapivaraError, match="nothing was left: 1 of 1 rejected"):
-        caption([tmp_path / "bad.jpg"], tmp_path / "out.jsonl", model=str(talker))
+        caption([tmp_path / "bad.jpg"], tmp_path / "out.jsonl", options())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jpg", "out.jsonl.rejected.jsonl"]
 
 
-def test_workers_change_nothing(talker: Path, photos: Path, tmp_path: Path) -> None:
+def test_workers_change_nothing(options: MakeOptions, photos: Path, tmp_path: Path) -> None:
     for workers in (0, 2):
-        caption(
-            [photos], tmp_path / f"{workers}.jsonl", model=str(talker), max_new_tokens=4, batch_size=5, workers=workers
-        )
+        caption([photos], tmp_path / f"{workers}.jsonl", options(batch_size=5, workers=workers))
     assert (tmp_path / "0.jsonl").read_bytes() == (tmp_path / "2.jsonl").read_bytes()
