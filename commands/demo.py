@@ -7,20 +7,20 @@ from typing import Annotated
 
 import typer
 
-from .options import Device, Overwrite, Seed
+from capivara_cli.demo.options import DemoOptions
+
+from .binding import bind
 
 
+@bind
 def command(
+    options: DemoOptions,
     folder: Annotated[Path, typer.Argument(help="Folder to make.")] = Path("capivara-demo"),
-    lang: Annotated[str, typer.Option("--lang", help="hi, pt or xh.")] = "hi",
-    overwrite: Overwrite = False,
-    device: Device = "auto",
-    seed: Seed = 0,
 ) -> None:
     """Run the whole job in a small world of drawn scenes, in a minute or two, without network or GPU.
 
-    Writes images, captions and a small CLIP to FOLDER, trains an adapter for the language, merges it, and
-    shows recall before and after. Everything in the folder is as it would be with your own images.
+    Writes images, captions and a small CLIP to FOLDER, trains an adapter for the language, merges it, and shows recall
+    before and after. It prints each command before running it: the same commands work with your own images.
 
     Examples:
 
@@ -28,6 +28,14 @@ def command(
 
         capivara demo /tmp/world --lang xh
     """
-    from capivara_cli.demo import demo
+    from capivara_cli.demo.demo import demo
 
-    demo(folder, lang=lang, overwrite=overwrite, device=device, seed=seed)
+    demo(folder, options, _run)
+
+
+def _run(arguments: list[str]) -> None:
+    """Run `capivara` in this process. Its errors pass through."""
+    from . import app
+
+    if code := app(arguments, prog_name="capivara", standalone_mode=False):
+        raise typer.Exit(code)

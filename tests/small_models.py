@@ -72,7 +72,7 @@ def blip2(folder: Path, *, seed: int = 0, ends: int = 50, texts: Iterable[str] =
     settings.eos_token_id = eos
     text: Any = model.config.text_config
     text.eos_token_id = eos
-    return small_blip2.save(model, tokenizer, folder)
+    return small_blip2.save_captioner(folder, model, tokenizer)
 
 
 def blip2_t5(folder: Path) -> Path:
@@ -97,7 +97,7 @@ def blip2_t5(folder: Path) -> Path:
     model = Blip2ForConditionalGeneration(Blip2Config(**config)).eval()
     torch.nn.init.normal_(model.query_tokens)
     _see(model)
-    return small_blip2.save(model, tokenizer, folder)
+    return small_blip2.save_captioner(folder, model, tokenizer)
 
 
 def blip(folder: Path) -> Path:

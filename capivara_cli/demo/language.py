@@ -1,7 +1,7 @@
 """Captions of the demo world in four languages, from four aligned templates, with correct agreement.
 
-Template n says the same in every language, so the Portuguese, Hindi and Xhosa captions of a scene
-are translations of the English one. What agrees with what:
+Template n says the same in every language, so the Portuguese, Hindi and Xhosa captions of a scene are translations of
+the English one. What agrees with what:
 
     pt  article, colour and size with the noun's gender
     hi  colour and size with gender and case; before a postposition a noun is oblique (तारा, तारे का)
@@ -11,12 +11,10 @@ are translations of the English one. What agrees with what:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from capivara_cli.demo.world import Scene, Thing
+from capivara_cli.demo.scenes import Scene, Thing
 
 TEMPLATES = 4
 
@@ -25,18 +23,18 @@ class Phrases(NamedTuple):
     """The parts of a scene's captions in one language."""
 
     things: tuple[str, str, str, str]
-    """The first thing as each template wants it: its case or its possessive may differ."""
-    place: str
-    """Where the first thing is: the relation and the second thing; empty when there is none."""
+    """The first thing as each template needs it: its case or its possessive may differ."""
+    relation: str
+    """The relation and the second thing; empty if there is one thing."""
     grounds: tuple[str, str, str, str]
-    """The background as each template wants it."""
+    """The background as each template needs it."""
 
 
-def say(scene: Scene, lang: str, template: int) -> str:
-    """Put a scene into words.
+def caption(scene: Scene, lang: str, template: int = 0) -> str:
+    """Describe a scene.
 
     Args:
-        scene: what to say.
+        scene: what to describe.
         lang: en, pt, hi or xh.
         template: 0 to 3; the same number says the same in every language.
 
@@ -44,20 +42,21 @@ def say(scene: Scene, lang: str, template: int) -> str:
         KeyError: another language.
         IndexError: another template.
     """
-    patterns, phrase = LANGUAGES[lang]
-    parts = phrase(scene)
-    text = patterns[template].format(thing=parts.things[template], place=parts.place, ground=parts.grounds[template])
-    # What a scene of one thing leaves empty leaves a space or a comma behind.
+    patterns, phrases = LANGUAGES[lang]
+    parts = phrases(scene)
+    thing, ground = parts.things[template], parts.grounds[template]
+    text = patterns[template].format(thing=thing, relation=parts.relation, ground=ground)
+    # Without a second thing, the pattern leaves a double space, or a space or comma before punctuation.
     return " ".join(text.split()).replace(" ,", ",").replace(" ;", ";").rstrip(" ,")
 
 
 # English
 
 _EN_PATTERNS = (
-    "{thing} {place} on {ground}",
-    "a picture of {thing} {place}, with {ground}",
-    "there is {thing} on {ground}, {place}",
-    "the image shows {thing} {place}; the background is {ground}",
+    "{thing} {relation} on {ground}",
+    "a picture of {thing} {relation}, with {ground}",
+    "there is {thing} on {ground}, {relation}",
+    "the image shows {thing} {relation}; the background is {ground}",
 )
 _EN_RELATIONS = {"left": "to the left of", "above": "above"}
 
@@ -66,20 +65,20 @@ def _english(scene: Scene) -> Phrases:
     def name(thing: Thing) -> str:
         return f"a {thing.size} {thing.colour} {thing.shape}"
 
-    place = ""
+    relation = ""
     if scene.relation:
-        place = f"{_EN_RELATIONS[scene.relation]} {name(scene.things[1])}"
+        relation = f"{_EN_RELATIONS[scene.relation]} {name(scene.things[1])}"
     first, ground = name(scene.things[0]), f"a {scene.background} background"
-    return Phrases((first,) * 4, place, (ground, ground, ground, scene.background))
+    return Phrases((first,) * 4, relation, (ground, ground, ground, scene.background))
 
 
 # Portuguese, as in Brazil: masculine and feminine forms
 
 _PT_PATTERNS = (
-    "{thing} {place} sobre um {ground}",
-    "uma figura de {thing} {place}, com {ground}",
-    "há {thing} sobre um {ground}, {place}",
-    "a imagem mostra {thing} {place}; o fundo é {ground}",
+    "{thing} {relation} sobre um {ground}",
+    "uma figura de {thing} {relation}, com {ground}",
+    "há {thing} sobre um {ground}, {relation}",
+    "a imagem mostra {thing} {relation}; o fundo é {ground}",
 )
 _PT_RELATIONS = {"left": "à esquerda de", "above": "acima de"}
 _PT_NOUNS = {
@@ -112,21 +111,21 @@ def _portuguese(scene: Scene) -> Phrases:
         colour, size = (_PT_ADJECTIVES[word][form] for word in (thing.colour, thing.size))
         return f"{('um', 'uma')[form]} {noun} {colour} {size}"
 
-    place = ""
+    relation = ""
     if scene.relation:
-        place = f"{_PT_RELATIONS[scene.relation]} {name(scene.things[1])}"
+        relation = f"{_PT_RELATIONS[scene.relation]} {name(scene.things[1])}"
     bare = _PT_GROUNDS[scene.background]
     ground = f"fundo {bare}"
-    return Phrases((name(scene.things[0]),) * 4, place, (ground, ground, ground, bare))
+    return Phrases((name(scene.things[0]),) * 4, relation, (ground, ground, ground, bare))
 
 
 # Hindi: masculine, masculine oblique and feminine forms
 
 _HI_PATTERNS = (
-    "{ground} पर {place} {thing}",
-    "{place} {thing} का चित्र, {ground} के साथ",
-    "{ground} पर {thing} है, {place}",
-    "चित्र में {place} {thing} है; पृष्ठभूमि {ground} है",
+    "{ground} पर {relation} {thing}",
+    "{relation} {thing} का चित्र, {ground} के साथ",
+    "{ground} पर {thing} है, {relation}",
+    "चित्र में {relation} {thing} है; पृष्ठभूमि {ground} है",
 )
 _HI_RELATIONS = {"left": "के बाईं ओर", "above": "के ऊपर"}
 _HI_NOUNS = {  # direct, oblique, gender
@@ -159,23 +158,23 @@ def _hindi(scene: Scene) -> Phrases:
         size, colour = (_HI_ADJECTIVES[word][form] for word in (thing.size, thing.colour))
         return f"एक {size} {colour} {bent if oblique else direct}"
 
-    place = ""
+    relation = ""
     if scene.relation:
-        place = f"{name(scene.things[1], oblique=True)} {_HI_RELATIONS[scene.relation]}"
+        relation = f"{name(scene.things[1], oblique=True)} {_HI_RELATIONS[scene.relation]}"
     first = name(scene.things[0], oblique=False)
     of_first = name(scene.things[0], oblique=True)  # before का
     bare = _HI_GROUNDS[scene.background]
     ground = f"{bare} पृष्ठभूमि"
-    return Phrases((first, of_first, first, first), place, (ground, ground, ground, bare))
+    return Phrases((first, of_first, first, first), relation, (ground, ground, ground, bare))
 
 
 # Xhosa: noun classes
 
 _XH_PATTERNS = (
-    "{thing} {place} kumva {ground}",
-    "umfanekiso {thing} {place}, onomva {ground}",
-    "kukho {thing} kumva {ground}, {place}",
-    "umfanekiso ubonisa {thing} {place}; umva {ground}",
+    "{thing} {relation} kumva {ground}",
+    "umfanekiso {thing} {relation}, onomva {ground}",
+    "kukho {thing} kumva {ground}, {relation}",
+    "umfanekiso ubonisa {thing} {relation}; umva {ground}",
 )
 _XH_RELATIONS = {"left": "ngasekhohlo", "above": "ngaphezulu"}
 _XH_NOUNS = {
@@ -218,14 +217,14 @@ def _xhosa(scene: Scene) -> Phrases:
         head = _fuse(concord, noun, noun_class) if concord else noun
         return f"{head} {_XH_SIZES[thing.size][noun_class]} {_XH_RELATIVE[noun_class]}{hyphen}{colour}"
 
-    place = ""
+    relation = ""
     if scene.relation:
-        place = f"{_XH_RELATIONS[scene.relation]} {name(scene.things[1], 'kwa')}"
+        relation = f"{_XH_RELATIONS[scene.relation]} {name(scene.things[1], 'kwa')}"
     first = name(scene.things[0])
     stem = _XH_GROUNDS[scene.background]
     # "o" makes it an attribute (a white background), "u" a predicate (the background is white).
     grounds = (f"o{stem}", f"o{stem}", f"o{stem}", f"u{stem}")
-    return Phrases((first, name(scene.things[0], "wa"), first, first), place, grounds)
+    return Phrases((first, name(scene.things[0], "wa"), first, first), relation, grounds)
 
 
 def _fuse(concord: str, noun: str, noun_class: str) -> str:
@@ -253,4 +252,4 @@ NAMES: dict[str, dict[str, str]] = {
     | {word: _HI_ADJECTIVES[word][0] for word in _XH_COLOURS},
     "xh": {word: noun for word, (noun, _) in _XH_NOUNS.items()} | _XH_COLOURS,
 }
-"""Language -> what a shape or a colour is called by itself."""
+"""Language -> English word for a shape or a colour -> the word for it, in its dictionary form."""

@@ -1,6 +1,6 @@
 """Small CLIP models of the recipe's own architecture, untrained: an OpenCLIP folder with its tokenizer.
 
-For the demo, for tests, and for whoever wants to train from scratch on a small set:
+For the demo, for tests, and for training from scratch on a small data set:
 
     python -m capivara_cli.demo.small_clip train.jsonl -o models/small
 """
@@ -16,32 +16,30 @@ from typing import TYPE_CHECKING
 
 from capivara_cli import artifacts
 from capivara_cli.data import records
+from capivara_cli.demo.learning import learn_bpe
 
 if TYPE_CHECKING:
     from transformers import XLMRobertaTokenizer
 
+IMAGE_SIZE, PATCH_SIZE = 64, 16  # pixels
 MEAN = STD = [0.5, 0.5, 0.5]
+CONTEXT = 40  # tokens in a text, at most
+TEXT_LAYERS = 2
 
 
 def make_tokenizer(texts: Iterable[str], vocabulary: int) -> XLMRobertaTokenizer:
-    """XLM-R's own tokenizer class with pieces learned from these texts.
+    """Make a tokenizer of XLM-R's own class with pieces learned from these texts.
 
-    The pieces come from BPE and are scored by their frequency: the Unigram trainer splits a small corpus
-    nearly into letters.
+    The pieces come from BPE and are scored by their frequency. The Unigram trainer would split a small corpus into
+    little more than letters.
     """
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import XLMRobertaTokenizer
 
     texts = list(texts)
-    learner = Tokenizer(models.BPE(unk_token="<unk>"))
-    learner.pre_tokenizer = pre_tokenizers.Metaspace()
-    trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=["<unk>"], show_progress=False)
-    learner.train_from_iterator(texts, trainer)
-    counts = Counter(token for encoding in learner.encode_batch(texts) for token in encoding.tokens)
-    total = sum(counts.values())
-    pieces = [piece for piece in learner.get_vocab() if piece != "<unk>"]
-    pieces.sort(key=lambda piece: (-counts[piece], piece))
-    scored = [(piece, math.log((counts[piece] + 0.5) / total)) for piece in pieces]
+    bpe = learn_bpe(texts, vocabulary, ["<unk>"])
+    counts = Counter(token for encoding in bpe.encode_batch(texts) for token in encoding.tokens)
+    pieces = sorted(bpe.get_vocab().keys() - {"<unk>"}, key=lambda piece: (-counts[piece], piece))
+    scored = [(piece, math.log((counts[piece] + 0.5) / counts.total())) for piece in pieces]
     special = [(piece, 0.0) for piece in ("<s>", "<pad>", "</s>", "<unk>")]
     return XLMRobertaTokenizer(vocab=[*special, *scored, ("<mask>", 0.0)])
 
@@ -51,22 +49,23 @@ def make_small_clip(
     texts: Iterable[str],
     *,
     vocabulary: int = 2000,
-    image_size: int = 64,
-    patch_size: int = 16,
+    patch_size: int = PATCH_SIZE,
     width: int = 128,
     layers: int = 3,
-    text_layers: int = 2,
     embed_dim: int = 128,
-    context: int = 40,
 ) -> Path:
     """Write an OpenCLIP folder without weights: ViT image tower, XLM-R text tower, tokenizer for these texts.
 
     `capivara train --from-scratch --model local-dir:FOLDER` gives it weights.
 
     Args:
-        image_size, patch_size: pixels.
+        folder: folder to write.
+        texts: texts to learn the tokenizer from.
+        vocabulary: size of the tokenizer's vocabulary.
+        patch_size: pixels.
         width: channels of both towers.
-        context: tokens a text may have.
+        layers: layers of the image tower.
+        embed_dim: size of the shared embedding.
     """
     from transformers import XLMRobertaConfig
 
@@ -74,10 +73,10 @@ def make_small_clip(
     text_tower = XLMRobertaConfig(
         vocab_size=len(tokenizer),
         hidden_size=width,
-        num_hidden_layers=text_layers,
+        num_hidden_layers=TEXT_LAYERS,
         num_attention_heads=max(width // 32, 1),
         intermediate_size=4 * width,
-        max_position_embeddings=context + 2,  # XLM-R counts positions from 2
+        max_position_embeddings=CONTEXT + 2,  # XLM-R counts positions from 2
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -89,10 +88,10 @@ def make_small_clip(
         "hf_model_pretrained": False,
         "hf_pooler_type": "mean_pooler",
         "hf_proj_type": "linear",
-        "context_length": context,
+        "context_length": CONTEXT,
     }
     vision_cfg = {
-        "image_size": image_size,
+        "image_size": IMAGE_SIZE,
         "patch_size": patch_size,
         "width": width,
         "layers": layers,
@@ -111,14 +110,14 @@ def make_small_clip(
 
 
 def main() -> None:
-    """The command above."""
+    """Run `python -m capivara_cli.demo.small_clip`."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("data", nargs="+", help="JSONL files whose captions the tokenizer learns from")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write")
     parser.add_argument("--vocabulary", type=int, default=3000, help="size of the tokenizer's vocabulary")
     parser.add_argument("--width", type=int, default=128, help="channels of both towers")
     parser.add_argument("--layers", type=int, default=3, help="layers of the image tower")
-    parser.add_argument("--patch-size", type=int, default=16, help="pixels a patch, of 64")
+    parser.add_argument("--patch-size", type=int, default=16, help="side of a patch in pixels; an image has 64")
     arguments = parser.parse_args()
     texts = [caption["text"] for record in records.read_all(arguments.data) for caption in record.captions]
     folder = make_small_clip(

@@ -10,36 +10,42 @@ import select
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from capivara_cli.demo import BASE
-from capivara_cli.demo.world import caption, training_scenes
+from capivara_cli.demo.language import TEMPLATES, caption
+from capivara_cli.demo.scenes import training_scenes
 from tests.conftest import Process, command
 
 Capivara = Callable[..., Process]
 
 
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The folder that `capivara demo` leaves behind, and what it says in a pipe."""
-    folder = tmp_path_factory.mktemp("demo") / "here"
+def piped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder that `capivara demo` makes, and what it prints in a pipe."""
+    folder = tmp_path_factory.mktemp("demo") / "my demo"
     result = subprocess.run(command("demo", folder), check=True, capture_output=True, text=True)
     return folder, result.stderr
 
 
 @pytest.fixture(scope="module")
-def folder(shown: tuple[Path, str]) -> Path:
-    return shown[0]
+def folder(piped: tuple[Path, str]) -> Path:
+    return piped[0]
 
 
-def mean_recall(path: Path) -> float:
-    return 100 * float(json.loads(path.read_text())["metrics"]["mean_recall"])
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def metric(path: Path, name: str = "mean_recall") -> float:
+    return 100 * float(json.loads(path.read_text())["metrics"][name])
 
 
 def test_the_language_is_learnt_and_english_is_not_forgotten(folder: Path) -> None:
-    before = {lang: mean_recall(folder / "results" / f"hi.{lang}.baseline.json") for lang in ("hi", "en")}
-    after = {lang: mean_recall(folder / "results" / f"hi.{lang}.json") for lang in ("hi", "en")}
+    before = {lang: metric(folder / "results" / f"hi.{lang}.baseline.json") for lang in ("hi", "en")}
+    after = {lang: metric(folder / "results" / f"hi.{lang}.json") for lang in ("hi", "en")}
     assert before["hi"] < 25
     assert after["hi"] > 85
     assert before["en"] > 85
@@ -47,63 +53,69 @@ def test_the_language_is_learnt_and_english_is_not_forgotten(folder: Path) -> No
 
 
 def test_the_english_captions_are_the_captioners_own(folder: Path) -> None:
-    found = [json.loads(line) for line in (folder / "data" / "train.jsonl").read_text().splitlines()]
-    english = [own for record in found for own in record["captions"] if own["lang"] == "en"]
-    assert {own["source"] for own in english} == {"models/captioner"}
-    assert len(english) > 2.9 * len(found)
+    records = read(folder / "data" / "train.jsonl")
+    english = [item for record in records for item in record["captions"] if item["lang"] == "en"]
+    assert {item["source"] for item in english} == {"models/captioner"}
+    assert len(english) > 2.9 * len(records)
 
 
-def test_what_the_filter_drops_is_what_the_captioner_got_wrong(folder: Path) -> None:
-    """The truth is known: the scenes come from the seed."""
+def test_the_filter_drops_mostly_wrong_captions(folder: Path) -> None:
+    """The right captions are known: the scenes come from the seed."""
     scenes = list(itertools.islice(training_scenes(random.Random(0)), 4000))
-    dropped = [json.loads(line) for line in (folder / "data" / "clean.jsonl.rejected.jsonl").read_text().splitlines()]
-    kept = [json.loads(line) for line in (folder / "data" / "clean.jsonl").read_text().splitlines()]
-    texts = [(each["id"], own["text"], True) for each in dropped for own in each.get("captions", [each])]
-    texts += [(each["id"], own["text"], False) for each in kept for own in each["captions"]]
-    assert len(texts) == 12_000
-    wrong = [
-        (gone, text not in {caption(scenes[int(id_.removeprefix("train-"))], "en", number) for number in range(4)})
-        for id_, text, gone in texts
-    ]
-    caught = sum(gone and bad for gone, bad in wrong)
-    recall = caught / sum(bad for _, bad in wrong)
-    precision = caught / sum(gone for gone, _ in wrong)
+    dropped_and_wrong = []
+    for name, dropped in (("clean.jsonl", False), ("clean.jsonl.rejected.jsonl", True)):
+        for line in read(folder / "data" / name):
+            scene = scenes[int(line["id"].removeprefix("train-"))]
+            right = {caption(scene, "en", template) for template in range(TEMPLATES)}
+            # A line of the rejected ones is a whole record, or a single caption.
+            dropped_and_wrong += [(dropped, item["text"] not in right) for item in line.get("captions", [line])]
+    assert len(dropped_and_wrong) == 12_000
+    caught = sum(dropped and wrong for dropped, wrong in dropped_and_wrong)
+    recall = caught / sum(wrong for _, wrong in dropped_and_wrong)
+    precision = caught / sum(dropped for dropped, _ in dropped_and_wrong)
     assert recall > 0.5
-    assert precision > 5 * sum(bad for _, bad in wrong) / len(wrong)
+    assert precision > 5 * sum(wrong for _, wrong in dropped_and_wrong) / len(dropped_and_wrong)
 
 
-def test_shapes_and_colours_are_told_apart_afterwards(folder: Path) -> None:
-    for kind in ("shapes", "colours"):
-        before, after = (
-            json.loads((folder / "results" / f"hi-{kind}.hi{end}.json").read_text())["metrics"]["acc1"]
-            for end in (".baseline", "")
-        )
-        assert before < 0.75
-        assert after > 0.9
+@pytest.mark.parametrize("kind", ["shapes", "colours"])
+def test_shapes_and_colours_are_told_apart_afterwards(kind: str, folder: Path) -> None:
+    assert metric(folder / "results" / f"hi-{kind}.hi.baseline.json", "acc1") < 75
+    assert metric(folder / "results" / f"hi-{kind}.hi.json", "acc1") > 90
 
 
-def test_another_language_uses_what_is_there(folder: Path, capivara: Capivara) -> None:
-    made = (folder / "data" / "captions.jsonl").stat().st_mtime_ns
+def test_another_language_uses_the_existing_captions(folder: Path, capivara: Capivara) -> None:
+    before = (folder / "data" / "captions.jsonl").stat().st_mtime_ns
     result = capivara("demo", folder, "--lang", "xh")
     assert result.returncode == 0, result.stderr
-    assert (folder / "data" / "captions.jsonl").stat().st_mtime_ns == made
-    first = json.loads((folder / "data" / "train.jsonl").read_text().splitlines()[0])
-    assert [own["lang"] for own in first["captions"]] == ["en"] * 3 + ["hi"] * 3 + ["xh"] * 3
-    assert mean_recall(folder / "results" / "xh.xh.baseline.json") < 25
-    assert mean_recall(folder / "results" / "xh.xh.json") > 85
-    assert mean_recall(folder / "results" / "xh.en.json") > mean_recall(folder / "results" / "xh.en.baseline.json") - 3
+    assert (folder / "data" / "captions.jsonl").stat().st_mtime_ns == before
+    first = read(folder / "data" / "train.jsonl")[0]
+    assert [item["lang"] for item in first["captions"]] == ["en"] * 3 + ["hi"] * 3 + ["xh"] * 3
+    assert metric(folder / "results" / "xh.xh.baseline.json") < 25
+    assert metric(folder / "results" / "xh.xh.json") > 85
+    assert metric(folder / "results" / "xh.en.json") > metric(folder / "results" / "xh.en.baseline.json") - 3
 
 
-def test_the_line_of_the_readme_works_in_the_folder(folder: Path, capivara: Capivara) -> None:
+def test_a_printed_line_works_in_the_folder(folder: Path, capivara: Capivara) -> None:
     result = capivara("train", "--lang", "hi", "--lora", cwd=folder)
     assert result.returncode == 0, result.stderr
     assert result.stdout == "runs/hi-lora\n"
 
 
-def test_a_pipe_gets_lines_and_no_progress_bar(shown: tuple[Path, str]) -> None:
-    assert "gain " in shown[1]
-    assert "samples/s" not in shown[1]
-    assert "\x1b" not in shown[1]
+def test_a_failing_line_fails_the_demo_with_its_own_error(folder: Path, capivara: Capivara) -> None:
+    result = capivara("demo", folder, "--device", "cuda:99")
+    assert result.returncode == 1
+    last_line = result.stderr.split("\n$ ")[-1]
+    assert last_line.startswith("capivara retrieve-eval --data data/test.jsonl")
+    assert "--device cuda:99\nerror: --device cuda:99: torch finds 0 CUDA devices" in last_line
+
+
+def test_a_pipe_gets_lines_and_no_progress_bar(piped: tuple[Path, str]) -> None:
+    folder, text = piped
+    assert f"$ cd '{folder}'\n" in text
+    assert "\n$ capivara train --lang hi --lora\n" in text
+    assert "gain " in text
+    assert "samples/s" not in text
+    assert "\x1b" not in text
 
 
 def test_progress_is_shown_in_a_terminal(folder: Path) -> None:
@@ -125,19 +137,20 @@ def test_progress_is_shown_in_a_terminal(folder: Path) -> None:
         assert part in text
 
 
-def test_a_folder_with_something_else_is_left_alone(capivara: Capivara, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_demo_is_left_alone(capivara: Capivara, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").touch()
     result = capivara("demo", "photos", "--overwrite")
     assert result.returncode == 1
-    assert "photos holds something else than a demo" in result.stderr
+    assert "photos exists and is not a demo" in result.stderr
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["a.jpg"]
 
 
-def test_a_language_that_the_world_does_not_have(capivara: Capivara) -> None:
-    result = capivara("demo", "there", "--lang", "yo")
-    assert result.returncode == 1
-    assert "--lang hi, pt or xh" in result.stderr
+def test_a_language_that_the_world_does_not_have_is_a_usage_error(capivara: Capivara, tmp_path: Path) -> None:
+    result = capivara("demo", "new", "--lang", "yo")
+    assert result.returncode == 2
+    assert "'hi', 'pt', 'xh'" in result.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_shipped_model_is_small_and_names_no_path() -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from capivara_cli.data.languages import Language, find
-from capivara_cli.demo.world import caption, held_out_scenes
+from capivara_cli.demo.language import caption
+from capivara_cli.demo.scenes import held_out_scenes
 from capivara_cli.translation.checks import problem
 
 

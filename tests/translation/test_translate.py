@@ -20,8 +20,9 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from capivara_cli.data import class_sets
 from capivara_cli.demo import TRANSLATOR
+from capivara_cli.demo.language import caption
+from capivara_cli.demo.scenes import held_out_scenes
 from capivara_cli.demo.translator import CODES, exactness
-from capivara_cli.demo.world import caption, held_out_scenes
 from capivara_cli.errors import CapivaraError
 from capivara_cli.runtime import Runtime
 from capivara_cli.translation.local import CTranslate2, Local
