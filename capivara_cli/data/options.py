@@ -22,18 +22,18 @@ class SelectionOptions(Options):
     pair_score: float | None = flag(
         "Drop images whose human captions all score less; the recipe's filter of CC3M.", default=None, min=-1, max=1
     )
-    first: int | None = flag("Keep only the first K generated captions per image.", default=None, metavar="K", min=0)
+    first: int | None = flag("Keep only the first K generated captions per image.", default=None, min=0, metavar="K")
     min_score: float | None = flag("Drop captions that score less; the recipe's is 0.2.", default=None, min=-1, max=1)
-    top_k: int | None = flag("Keep only the K captions with the best scores.", default=None, metavar="K", min=1)
+    top_k: int | None = flag("Keep only the K captions with the best scores.", default=None, min=1, metavar="K")
     diverse: float | None = flag(
         "Drop captions while two have a TF-IDF cosine above this; the recipe's is 0.3.", default=None, min=0, max=1
     )
     min_captions: int | None = flag(
         "Never cut an image below N captions (with --diverse).",
         default=None,
+        min=1,
         metavar="N",
         shown=str(MIN_CAPTIONS),
-        min=1,
     )
     human: Sequence[str] = flag(
         "Another `source` value that marks human captions (`human` and captions without a source always count).",

@@ -20,7 +20,6 @@ class ExportOptions(Resumable):
         metavar="LANG",
         shown="any",
     )
-    shard_size: int = flag(
-        "Images per shard.", default=10_000, metavar="N", min=1
-    )  # as the shards of img2dataset and of the recipe
+    # 10,000 as in the shards of img2dataset and of the recipe.
+    shard_size: int = flag("Images per shard.", default=10_000, min=1, metavar="N")
     prefix: str = flag("Start of the names of shards and images, such as train-.", default="")

@@ -13,6 +13,7 @@ class ScoreOptions(SelectionOptions, ModelOptions, ImageWorkers, Resumable, Mach
     """How to score captions, and which to keep."""
 
     section = "score"
+    model_unless = ("adapter", "scored")
 
     scored: bool = flag("Reuse the scores in the file; load no model.", default=False)
     plot: Path | None = flag("Draw a histogram of the scores.", default=None, metavar="FILE.png", changes_result=False)
