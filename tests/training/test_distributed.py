@@ -31,12 +31,13 @@ texts, pictures = torch.randn(12, 6).double(), torch.randn(12, 7).double()
 parameters = [*text.parameters(), *image.parameters(), scale]
 loss = clip_loss(normalize(image(pictures), dim=-1), normalize(text(texts), dim=-1), scale)
 expected = torch.autograd.grad(loss, parameters)
-own = slice(6 * runtime.rank, 6 * runtime.rank + 6)
-def pieces(tower, inputs):
-    return [lambda part=part: normalize(tower(part), dim=-1) for part in inputs[own].split(4)]
-got = gradcache_backward(pieces(text, texts), pieces(image, pictures), scale, runtime, keep_graphs=False)
+half = slice(6 * runtime.rank, 6 * runtime.rank + 6)
+def micro_batches(tower, inputs):
+    return [lambda part=part: normalize(tower(part), dim=-1) for part in inputs[half].split(4)]
+sides = micro_batches(text, texts), micro_batches(image, pictures)
+gradcache_loss = gradcache_backward(*sides, scale, runtime, keep_graphs=False)
 runtime.sum_gradients(parameters)
-torch.testing.assert_close(got, loss.detach(), rtol=0, atol=1e-12)
+torch.testing.assert_close(gradcache_loss, loss.detach(), rtol=0, atol=1e-12)
 for parameter, gradient in zip(parameters, expected):
     torch.testing.assert_close(parameter.grad, gradient, rtol=0, atol=1e-9)
 print("equal on rank", runtime.rank)
@@ -51,7 +52,7 @@ def test_two_ranks_have_the_gradient_of_one(tmp_path: Path) -> None:
     assert result.stdout.count("equal on rank") == 2
 
 
-# One rank has written what it computed before the other one looks what is missing.
+# The first rank has written its embeddings before the second one looks which are missing.
 EMBEDDINGS = """
 import sys, time
 from pathlib import Path
@@ -68,7 +69,7 @@ refs = [ImageRef(str(path)) for path in images.find(Path(sys.argv[2]))][:40]
 refs = [*refs, ImageRef("/nowhere.png"), ImageRef(sys.argv[3]), *refs[:5]]
 time.sleep(2 * runtime.rank)
 _, kept, rejected = embed(clip, refs)
-print(len(kept), sorted(each.reason for each in rejected), flush=True)
+print(len(kept), sorted(item.reason for item in rejected), flush=True)
 leave_process_group()
 """
 

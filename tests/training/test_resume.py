@@ -16,103 +16,101 @@ from safetensors.torch import load_file
 
 from tests.conftest import command
 
-STEPS = 160
+SETTINGS = ["optimizer.lr=5e-3", "optimizer.warmup_steps=3", "batch_size=32", "eval_every=40", "save_seconds=0"]
+FLAGS = [part for setting in SETTINGS for part in ("--set", setting)]
 
 
-def line(world: Path, base: Path) -> list[str]:
-    settings = ["optimizer.lr=5e-3", "optimizer.warmup_steps=3", "batch_size=32", "eval_every=40", "save_seconds=0"]
-    flags = [part for setting in settings for part in ("--set", setting)]
-    data = ["--data", str(world / "train.jsonl"), "--model", f"local-dir:{base}"]
-    return command("train", "--lang", "hi", "--lora", *data, "--max-steps", str(STEPS), *flags, "-o", "run")
+class Run:
+    """A run in `folder/run`, started by the same command line each time."""
 
+    def __init__(self, folder: Path, data: Path, base: Path) -> None:
+        flags = ["--data", str(data), "--model", f"local-dir:{base}", "--max-steps", "160", *FLAGS]
+        self.line = command("train", "--lang", "hi", "--lora", *flags, "-o", "run")
+        self.folder = folder
 
-def start(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
-    folder.mkdir(exist_ok=True)
-    return subprocess.Popen(arguments, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    def stop(self, step: int, number: int, wait: float = 0) -> tuple[int, str]:
+        """Start it and send a signal once the step is logged. Return the exit code and standard error."""
+        process = subprocess.Popen(
+            self.line, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        deadline = time.monotonic() + 120
+        while self._last_step() < step and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(wait)
+        process.send_signal(number)
+        _, said = process.communicate()
+        return process.returncode, said
 
+    def finish(self) -> str:
+        """Run it to its end, and return standard error."""
+        result = subprocess.run(self.line, cwd=self.folder, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+        return result.stderr
 
-def steps_done(folder: Path) -> int:
-    metrics = folder / "run" / "metrics.jsonl"
-    lines = metrics.read_text().splitlines() if metrics.is_file() else []
-    return int(json.loads(lines[-1])["step"]) if lines and lines[-1].endswith("}") else 0
+    def outcome(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Return the adapter's weights, and the metrics without those that are times."""
+        run = self.folder / "run"
+        assert (run / "run.json").is_file()
+        assert not (run / "state.safetensors").exists()
+        assert not [path for path in run.rglob("*") if path.name.endswith((".tmp", ".old"))]
+        metrics = [json.loads(text) for text in (run / "metrics.jsonl").read_text().splitlines()]
+        for line in metrics:
+            line.pop("samples_per_second", None)
+            line.pop("memory_gib", None)
+        return load_file(run / "adapter" / "adapter_model.safetensors"), metrics
 
-
-def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> None:
-    deadline = time.monotonic() + 120
-    while steps_done(folder) < step and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-
-
-def outcome(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The adapter's weights, and the metrics without those that are times."""
-    weights = load_file(folder / "run" / "adapter" / "adapter_model.safetensors")
-    lines = [json.loads(text) for text in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
-    for each in lines:
-        each.pop("samples_per_second", None)
-        each.pop("memory_gib", None)
-    return weights, lines
+    def _last_step(self) -> int:
+        metrics = self.folder / "run" / "metrics.jsonl"
+        lines = metrics.read_text().splitlines() if metrics.is_file() else []
+        return int(json.loads(lines[-1])["step"]) if lines and lines[-1].endswith("}") else 0
 
 
 @pytest.fixture(scope="module")
-def undisturbed(world: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    subprocess.run(line(world, base), cwd=folder, check=True, capture_output=True)
-    return folder
+def undisturbed(world: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = Run(tmp_path_factory.mktemp("undisturbed"), world / "train.jsonl", base)
+    run.finish()
+    return run
 
 
-def assert_same(folder: Path, undisturbed: Path) -> None:
-    ours, theirs = outcome(folder), outcome(undisturbed)
-    assert ours[1] == theirs[1]
-    assert all(tensor.equal(theirs[0][name]) for name, tensor in ours[0].items())
-    assert (folder / "run" / "run.json").is_file()
-    assert not (folder / "run" / "state.safetensors").exists()
-    assert not [path for path in (folder / "run").rglob("*") if path.name.endswith((".tmp", ".old"))]
+@pytest.fixture
+def run_here(world: Path, base: Path, tmp_path: Path) -> Run:
+    return Run(tmp_path, world / "train.jsonl", base)
 
 
-def test_a_run_that_is_killed_again_and_again_ends_like_an_undisturbed_one(
-    world: Path, base: Path, undisturbed: Path, tmp_path: Path
-) -> None:
+def assert_same(run: Run, undisturbed: Run) -> None:
+    (weights, metrics), (expected_weights, expected_metrics) = run.outcome(), undisturbed.outcome()
+    assert metrics == expected_metrics
+    assert all(tensor.equal(expected_weights[name]) for name, tensor in weights.items())
+
+
+def test_a_run_that_is_killed_again_and_again_ends_like_an_undisturbed_one(run_here: Run, undisturbed: Run) -> None:
     rng = random.Random(0)
-    for goal in (10, 60, 110):
-        process = start(line(world, base), tmp_path)
-        wait_for_step(process, tmp_path, goal)
-        time.sleep(rng.random() * 0.3)
-        process.send_signal(signal.SIGKILL)
-        _, said = process.communicate()
-        assert process.returncode == -signal.SIGKILL, said
-    process = start(line(world, base), tmp_path)
-    _, said = process.communicate()
-    assert process.returncode == 0, said
-    assert "going on from step" in said
-    assert_same(tmp_path, undisturbed)
+    for step in (10, 60, 110):
+        code, said = run_here.stop(step, signal.SIGKILL, wait=rng.random() * 0.3)
+        assert code == -signal.SIGKILL, said
+    assert "resuming from step" in run_here.finish()
+    assert_same(run_here, undisturbed)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_is_stopped_says_so_and_goes_on(
-    number: int, world: Path, base: Path, undisturbed: Path, tmp_path: Path
-) -> None:
-    process = start(line(world, base), tmp_path)
-    wait_for_step(process, tmp_path, 20)
-    process.send_signal(number)
-    _, said = process.communicate()
-    assert process.returncode == 130, said
+def test_a_run_that_is_stopped_says_so_and_resumes(number: int, run_here: Run, undisturbed: Run) -> None:
+    code, said = run_here.stop(20, number)
+    assert code == 130, said
     assert "error: stopped at step" in said
+    assert "hint: run the same command again to resume" in said
     assert "Traceback" not in said
-    subprocess.run(line(world, base), cwd=tmp_path, check=True, capture_output=True)
-    assert_same(tmp_path, undisturbed)
+    run_here.finish()
+    assert_same(run_here, undisturbed)
 
 
-def test_a_stopped_run_does_not_go_on_with_other_data(world: Path, base: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_is_not_resumed_on_other_data(world: Path, base: Path, tmp_path: Path) -> None:
     lines = (world / "train.jsonl").read_text().splitlines()
     data = tmp_path / "train.jsonl"
     os.symlink(world / "images", tmp_path / "images")
     data.write_text("\n".join(lines))
-    arguments = [str(data) if part == str(world / "train.jsonl") else part for part in line(world, base)]
-    process = start(arguments, tmp_path)
-    wait_for_step(process, tmp_path, 10)
-    process.send_signal(signal.SIGINT)
-    process.communicate()
+    run = Run(tmp_path, data, base)
+    run.stop(10, signal.SIGINT)
     data.write_text("\n".join(lines[:-50]))
-    result = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)
+    result = subprocess.run(run.line, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    assert "begun on other data" in result.stderr
+    assert "was started on other data" in result.stderr
