@@ -145,9 +145,9 @@ class Runtime:
 
     def barrier(self) -> None:
         """Wait for the other ranks."""
-        import torch
-
         if self.world_size > 1:
+            import torch  # not earlier: `import` and `export` work without it
+
             with _collective():
                 torch.distributed.barrier()
 
