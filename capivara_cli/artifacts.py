@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: safetensors, JSON, text; and fingerprints of what they hold."""
+"""Files that appear whole or not at all (safetensors, JSON, text), and fingerprints of files and values."""
 
 from __future__ import annotations
 
@@ -21,35 +21,37 @@ if TYPE_CHECKING:
 NO_ROOM = "free some space, or write elsewhere: -o, and $CAPIVARA_CACHE for the cache"
 
 MODEL_FILES = {".bin", ".json", ".model", ".pt", ".pth", ".safetensors", ".txt"}
-SAMPLES, SAMPLE_BYTES = 256, 4096
+SAMPLES, SAMPLE_BYTES = 256, 4096  # of a model's file, for its identity
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """Give a name beside `path` to write to, and rename it to `path` when the block ends well.
+    """Yield a temporary path beside `path` to write to, and rename it to `path` when the block succeeds.
 
-    Works for a file and for a folder (an existing folder is replaced). A killed process leaves at most a
-    `.tmp` name behind, never half of `path`. Raises CapivaraError when there is no room or no permission.
+    Works for a file and for a folder; an existing file or folder is replaced. A killed process leaves at most a
+    temporary file behind, never half of `path`. Raises CapivaraError when the disk is full or writing is not permitted.
     """
-    given, path = path, path.resolve()  # of a link to a folder, the folder is replaced and the link stays
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    target = path.resolve()  # of a link to a folder, the folder is replaced and the link stays
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        swap_in(temporary, path)
+        swap_in(temporary, target)
     except BaseException as error:
         _remove(temporary)
         if reason := _write_failure(error):
-            raise CapivaraError(f"cannot write {given}: {reason}", NO_ROOM) from error
-        if isinstance(error, CapivaraError):  # of a file inside this folder: by the name that the person knows
-            error.message = error.message.replace(str(temporary), str(given))
+            raise CapivaraError(f"cannot write {path}: {reason}", NO_ROOM) from error
+        if isinstance(
+            error, CapivaraError
+        ):  # about a file in this folder: name it as the user does
+            error.message = error.message.replace(str(temporary), str(path))
         raise
 
 
 def swap_in(temporary: Path, path: Path) -> None:
-    """Rename a file or a folder to `path`, and replace what is there. Raises OSError."""
-    if path.exists() and temporary.exists() and path.is_dir() != temporary.is_dir():  # a file replaces no folder
-        number = errno.EISDIR if path.is_dir() else errno.ENOTDIR
+    """Rename a file or folder to `path`, replacing an existing one of the same kind. Raises OSError."""
+    if path.exists() and temporary.exists() and path.is_dir() != temporary.is_dir():
+        number = errno.EISDIR if path.is_dir() else errno.ENOTDIR  # never replace a folder by a file, or a file by one
         raise OSError(number, os.strerror(number))
     if not path.is_dir():
         os.replace(temporary, path)
@@ -65,25 +67,25 @@ def swap_in(temporary: Path, path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what a killed process may have left in the folder; for a folder that only one process writes."""
+    """Remove temporary files left by a killed process from a folder that only this process writes."""
     for path in [*folder.glob(".*.tmp"), *folder.glob(".*.old")]:
         _remove(path)
 
 
-def remove_dead(path: Path) -> None:
-    """Remove what processes that are there no more have left of `writing` this path."""
-    for each in path.absolute().parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        number = each.name.split(".")[-2]
-        if number.isdecimal() and not _is_running(int(number)):
-            _remove(each)
+def remove_stale(path: Path) -> None:
+    """Remove temporary files left by dead processes that were `writing` this path."""
+    for temporary in path.absolute().parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        process = temporary.name.split(".")[-2]
+        if process.isdecimal() and not _is_running(int(process)):
+            _remove(temporary)
 
 
 def _is_running(process: int) -> bool:
     try:
-        os.kill(process, 0)
+        os.kill(process, 0)  # signal 0 only checks
     except ProcessLookupError:
         return False
-    except OSError:  # it is another user's
+    except OSError:  # not permitted: it is another user's
         return True
     return True
 
@@ -92,12 +94,12 @@ def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        with suppress(OSError):  # what went wrong before is what the person must hear of
+        with suppress(OSError):  # the user must see the first error, not this one
             path.unlink(missing_ok=True)
 
 
 def _write_failure(error: BaseException) -> str | None:
-    """The system's reason if the error is a failed write, from Python or from safetensors' Rust side."""
+    """Return the system's reason if the error is a failed write, by Python or by safetensors (in Rust)."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
     if type(error).__name__ == "SafetensorError" and "os error" in str(error):
@@ -106,25 +108,25 @@ def _write_failure(error: BaseException) -> str | None:
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file. Raises CapivaraError when it cannot be written."""
+    """Write a safetensors file. Raises CapivaraError if that fails."""
     from safetensors.torch import save_file
 
-    own: dict[str, Tensor] = {}
-    stored: set[int] = set()
+    separate: dict[str, Tensor] = {}
+    storages: set[int] = set()
     for name, tensor in tensors.items():
         value = tensor.detach().cpu().contiguous()
         storage = value.untyped_storage()
-        # safetensors refuses tied weights and views: what shares its memory gets its own.
-        if storage.data_ptr() in stored or storage.nbytes() > value.numel() * value.element_size():
+        # safetensors refuses tied weights and views: copy a tensor that shares its memory.
+        if storage.data_ptr() in storages or storage.nbytes() > value.numel() * value.element_size():
             value = value.clone()
-        stored.add(value.untyped_storage().data_ptr())
-        own[name] = value
+        storages.add(value.untyped_storage().data_ptr())
+        separate[name] = value
     with writing(path) as temporary:
-        save_file(own, temporary, metadata=metadata)
+        save_file(separate, temporary, metadata=metadata)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file. Raises CapivaraError when it is missing or cut short."""
+    """Read a safetensors file. Raises CapivaraError if it is missing or truncated."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -141,7 +143,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it. Raises CapivaraError when that cannot be."""
+    """Create a folder and its parents. Raises CapivaraError if that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -149,7 +151,7 @@ def make_folder(folder: Path) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a UTF-8 text file. Raises CapivaraError when it cannot be written."""
+    """Append a line to a UTF-8 text file. Raises CapivaraError if that fails."""
     try:
         with path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
@@ -158,12 +160,12 @@ def append_line(path: Path, line: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file that a person can read too. NaN is refused: other readers would choke on it."""
+    """Write a JSON file with indentation. Raises ValueError for NaN, which is not JSON."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file. Raises CapivaraError with the file and the place when it is not JSON."""
+    """Read a JSON file. Raises CapivaraError with the file, line and column if it is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -173,26 +175,26 @@ def read_json(path: Path) -> Any:
 
 
 def lock(file: IO[bytes] | int) -> bool:
-    """Lock the file for this process; whether it was free."""
+    """Lock the file for this process. Return whether that succeeded."""
     try:
         import fcntl
 
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except ImportError:  # Windows has no such locks
         return True
-    except OSError:
+    except OSError:  # another process holds the lock
         return False
     return True
 
 
 def fingerprint(*parts: object) -> str:
-    """32 hex digits that change whenever one of the parts does. Parts are compared as sorted JSON."""
+    """Return 32 hex digits that change whenever one of the parts does. Parts are compared as sorted JSON."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def fingerprint_tensors(tensors: dict[str, Tensor]) -> str:
-    """32 hex digits of names, shapes and exact values: about a second a GB."""
+    """Return 32 hex digits of names, shapes, dtypes and exact values. Takes about a second per GB."""
     import torch
 
     digest = hashlib.blake2b(digest_size=16)
@@ -204,38 +206,37 @@ def fingerprint_tensors(tensors: dict[str, Tensor]) -> str:
 
 
 def files_identity(*paths: Path) -> str | None:
-    """32 hex digits that change when a model's files do: their names, sizes, and samples all over them.
+    """Return 32 hex digits that change when a model's files do, from their names, sizes and samples of their bytes.
 
-    None when none of the paths is there. A fine-tuned model has its base's sizes, and may differ in a twentieth of its
-    bytes only, so there are many samples; to read all would take longer than loading it.
+    None if none of the paths exists. A fine-tuned model has its base's sizes, and may differ in only a twentieth of its
+    bytes, so there are many samples. Reading everything would take longer than loading the model.
     """
-    found = [path for path in paths if path.exists()]
-    files = [(path, path.iterdir() if path.is_dir() else [path]) for path in found]
-    parts = [
-        [str(each.relative_to(path)), each.stat().st_size, _samples(each)]
-        for path, inside in files
-        for each in sorted(inside)
-        if each.is_file() and each.suffix in MODEL_FILES
-    ]
-    return fingerprint(parts) if found else None
+    existing = [path for path in paths if path.exists()]
+    parts = []
+    for path in existing:
+        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+            if file.is_file() and file.suffix in MODEL_FILES:
+                parts.append([str(file.relative_to(path)), file.stat().st_size, _sample_digest(file)])
+    return fingerprint(parts) if existing else None
 
 
-def _samples(path: Path) -> str:
+def _sample_digest(path: Path) -> str:
+    """Return the digest of samples all over the file; of all bytes if the file is small."""
     digest = hashlib.blake2b(digest_size=16)
     size = path.stat().st_size
     with path.open("rb") as file:
         if size <= SAMPLES * SAMPLE_BYTES:
             digest.update(file.read())
         else:
-            for number in range(SAMPLES):
-                file.seek((size - SAMPLE_BYTES) * number // (SAMPLES - 1))
+            for index in range(SAMPLES):
+                file.seek((size - SAMPLE_BYTES) * index // (SAMPLES - 1))
                 digest.update(file.read(SAMPLE_BYTES))
     return digest.hexdigest()
 
 
 def cache_folder() -> Path:
-    """Where what can be computed again is kept: $CAPIVARA_CACHE, or the system's cache folder."""
+    """Return the folder for files that can be computed again: $CAPIVARA_CACHE, or the system's cache folder."""
     import platformdirs
 
-    chosen = os.environ.get("CAPIVARA_CACHE")
-    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("capivara", appauthor=False))
+    folder = os.environ.get("CAPIVARA_CACHE")
+    return Path(folder) if folder else Path(platformdirs.user_cache_dir("capivara", appauthor=False))

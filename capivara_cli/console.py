@@ -1,4 +1,4 @@
-"""What a person sees. Data goes to standard output; everything here goes to standard error."""
+"""What the user sees. Data goes to standard output; messages, progress and tables go to standard error."""
 
 from __future__ import annotations
 
@@ -14,40 +14,69 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-_live: list[Console] = []  # the console of a progress bar that is on the screen: lines go above it
+_live: list[Console] = []  # the console of the progress bar on the screen: messages are printed above the bar
 
 
 def console() -> Console:
-    """The console on standard error; silent on every rank but the first."""
+    """Return the console on standard error, which prints text as it is; silent on every rank but the first."""
     from rich.console import Console
 
-    # Made anew at each call: sys.stderr may have been replaced since the last one, and it costs nothing.
-    return _live[-1] if _live else Console(stderr=True, highlight=False, quiet=not _is_main())
-
-
-def answer(text: str) -> None:
-    """What the command was asked for, a line on standard output; only the first rank's."""
-    if _is_main():
-        print(text, flush=True)
+    if _live:
+        return _live[-1]
+    # Not cached: sys.stderr may have been replaced since the last call, and a new one costs nothing.
+    return Console(stderr=True, highlight=False, markup=False, emoji=False, quiet=not _is_main())
 
 
 def _is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def answer(text: str) -> None:
+    """Print a result to standard output, on the first rank only."""
+    if _is_main():
+        print(text, flush=True)
+
+
 def say(text: str, style: str | None = None) -> None:
-    """One line for the person. The text is printed as it is: captions and paths are not markup."""
-    console().print(clean(text), style=style, markup=False, soft_wrap=True)
-
-
-def clean(text: str) -> str:
-    """The text without control characters: a file's name or a caption must not steer the terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+    """Print a message."""
+    console().print(clean(text), style=style, soft_wrap=True)
 
 
 def warn(text: str) -> None:
-    """One line that the person should not miss."""
+    """Print a warning."""
     say(f"warning: {text}", style="yellow")
+
+
+def clean(text: str) -> str:
+    """Escape control characters: a file name or a caption must not control the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def table(*header: str, text_columns: int = 1, title: str = "", caption: str = "") -> Table:
+    """Make an empty table for `show`, with a rule below the header if it has one. Its rows are added by `add_row`.
+
+    Args:
+        header: names of the columns.
+        text_columns: how many columns, the first ones, hold text; the others hold numbers and are right-aligned.
+        title: a line above the table.
+        caption: a line below the table.
+    """
+    from rich import box
+    from rich.table import Table
+
+    result = Table(
+        title=clean(title) or None,
+        caption=caption or None,
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD if header else None,
+        show_header=bool(header),
+        padding=(0, 1) if header else (0, 2, 0, 0),
+        collapse_padding=True,  # to fit into 80 columns
+    )
+    for index, name in enumerate(header):
+        result.add_column(clean(name), justify="left" if index < text_columns else "right")
+    return result
 
 
 def show(table: Table) -> None:
@@ -57,10 +86,10 @@ def show(table: Table) -> None:
 
 @contextmanager
 def progress(*columns: str) -> Iterator[Progress]:
-    """A live progress bar with the standard columns and, after them, these fields of the task.
+    """Show a live progress bar: the standard columns and, after them, these fields of the task.
 
-    A field `note` of a task is shown on a line of its own below the bar. In a pipe or a log file nothing is
-    printed: a bar there is noise.
+    A field `note` of a task is shown on its own line below the bar. In a pipe or a log file, a bar would be noise:
+    nothing is printed there.
     """
     from rich.progress import (
         BarColumn,
@@ -72,17 +101,17 @@ def progress(*columns: str) -> Iterator[Progress]:
     )
     from rich.text import Text
 
-    class WithNote(Progress):
+    class ProgressWithNote(Progress):
         def get_renderables(self) -> Iterator[RenderableType]:
             yield self.make_tasks_table(self.tasks)
             for task in self.tasks:
-                if text := task.fields.get("note"):
-                    yield Text(f"  {clean(text)}", style="dim", overflow="ellipsis", no_wrap=True)
+                if note := task.fields.get("note"):
+                    yield Text(f"  {clean(note)}", style="dim", overflow="ellipsis", no_wrap=True)
 
     screen = console()
-    wide = screen.width >= 110  # in 80 columns the figures matter more than the bar
-    bar = WithNote(
-        TextColumn("{task.description}"),
+    wide = screen.width >= 110  # in 80 columns, the figures matter more than the bar
+    bar = ProgressWithNote(
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24 if wide else 4),
         MofNCompleteColumn(),
         *(TextColumn(f"{{task.fields[{column}]}}", style="cyan", markup=False) for column in columns),
@@ -92,11 +121,11 @@ def progress(*columns: str) -> Iterator[Progress]:
         console=screen,
         disable=not screen.is_terminal,
         refresh_per_second=4,
-        redirect_stdout=sys.stdout.isatty(),  # rich would put what is meant for a pipe on the screen
+        redirect_stdout=sys.stdout.isatty(),  # rich would print what is meant for a pipe to the screen
     )
     _live.append(screen)
     try:
-        with bar if screen.is_terminal else nullcontext():  # even a disabled one ends with an empty line
+        with bar if screen.is_terminal else nullcontext():  # a disabled bar still prints an empty line at its end
             yield bar
     finally:
         _live.remove(screen)

@@ -18,6 +18,22 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def write_folder(path: Path, name: str, error: BaseException | None = None) -> None:
+    with artifacts.writing(path) as temporary:
+        temporary.mkdir()
+        (temporary / name).write_text(name)
+        if error is not None:
+            raise error
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """A folder with one file in it, which something is to replace."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "old.bin").write_text("old")
+    return tmp_path / "model"
+
+
 def test_a_file_appears_when_the_block_ends(tmp_path: Path) -> None:
     with artifacts.writing(tmp_path / "deep" / "a.txt") as temporary:
         temporary.write_text("new")
@@ -26,44 +42,56 @@ def test_a_file_appears_when_the_block_ends(tmp_path: Path) -> None:
     assert (tmp_path / "deep" / "a.txt").read_text() == "new"
 
 
-def test_the_old_file_stays_when_the_block_fails(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("old")
-
-    def fail() -> None:
-        with artifacts.writing(tmp_path / "a.txt") as temporary:
-            temporary.write_text("half of the n")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fail()
-    assert names(tmp_path) == ["a.txt"]
-    assert (tmp_path / "a.txt").read_text() == "old"
+def test_a_folder_replaces_the_old_one_whole(old: Path) -> None:
+    write_folder(old, "new.bin")
+    assert names(old.parent) == ["model"]
+    assert names(old) == ["new.bin"]
 
 
-def test_a_folder_replaces_the_old_one_whole(tmp_path: Path) -> None:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "old.bin").write_text("old")
-    with artifacts.writing(tmp_path / "model") as temporary:
-        temporary.mkdir()
-        (temporary / "new.bin").write_text("new")
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("broken")])
+def test_the_old_folder_stays_when_the_block_fails(error: BaseException, old: Path) -> None:
+    with pytest.raises(type(error)):
+        write_folder(old, "new.bin", error)
+    assert names(old.parent) == ["model"]
+    assert names(old) == ["old.bin"]
+
+
+def test_the_old_folder_stays_when_nothing_was_written(old: Path) -> None:
+    with pytest.raises(CapivaraError, match="cannot write"), artifacts.writing(old):
+        pass
+    assert names(old.parent) == ["model"]
+    assert names(old) == ["old.bin"]
+
+
+def test_a_file_does_not_replace_a_folder(old: Path) -> None:
+    with pytest.raises(CapivaraError, match=r"cannot write .*model: Is a directory"):
+        artifacts.write_text(old, "new")
+    assert names(old.parent) == ["model"]
+    assert names(old) == ["old.bin"]
+
+
+def test_a_folder_does_not_replace_a_file(tmp_path: Path) -> None:
+    (tmp_path / "model").write_text("old")
+    with pytest.raises(CapivaraError, match=r"cannot write .*model: Not a directory") as caught:
+        write_folder(tmp_path / "model", "new.bin")
+    assert caught.value.hint is not None
     assert names(tmp_path) == ["model"]
-    assert names(tmp_path / "model") == ["new.bin"]
+    assert (tmp_path / "model").read_text() == "old"
 
 
-def test_the_old_folder_stays_when_the_block_fails(tmp_path: Path) -> None:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "old.bin").write_text("old")
+def test_a_file_in_place_of_a_parent_folder_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CapivaraError, match=r"cannot write .*file/a.txt"):
+        artifacts.write_text(tmp_path / "file" / "a.txt", "x")
 
-    def fail() -> None:
-        with artifacts.writing(tmp_path / "model") as temporary:
-            temporary.mkdir()
-            (temporary / "new.bin").write_text("new")
-            raise ValueError("broken")
 
-    with pytest.raises(ValueError, match="broken"):
-        fail()
-    assert names(tmp_path) == ["model"]
-    assert names(tmp_path / "model") == ["old.bin"]
+def test_a_link_to_a_folder_stays_a_link(old: Path) -> None:
+    link = old.with_name("link")
+    link.symlink_to("model")
+    write_folder(link, "new.bin")
+    assert link.is_symlink()
+    assert names(old.parent) == ["link", "model"]
+    assert names(old) == ["new.bin"]
 
 
 def test_a_killed_process_leaves_the_old_file(tmp_path: Path) -> None:
@@ -79,7 +107,7 @@ def test_a_killed_process_leaves_the_old_file(tmp_path: Path) -> None:
     assert all(name == "a.txt" or name.endswith(".tmp") for name in names(tmp_path))
 
 
-def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+def test_leftovers_of_killed_processes_are_removed_and_nothing_else(tmp_path: Path) -> None:
     for name in ("a.txt", ".a.txt.1.tmp", ".hidden", "b.tmp"):
         (tmp_path / name).write_text("")
     (tmp_path / ".model.1.old").mkdir()
@@ -88,22 +116,8 @@ def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path: Path) 
     assert names(tmp_path) == [".hidden", "a.txt", "b.tmp"]
 
 
-def test_a_file_that_is_in_a_folders_way_is_told_and_stays(tmp_path: Path) -> None:
-    (tmp_path / "model").write_text("old")
-
-    def write() -> None:
-        with artifacts.writing(tmp_path / "model") as temporary:
-            temporary.mkdir()
-
-    with pytest.raises(CapivaraError, match=r"cannot write .*model: Not a directory") as caught:
-        write()
-    assert caught.value.hint is not None
-    assert names(tmp_path) == ["model"]
-    assert (tmp_path / "model").read_text() == "old"
-
-
 @pytest.mark.parametrize("writer", ["write_text(p, 'x' * 100_000)", "save_tensors(p, {'x': torch.ones(50_000)})"])
-def test_no_room_is_told_and_leaves_nothing(writer: str, tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_and_leaves_nothing(writer: str, tmp_path: Path) -> None:
     code = (
         "import resource, signal, torch; from pathlib import Path; from capivara_cli import artifacts, errors\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); p = Path('a')\n"
@@ -118,17 +132,14 @@ def test_no_room_is_told_and_leaves_nothing(writer: str, tmp_path: Path) -> None
 
 def test_tensors_are_read_back_as_they_were(tmp_path: Path) -> None:
     tensors = {"a": torch.randn(3, 4).T, "b": torch.tensor(2, dtype=torch.int64), "c": torch.ones(2).bfloat16()}
+    tensors["parameter"] = torch.nn.Parameter(torch.ones(2))
     artifacts.save_tensors(tmp_path / "a.safetensors", tensors)
     loaded = artifacts.load_tensors(tmp_path / "a.safetensors")
     assert loaded.keys() == tensors.keys()
     for name, tensor in tensors.items():
         assert loaded[name].dtype == tensor.dtype
         assert torch.equal(loaded[name], tensor)
-
-
-def test_a_parameter_that_trains_can_be_saved(tmp_path: Path) -> None:
-    artifacts.save_tensors(tmp_path / "a.safetensors", {"w": torch.nn.Parameter(torch.ones(2))})
-    assert not artifacts.load_tensors(tmp_path / "a.safetensors")["w"].requires_grad
+        assert not loaded[name].requires_grad
 
 
 def test_metadata_goes_into_the_file(tmp_path: Path) -> None:
@@ -149,7 +160,7 @@ def test_tensors_that_cannot_be_read_are_named(left: int | None, tmp_path: Path)
         artifacts.load_tensors(path)
 
 
-def test_json_is_read_back_and_legible(tmp_path: Path) -> None:
+def test_json_is_read_back_and_readable(tmp_path: Path) -> None:
     artifacts.write_json(tmp_path / "a.json", {"lang": "हिन्दी", "steps": [1, 2.5, None]})
     assert artifacts.read_json(tmp_path / "a.json") == {"lang": "हिन्दी", "steps": [1, 2.5, None]}
     assert '"हिन्दी"' in (tmp_path / "a.json").read_text(encoding="utf-8")
@@ -162,7 +173,7 @@ def test_nan_is_not_written_as_json(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b'{"a": 1', b"", b"\xff\xfe"])
-def test_what_is_not_json_is_named(content: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_not_json_is_named(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(CapivaraError, match=r"a\.json is not JSON"):
         artifacts.read_json(tmp_path / "a.json")
@@ -197,7 +208,7 @@ def test_a_fingerprint_of_tensors_changes_with_names_shapes_types_and_values() -
     assert len({artifacts.fingerprint_tensors(variant) for variant in variants}) == len(variants)
 
 
-def test_a_fingerprint_of_tensors_is_of_what_they_hold_and_not_how() -> None:
+def test_a_fingerprint_of_tensors_does_not_depend_on_their_layout() -> None:
     a, b = torch.randn(3, 4), torch.tensor(1.5)
     again = {"b": torch.nn.Parameter(b.clone()), "a": a.T.contiguous().T}
     assert artifacts.fingerprint_tensors({"a": a, "b": b}) == artifacts.fingerprint_tensors(again)
@@ -208,56 +219,21 @@ def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: py
     assert artifacts.cache_folder() == tmp_path
 
 
-def test_the_cache_is_the_systems_without_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_in_the_systems_cache_folder_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CAPIVARA_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert artifacts.cache_folder().name == "capivara"
     assert artifacts.cache_folder().is_absolute()
 
 
-def test_a_written_json_ends_its_last_line(tmp_path: Path) -> None:
+def test_a_json_file_ends_with_a_newline(tmp_path: Path) -> None:
     artifacts.write_json(tmp_path / "a.json", [1])
     text = (tmp_path / "a.json").read_text()
     assert text.endswith("]\n")
     assert json.loads(text) == [1]
 
 
-def test_a_file_replaces_no_folder(tmp_path: Path) -> None:
-    (tmp_path / "d").mkdir()
-    (tmp_path / "d" / "thesis.txt").touch()
-    with pytest.raises(CapivaraError, match=r"cannot write .*d: Is a directory"):
-        artifacts.write_text(tmp_path / "d", "new")
-    assert names(tmp_path) == ["d"]
-    assert names(tmp_path / "d") == ["thesis.txt"]
-
-
-def test_an_old_folder_stays_when_nothing_was_written(tmp_path: Path) -> None:
-    (tmp_path / "d").mkdir()
-    (tmp_path / "d" / "old").touch()
-    with pytest.raises(CapivaraError, match="cannot write"), artifacts.writing(tmp_path / "d"):
-        pass
-    assert names(tmp_path) == ["d"]
-    assert names(tmp_path / "d") == ["old"]
-
-
-def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:
-    (tmp_path / "real").mkdir()
-    (tmp_path / "link").symlink_to("real")
-    with artifacts.writing(tmp_path / "link") as temporary:
-        temporary.mkdir()
-        (temporary / "new").touch()
-    assert (tmp_path / "link").is_symlink()
-    assert names(tmp_path) == ["link", "real"]
-    assert names(tmp_path / "real") == ["new"]
-
-
-def test_a_file_where_a_folder_should_be_is_told(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(CapivaraError, match=r"cannot write .*file/a.txt"):
-        artifacts.write_text(tmp_path / "file" / "a.txt", "x")
-
-
-def test_tied_weights_are_written_once_each(tmp_path: Path) -> None:
+def test_tied_weights_and_views_can_be_saved(tmp_path: Path) -> None:
     tensor = torch.arange(6.0).reshape(2, 3)
     artifacts.save_tensors(tmp_path / "tied.safetensors", {"a": tensor, "b": tensor, "c": tensor[0], "d": tensor.T})
     read = artifacts.load_tensors(tmp_path / "tied.safetensors")

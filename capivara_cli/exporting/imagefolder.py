@@ -19,7 +19,7 @@ def names(prefix: str) -> str:
 
 def write(job: ExportJob) -> None:
     """Write the folder, which appears whole. Raises CapivaraError when nothing is left."""
-    artifacts.remove_dead(job.output)
+    artifacts.remove_stale(job.output)
     with artifacts.writing(job.output) as temporary:
         temporary.mkdir()
         with (temporary / METADATA).open("w", encoding="utf-8", errors="backslashreplace") as file:

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import pytest
+
+from capivara_cli import console
+
+
+@pytest.mark.parametrize(
+    ("text", "printed"),
+    [("[bold]a[/bold]", "[bold]a[/bold]"), (":dog:", ":dog:"), ("\x1b[31m", "\\x1b[31m"), ("चित्र", "चित्र")],
+)
+def test_captions_and_paths_are_printed_as_they_are(
+    text: str, printed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    console.say(text)
+    table = console.table(text, title=text)
+    table.add_row(console.clean(text))
+    console.show(table)
+    assert [line.strip() for line in capsys.readouterr().err.splitlines() if printed in line] == [printed] * 4
+
+
+def test_numbers_are_right_aligned_below_their_header(capsys: pytest.CaptureFixture[str]) -> None:
+    table = console.table("lang", "captions")
+    table.add_row("hi", "12")
+    console.show(table)
+    header, _, row = (line.rstrip() for line in capsys.readouterr().err.splitlines() if line.strip())
+    assert header.split() == ["lang", "captions"]
+    assert row.split() == ["hi", "12"]
+    assert len(header) == len(row)
+
+
+def test_only_the_first_rank_prints(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    console.say("message")
+    console.answer("result")
+    assert capsys.readouterr() == ("", "")
