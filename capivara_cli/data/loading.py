@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MIN_IMAGES_FOR_WORKERS = 512  # for fewer, starting worker processes costs more than it saves
-MOST_WORKERS = 16
+MAX_WORKERS = 16
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ def load_images(
 
     if workers is None:
         few = expected is not None and expected < MIN_IMAGES_FOR_WORKERS
-        workers = 0 if few else min(cores(), MOST_WORKERS)
-    waiting: deque[list[T]] = deque()  # items of the batches that are being loaded
+        workers = 0 if few else min(cores(), MAX_WORKERS)
+    waiting: deque[list[T]] = deque()  # the batches being loaded; DataLoader returns them in order
 
     def indexed_images() -> Iterator[list[tuple[int, ImageRef]]]:
         for items in batches:

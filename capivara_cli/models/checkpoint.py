@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from capivara_cli import artifacts, console
 from capivara_cli.errors import CapivaraError, first_line, nearest
 from capivara_cli.models import hub, lora
-from capivara_cli.models.clip import Clip, text_tower_size
+from capivara_cli.models.clip import Clip
 from capivara_cli.models.spec import ModelSpec
 from capivara_cli.runtime import Runtime
 
@@ -78,8 +78,9 @@ def _load_base(spec: ModelSpec, runtime: Runtime, weights: bool) -> Clip:
         preprocess=image_transform_v2(PreprocessCfg(**preprocess_cfg), is_train=False),
         model_cfg={**model_cfg, **copy.deepcopy(overrides)},
         preprocess_cfg=preprocess_cfg,
-        runtime=runtime.for_width(text_tower_size(model)[1]),
+        runtime=runtime,
     )
+    clip.runtime = runtime.for_width(clip.text_size()[1])
     model.to(runtime.device)
     return clip
 

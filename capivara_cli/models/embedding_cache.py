@@ -62,29 +62,29 @@ class ImageTable:
         import numpy as np
         import torch
 
-        view = np.broadcast_to(view, len(rows))
-        result = np.empty((len(rows), self.parts[0].shape[2]), np.float32)
-        part, row = _locate(self.parts, self.rows[rows])
-        for i in np.unique(part):
-            mask = part == i
-            result[mask] = self.parts[i][row[mask], view[mask]]
-        return torch.from_numpy(result)
+        features = _gather(self.parts, self.rows[rows], np.broadcast_to(view, len(rows)))  # (B, D) float16
+        return torch.from_numpy(features.astype(np.float32))
 
     def in_memory(self) -> ImageTable:
         """Return a table with one part in memory if that is small: a random read of a mapped file costs a page."""
         import numpy as np
 
-        if not len(self):
+        size = len(self) * self.parts[0][0].nbytes if len(self) else 0
+        if not 0 < size <= IN_MEMORY_BYTES:
             return self
-        shape = (len(self), *self.parts[0].shape[1:])
-        if np.prod(shape, dtype=np.int64) * np.dtype(np.float16).itemsize > IN_MEMORY_BYTES:
-            return self
-        embeddings = np.empty(shape, np.float16)
-        part, row = _locate(self.parts, self.rows)
-        for i in np.unique(part):
-            mask = part == i
-            embeddings[mask] = self.parts[i][row[mask]]
-        return ImageTable([embeddings], np.arange(len(self)))
+        return ImageTable([_gather(self.parts, self.rows)], np.arange(len(self)))
+
+
+def _gather(parts: list[np.ndarray], rows: np.ndarray, view: np.ndarray | None = None) -> np.ndarray:
+    """Return rows (B,) of all parts: (B, D) in the given views (B,), or without these (B, views, D)."""
+    import numpy as np
+
+    part, row = _locate(parts, rows)
+    result = np.empty((len(rows), *parts[0].shape[1 if view is None else 2 :]), np.float16)
+    for i in np.unique(part):
+        mask = part == i
+        result[mask] = parts[i][row[mask]] if view is None else parts[i][row[mask], view[mask]]
+    return result
 
 
 def _locate(parts: list[np.ndarray], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -257,22 +257,6 @@ class Embedded(Generic[T]):
     reasons: dict[int, str]
 
 
-@dataclass
-class _Window(Generic[T]):
-    """A window of items whose images are being encoded.
-
-    Attributes:
-        keys: index of an item -> identity of its image.
-        reasons: index of an item -> why its image cannot be used.
-        batches: how many batches of it are not encoded yet.
-    """
-
-    items: list[T]
-    keys: dict[int, bytes]
-    reasons: dict[int, str]
-    batches: int
-
-
 def embed_windows(
     clip: Clip,
     windows: Iterator[list[T]],
@@ -292,11 +276,12 @@ def embed_windows(
         workers: see `load_images`.
     """
     store = Store(clip)
-    waiting: deque[_Window[T]] = deque()
+    # Windows being encoded: the number of its last batch, the items, and what `_identities` returned for them.
+    waiting: deque[tuple[int, list[T], dict[int, bytes], dict[int, str]]] = deque()
     loading: set[bytes] = set()  # an image that comes again while it is being loaded is encoded once
 
     def batches() -> Iterator[list[tuple[bytes, ImageRef]]]:
-        size = clip.image_batch_size()
+        size, last = clip.image_batch_size(), 0
         for items in windows:
             refs = {i: ref for i, ref in enumerate(map(image_of, items)) if ref is not None}
             keys, reasons = _identities(refs)
@@ -304,20 +289,20 @@ def embed_windows(
             missing = [(key, ref) for key, ref in wanted.items() if key not in loading]
             loading.update(key for key, _ in missing)
             parts = [missing[start : start + size] for start in range(0, len(missing), size)] or [[]]
-            waiting.append(_Window(items, keys, reasons, len(parts)))
+            last += len(parts)
+            waiting.append((last, items, keys, reasons))
             yield from parts
 
     try:
-        for batch in load_images(batches(), lambda item: item[1], Views(clip, 1), expected, workers):
+        loads = load_images(batches(), lambda item: item[1], Views(clip, 1), expected, workers)
+        for number, batch in enumerate(loads, start=1):
             store.add_loaded(batch)
             loading.difference_update(key for key, _ in batch.items)
-            waiting[0].batches -= 1
-            if waiting[0].batches == 0:
-                window = waiting.popleft()
-                rows = [i for i, key in window.keys.items() if key not in store.failed]
-                features = store.take([window.keys[i] for i in rows])
-                failed = {i: store.failed[key] for i, key in window.keys.items() if key in store.failed}
-                yield Embedded(window.items, rows, features, window.reasons | failed)
+            if number == waiting[0][0]:
+                _, items, keys, reasons = waiting.popleft()
+                rows = [i for i, key in keys.items() if key not in store.failed]
+                reasons |= {i: store.failed[key] for i, key in keys.items() if key in store.failed}
+                yield Embedded(items, rows, store.take([keys[i] for i in rows]), reasons)
     finally:
         store.flush()
 

@@ -1,17 +1,17 @@
-"""The hub that weights come from: asked once and briefly before anything waits for it."""
+"""The Hugging Face hub: check briefly that it can be reached, before a load waits for it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from capivara_cli import artifacts
-from capivara_cli.errors import CapivaraError
+from capivara_cli.errors import CapivaraError, first_line
 
-SECONDS = 10  # to wait for an answer; the hub's own client tries again and again for a minute
+SECONDS = 10  # to wait for an answer; the hub's own client retries for a minute
 
 
 def why_unreachable(repo: str) -> str | None:
-    """Why the repository cannot be had: None when it is in the local cache, or when the hub answers.
+    """Return why a repository is not available; None if it is in the local cache or the hub answers.
 
     Args:
         repo: `org/name`.
@@ -24,19 +24,19 @@ def why_unreachable(repo: str) -> str | None:
         return None
     try:
         get_session().head(constants.ENDPOINT, timeout=SECONDS)
-    except Exception as error:  # of the HTTP client that this version of the hub's library is built on
-        return str(error) or type(error).__name__
+    except Exception as error:  # the hub's library changed its HTTP client once, and with it the exceptions
+        return first_line(error)
     return None
 
 
 def source_of(name: str) -> str:
-    """The folder, or the hub's repository, that a model of transformers is loaded from, after a look if it can be had.
+    """Return where to load a transformers model from, its folder or repository, after checking that it is available.
 
     Args:
-        name: a folder as `save_pretrained` writes it, or `org/repo`; `local-dir:` and `hf-hub:` may stand before it.
+        name: a folder as `save_pretrained` writes it, or `org/repo`; `local-dir:` and `hf-hub:` may precede it.
 
     Raises:
-        CapivaraError: no such folder, no weights in it, or no network for the hub.
+        CapivaraError: the folder does not exist or has no weights, or the hub cannot be reached.
     """
     name = _bare(name)
     folder = Path(name)
@@ -47,7 +47,7 @@ def source_of(name: str) -> str:
             raise CapivaraError(f"{name}: no weights (model.safetensors) in that folder", "copy the whole folder")
         return str(folder.absolute())
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise CapivaraError(f"{name}: no such folder, and no name on the hub", "--model FOLDER or ORG/REPO")
+        raise CapivaraError(f"{name}: no such folder, and not a name on the hub", "--model FOLDER or ORG/REPO")
     if reason := why_unreachable(name):
         raise CapivaraError(
             f"{name} is not on this machine, and the hub cannot be reached: {reason}",
@@ -57,7 +57,7 @@ def source_of(name: str) -> str:
 
 
 def identity_of(name: str) -> str | None:
-    """What changes when the model's files do, of a model in a folder; None of one that the hub has."""
+    """Return a hash that changes with the files of a model in a folder; None for a model of the hub."""
     folder = Path(_bare(name))
     return artifacts.files_identity(folder) if folder.is_dir() else None
 

@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 
 def encode_views(clip: Clip, pixels: Tensor) -> Tensor:
-    """(b, views, 3, H, W) float32 -> (b, views, D) float32 on the CPU, normalised."""
+    """Encode images (B, views, 3, H, W) float32 -> (B, views, D) float32 on the CPU, normalised."""
     import torch
 
-    flat = pixels.flatten(0, 1)  # (b * views, 3, H, W)
+    flat = pixels.flatten(0, 1)  # (B * views, 3, H, W)
     run = torch.inference_mode()(lambda part: clip.encode_pixels(flat[part]).cpu())
     features = torch.cat([part for _, part in clip.runtime.batches(run, len(flat), len(flat))])
     return features.unflatten(0, pixels.shape[:2])
 
 
 class Views:
-    """An image -> its views: 0 is the plain one, the others are augmented, each the same whenever it is asked for."""
+    """Prepare the views of an image. View 0 is the plain image; the others are augmented, each the same every time."""
 
     def __init__(self, clip: Clip, views: int) -> None:
         self.plain = clip.preprocess
@@ -33,14 +33,14 @@ class Views:
         self.views = views
 
     def __call__(self, ref: ImageRef) -> Tensor:
-        """All views, (views, 3, H, W). Raises ImageRejected."""
+        """Return all views, (views, 3, H, W). Raises ImageRejected."""
         import torch
 
         image = images.load(ref)
         return torch.stack([self._view(image, ref, view) for view in range(self.views)])
 
     def one(self, ref: ImageRef, view: int) -> Tensor:
-        """A single view, (3, H, W). Raises ImageRejected."""
+        """Return a single view, (3, H, W). Raises ImageRejected."""
         return self._view(images.load(ref), ref, view)
 
     def _view(self, image: Image, ref: ImageRef, view: int) -> Tensor:
@@ -48,15 +48,16 @@ class Views:
 
         if view == 0 or self.augmented is None:
             return cast("Tensor", self.plain(image))
+        # Seeded by the image and the view, so that a view does not depend on the order or the process it is made in.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int.from_bytes(images.identity(ref)[:7], "little") + view)
             return cast("Tensor", self.augmented(image))
 
 
 def augmentation(clip: Clip) -> torch.nn.Module:
-    """The recipe's augmentation: resize 250, random resized crop 224 of scale 0.9-1, AugMix of severity 2.
+    """Return the recipe's augmentation: resize to 250, random resized crop to 224 at scale 0.9-1, AugMix of severity 2.
 
-    (arXiv 2310.13683, published configuration; sizes scale with the model's own image size.)
+    Source: arXiv 2310.13683, published configuration. The sizes scale with the model's image size.
     """
     import torch
     from torchvision.transforms import InterpolationMode, v2

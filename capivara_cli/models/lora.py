@@ -1,4 +1,4 @@
-"""LoRA on the text tower, in PEFT's own form."""
+"""LoRA on the text tower, saved and loaded in PEFT's format."""
 
 from __future__ import annotations
 
@@ -21,19 +21,21 @@ if TYPE_CHECKING:
     from peft import LoraConfig
     from torch import Tensor
 
-# What of an adapter's configuration is read: its shape.
-SHAPE = (
+# The keys of adapter_config.json that are read. All others are ignored: PEFT imports the module that `megatron_core`
+# names, for one.
+CONFIG_KEYS = (
     *("r", "lora_alpha", "target_modules", "exclude_modules", "modules_to_save", "trainable_token_indices", "bias"),
     *("fan_in_fan_out", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "layers_to_transform"),
     *("layers_pattern", "lora_bias"),
 )
+MAX_PROBLEMS = 5  # shown of an adapter that does not fit
 
 
 def add(clip: Clip, lora: LoraOptions, tokens: Sequence[int] = ()) -> None:
-    """Wrap the model in LoRA; only the text tower's adapter, its projection and these tokens' rows then train.
+    """Wrap the model in LoRA: only the text tower's adapter, its projection and the rows of these tokens train.
 
-    The whole CLIP is wrapped and not just its text tower, so that plain PEFT loads the adapter onto the model
-    as open_clip makes it: `PeftModel.from_pretrained(model, "runs/hi-lora/adapter")`.
+    The whole CLIP is wrapped, not only its text tower, so that plain PEFT can load the adapter onto open_clip's model:
+    `PeftModel.from_pretrained(model, "runs/hi-lora/adapter")`.
 
     Raises CapivaraError when the text tower has none of the target layers.
     """
@@ -47,67 +49,72 @@ def add(clip: Clip, lora: LoraOptions, tokens: Sequence[int] = ()) -> None:
             f" (its linear layers: {', '.join(linear) or 'none'})",
             "--set lora.target_modules=[NAME] names others; --full trains the whole tower",
         )
-    projection = lora.projection and any(True for _ in clip.model.text.proj.parameters())
+    projection = lora.projection and any(True for _ in clip.model.text.proj.parameters())  # Identity has none
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]
         lora_dropout=0.0,
         bias="none",
-        # Names are matched by their ends, and the image tower has layers of the same name: say whose.
+        # PEFT matches a list of names by their ends, and the image tower has layers of the same names. A string is a
+        # pattern for the whole name.
         target_modules=rf"text\..*\.({'|'.join(map(re.escape, targets))})",
         modules_to_save=["text.proj"] if projection else None,
         trainable_token_indices={_word_embeddings(clip): list(tokens)} if tokens else None,
     )
-    with _Quiet():
+    with _quiet():
         clip.model = get_peft_model(clip.model, config).eval()
     if tokens:
         _fast_token_rows(clip.model)
 
 
 def _linear_layers(clip: Clip) -> list[str]:
-    """Last names of the text tower's linear layers."""
+    """Return the last parts of the names of the text tower's linear layers."""
     import torch
 
-    parts = clip.model.text.named_modules() if clip.has_hf_text else []
-    return sorted({name.rpartition(".")[2] for name, part in parts if isinstance(part, torch.nn.Linear)})
+    modules = clip.model.text.named_modules() if clip.has_hf_text else []
+    return sorted({name.rpartition(".")[2] for name, module in modules if isinstance(module, torch.nn.Linear)})
 
 
 def _word_embeddings(clip: Clip) -> str:
-    """Full name of the text tower's word embeddings."""
-    words = clip.model.text.transformer.get_input_embeddings()
-    return next(name for name, part in clip.model.named_modules() if part is words)
+    """Return the full name of the text tower's word embeddings."""
+    embeddings = clip.model.text.transformer.get_input_embeddings()
+    return next(name for name, module in clip.model.named_modules() if module is embeddings)
 
 
 def _fast_token_rows(model: torch.nn.Module) -> None:
-    """Look the trained rows up instead of copying the whole embedding matrix at every forward, as PEFT does.
+    """Replace PEFT's forward, which copies the whole embedding matrix at every step, by a lookup of the trained rows.
 
-    XLM-R's matrix has 250,002 rows of 768: the copy and its gradient cost more than the rest of a CPU step.
-    The parameters, and so the saved adapter, stay PEFT's own; the result is the same.
+    XLM-R's matrix is 250,002 x 768: the copy and its gradient cost more than the rest of a step on a CPU. The
+    parameters, and so the saved adapter, stay those of PEFT; the result is the same.
     """
     import torch
     from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
 
-    layer = next(part for part in model.modules() if isinstance(part, TrainableTokensLayer))
+    layer = next(module for module in model.modules() if isinstance(module, TrainableTokensLayer))
     base: Any = layer.get_base_layer()
     adapter = layer.active_adapters[0]
-    slots = torch.full((base.num_embeddings,), -1, device=base.weight.device)
+    slots = torch.full((base.num_embeddings,), -1, device=base.weight.device)  # token id -> its trained row, or -1
     ids = torch.tensor(layer.token_indices[adapter], device=slots.device)
     slots[ids] = torch.arange(len(ids), device=slots.device)
-    plain = layer.forward
+    peft_forward = layer.forward
 
     def forward(self: TrainableTokensLayer, x: Tensor) -> Tensor:
         if self.merged or self.disable_adapters:
-            return plain(x)
-        slot = slots[x][..., None]  # (B, L, 1) row of the trained ones, or -1
-        rows = torch.nn.functional.embedding(slot[..., 0].clamp(min=0), self.trainable_tokens_delta[adapter])
-        return torch.where(slot >= 0, rows, base(x))
+            return peft_forward(x)
+        slot = slots[x]  # (B, L)
+        trained = torch.nn.functional.embedding(slot.clamp(min=0), self.trainable_tokens_delta[adapter])  # (B, L, D)
+        return torch.where(slot[..., None] >= 0, trained, base(x))
 
-    setattr(layer, "forward", MethodType(forward, layer))  # noqa: B010 - mypy forbids to assign to a method
+    setattr(layer, "forward", MethodType(forward, layer))  # noqa: B010 - mypy does not let us assign to a method
 
 
 def save(clip: Clip, folder: Path, notes: dict[str, Any]) -> None:
-    """Write the adapter as PEFT does, and `capivara.json` with the base model's name and the logit scale."""
-    with artifacts.writing(folder) as temporary, _Quiet():
+    """Write the adapter as PEFT does, and beside it `capivara.json`: the notes, and the logit scale.
+
+    Args:
+        notes: `model` and `pretrained` of the base model, and whatever else is to be kept.
+    """
+    with artifacts.writing(folder) as temporary, _quiet():
         clip.model.save_pretrained(temporary, save_embedding_layers=False)
         (temporary / "README.md").unlink(missing_ok=True)  # PEFT's empty template; the run has a card
         artifacts.write_json(temporary / NOTES, notes | {"logit_scale": float(clip.model.logit_scale.detach())})
@@ -121,47 +128,43 @@ def load(clip: Clip, path: Path) -> None:
     from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 
     folder = adapter_folder(path)
+    base = adapter_base(folder)
+    hint = f"it was trained on {base}: --model {base}" if base else None
     tensors = artifacts.load_tensors(folder / "adapter_model.safetensors")
     try:
-        with _Quiet():
-            config = LoraConfig(**_harmless(folder), inference_mode=True)
-            wrong = _drop_unknown_tokens(clip, config)
+        with _quiet():
+            config = LoraConfig(**_read_config(folder), inference_mode=True)
+            problems = _drop_unknown_tokens(clip, config)
             wrapped = get_peft_model(clip.model, config)
-            wanted = _shapes(wrapped)
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise CapivaraError(f"{folder} does not fit {clip.spec}: {error}", _fit_hint(path)) from error
-    given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    names = sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name))
-    wrong += [f"{name}: {given.get(name, 'absent')}, the model has {wanted.get(name, 'none')}" for name in names]
-    if wrong:
-        more = [f"and {len(wrong) - 5} more"] if len(wrong) > 5 else []
-        lines = "\n       ".join(["", *wrong[:5], *more])
-        raise CapivaraError(f"{folder} does not fit {clip.spec}:{lines}", _fit_hint(path))
-    with _Quiet():
+            problems += _shape_problems(wrapped, tensors)
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:  # what PEFT raises for a bad config
+        raise CapivaraError(f"{folder} does not fit {clip.spec}: {error}", hint) from error
+    if problems:
+        more = [f"and {len(problems) - MAX_PROBLEMS} more"] if len(problems) > MAX_PROBLEMS else []
+        lines = "\n       ".join(["", *problems[:MAX_PROBLEMS], *more])
+        raise CapivaraError(f"{folder} does not fit {clip.spec}:{lines}", hint)
+    with _quiet():
         set_peft_model_state_dict(wrapped, tensors)
     clip.model = wrapped.eval().to(clip.runtime.device)
     clip.spec = replace(clip.spec, adapter=folder)
     notes = folder / NOTES
-    if notes.is_file():
+    if notes.is_file():  # an adapter that PEFT wrote has no notes
         clip.model.logit_scale.data.fill_(artifacts.read_json(notes)["logit_scale"])
 
 
-def _harmless(folder: Path) -> dict[str, Any]:
-    """What an adapter's configuration says of its shape, and nothing that would import or compute something else.
-
-    PEFT imports the module that `megatron_core` names, for one. Raises CapivaraError when it is no LoRA adapter.
-    """
+def _read_config(folder: Path) -> dict[str, Any]:
+    """Return the adapter's shape (CONFIG_KEYS). Raises CapivaraError when it is not a LoRA adapter."""
     settings = artifacts.read_json(folder / "adapter_config.json")
     kind = settings.get("peft_type") if isinstance(settings, dict) else None
     if kind != "LORA":
-        raise CapivaraError(f"{folder} is no LoRA adapter: its peft_type is {kind}")
-    return {key: settings[key] for key in SHAPE if settings.get(key) is not None}
+        raise CapivaraError(f"{folder} is not a LoRA adapter: its peft_type is {kind}")
+    return {key: settings[key] for key in CONFIG_KEYS if settings.get(key) is not None}
 
 
 def _drop_unknown_tokens(clip: Clip, config: LoraConfig) -> list[str]:
-    """Take token rows that the model does not have out of the configuration, and say which they were."""
+    """Remove the token rows from the configuration if the model does not have them all, and return what is wrong."""
     rows = config.trainable_token_indices or {}
-    if not isinstance(rows, dict):
+    if not isinstance(rows, dict):  # a plain list means the word embeddings
         rows = {_word_embeddings(clip): rows}
     problems = []
     for name, ids in rows.items():
@@ -173,22 +176,20 @@ def _drop_unknown_tokens(clip: Clip, config: LoraConfig) -> list[str]:
     return problems
 
 
-def _shapes(wrapped: torch.nn.Module) -> dict[str, tuple[int, ...]]:
+def _shape_problems(wrapped: torch.nn.Module, tensors: dict[str, Tensor]) -> list[str]:
+    """Return a line for each tensor that the file or the model lacks, or that has another shape in the model."""
     from peft import get_peft_model_state_dict
 
-    tensors = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    state = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+    expected = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    saved = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    return [
+        f"{name}: {saved.get(name, 'absent')}, the model has {expected.get(name, 'none')}"
+        for name in sorted(expected.keys() | saved.keys())
+        if expected.get(name) != saved.get(name)
+    ]
 
 
-def _fit_hint(path: Path) -> str | None:
-    base = adapter_base(path)
-    return f"it was trained on {base}: --model {base}" if base else None
-
-
-class _Quiet(warnings.catch_warnings):
-    """PEFT warns that it cannot ask the hub for the base model's configuration: it need not."""
-
-    def __enter__(self) -> Any:
-        result = super().__enter__()
-        warnings.simplefilter("ignore")
-        return result
+def _quiet() -> warnings.catch_warnings[None]:
+    """Silence PEFT's warning that the hub has no configuration of the base model: it needs none."""
+    return warnings.catch_warnings(action="ignore")

@@ -18,7 +18,7 @@ class Tokens:
     Attributes:
         flat: (total,) int32.
         offsets: (N + 1,) int64.
-        pad_id: what short texts of a batch are filled with.
+        pad_id: token that fills up the shorter texts of a batch.
     """
 
     flat: np.ndarray
@@ -30,30 +30,30 @@ class Tokens:
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """(N,) tokens of each text."""
+        """Number of tokens per text, (N,)."""
         import numpy as np
 
         return np.diff(self.offsets)
 
     def by_length(self, rows: np.ndarray) -> np.ndarray:
-        """Places in `rows` in order of falling length; texts of one length in the order in which they came."""
+        """Return the positions in `rows` (B,) that sort it longest first; texts of one length keep their order."""
         import numpy as np
 
         return np.argsort(-self.lengths[rows], kind="stable")
 
     def batch(self, rows: np.ndarray) -> Tensor:
-        """(B,) rows -> (B, longest) int64, padded to the longest of them."""
+        """Return some rows (B,) as (B, longest) int64, padded to the longest of them."""
         import numpy as np
         import torch
 
         starts, lengths = self.offsets[rows], self.lengths[rows]
         columns = np.arange(lengths.max())  # (longest,)
-        inside = columns < lengths[:, None]  # (B, longest)
-        places = np.where(inside, starts[:, None] + columns, 0)
-        return torch.from_numpy(np.where(inside, self.flat[places], self.pad_id).astype(np.int64))
+        is_text = columns < lengths[:, None]  # (B, longest)
+        index = np.where(is_text, starts[:, None] + columns, 0)  # 0 where padded: it only has to be within `flat`
+        return torch.from_numpy(np.where(is_text, self.flat[index], self.pad_id).astype(np.int64))
 
     def vocabulary(self) -> list[int]:
-        """The distinct token ids, ascending."""
+        """Return the distinct token ids, ascending."""
         import numpy as np
 
         return [int(token) for token in np.unique(self.flat)]

@@ -119,5 +119,5 @@ def test_another_kind_of_adapter_says_which(clip: Clip, run: Path, tmp_path: Pat
     shutil.copytree(run / "adapter", tmp_path / "ia3")
     config = json.loads((tmp_path / "ia3" / "adapter_config.json").read_text())
     (tmp_path / "ia3" / "adapter_config.json").write_text(json.dumps(config | {"peft_type": "IA3"}))
-    with pytest.raises(CapivaraError, match="no LoRA adapter: its peft_type is IA3"):
+    with pytest.raises(CapivaraError, match="not a LoRA adapter: its peft_type is IA3"):
         adapters.load(clip, tmp_path / "ia3")

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+
+from capivara_cli.errors import CapivaraError
+from capivara_cli.models import checkpoint
+from capivara_cli.models.clip import Clip
+from capivara_cli.models.spec import ModelSpec
+from capivara_cli.runtime import Runtime
+
+TEXTS = ["a small red circle", "a large blue star above a small green square on a white background", "लाल तारा", ""]
+
+
+def load_folder(folder: Path) -> Clip:
+    return checkpoint.load(ModelSpec(f"local-dir:{folder}"), Runtime.start("cpu", "fp32"))
+
+
+def test_a_saved_model_is_the_same_in_plain_open_clip(clip: Clip, tmp_path: Path) -> None:
+    checkpoint.save(clip, tmp_path / "copy")
+    model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{tmp_path / 'copy'}")
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{tmp_path / 'copy'}")
+    with torch.inference_mode():
+        texts = model.eval().encode_text(tokenizer(TEXTS), normalize=True)
+    torch.testing.assert_close(clip.encode_texts(TEXTS), texts, rtol=0, atol=1e-6)
+
+
+def test_a_moved_model_loads(clip: Clip, base: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "here")
+    config = json.loads((tmp_path / "here" / checkpoint.CONFIG).read_text())
+    config["model_cfg"]["text_cfg"]["hf_model_name"] = "/nowhere"
+    (tmp_path / "here" / checkpoint.CONFIG).write_text(json.dumps(config))
+    moved = load_folder(tmp_path / "here")
+    assert moved.encode_texts(TEXTS).equal(clip.encode_texts(TEXTS))
+
+
+def test_random_weights_follow_the_seed(base: Path) -> None:
+    def weights(seed: int) -> torch.Tensor:
+        runtime = Runtime.start("cpu", "fp32", seed)
+        return checkpoint.load(ModelSpec(f"local-dir:{base}"), runtime, weights=False).encode_texts(TEXTS)
+
+    assert weights(1).equal(weights(1))
+    assert not weights(1).equal(weights(2))
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("xlm-roberta-bse-ViT-B-32", "did you mean xlm-roberta-base-ViT-B-32"),
+        ("ViT-B-32", "openai"),
+        ("ViT-B-32:opnai", "has no weights opnai"),
+        ("local-dir:nowhere", "no open_clip_config.json"),
+    ],
+)
+def test_a_name_that_cannot_be_loaded_says_what_there_is(name: str, says: str) -> None:
+    with pytest.raises(CapivaraError, match=says):
+        checkpoint.load(ModelSpec.parse(name), Runtime.start("cpu", "fp32"))
+
+
+def test_a_folder_without_weights_says_so(base: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "empty", ignore=shutil.ignore_patterns("*.safetensors"))
+    with pytest.raises(CapivaraError, match="no weights"):
+        load_folder(tmp_path / "empty")
+
+
+def test_weights_that_are_cut_short_are_one_clear_line(base: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "cut")
+    weights = tmp_path / "cut" / checkpoint.WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:100_000])
+    with pytest.raises(CapivaraError, match="cannot be loaded"):
+        load_folder(tmp_path / "cut")
+
+
+def test_a_pickle_in_a_model_folder_is_never_executed(base: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "evil", ignore=shutil.ignore_patterns("*.safetensors"))
+    made = tmp_path / "executed"
+    code = (
+        "import sys, torch\n"
+        "class Evil:\n"
+        "    def __reduce__(self): return (open, (sys.argv[2], 'w'))\n"
+        "torch.save({'visual.proj': Evil()}, sys.argv[1])"
+    )
+    weights = tmp_path / "evil" / "open_clip_pytorch_model.bin"
+    subprocess.run([sys.executable, "-c", code, str(weights), str(made)], check=True)
+    with pytest.raises(CapivaraError):
+        load_folder(tmp_path / "evil")
+    assert not made.exists()
