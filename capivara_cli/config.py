@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from capivara_cli.errors import CapivaraError
-from capivara_cli.options import BadOption, Options, Problem, build, hints
+from capivara_cli.errors import CapivaraError, nearest
+from capivara_cli.options import REQUIRED, BadOption, Options, Problem, below_each_other, check, fields, unknown_keys
 
 PROJECT_FILE = "capivara.yaml"
 SECTIONS = (
@@ -32,28 +32,42 @@ class Layer(NamedTuple):
     """
 
     source: str
-    values: dict[str, Any]
+    values: Mapping[str, Any]
     typed: bool = False
 
 
-def resolve(cls: type[O], typed: Mapping[str, Any]) -> O:
+def resolve(cls: type[O], typed: Mapping[str, Any], recipe_keys: Iterable[str]) -> O:
     """Make a verb's options from its section in ./capivara.yaml and, over that, the flags that were typed.
 
     Args:
         typed: field -> value.
+        recipe_keys: what else may be at the top of capivara.yaml: keys that are read as `train`'s.
 
     Raises:
-        BadOption: with every value that does not fit.
+        BadOption: with every flag that does not fit.
         CapivaraError: capivara.yaml is not YAML, or has unknown keys or wrong values.
     """
     project = read_project()
-    section = _section(project, cls.section)
-    if "model" in hints(cls) and "pretrained" in hints(cls) and not typed.get("adapter"):
-        # `model:` serves every verb; an adapter that is typed names its own base model.
-        shared = {"name": "model", "pretrained": "pretrained"}
-        values = _mapping(project.get("model"), "model")
-        section = {shared[name]: value for name, value in values.items() if name in shared} | section
-    return combine(cls, [Layer(f"{PROJECT_FILE}, {cls.section}", section), Layer("flags", nest(typed), typed=True)])
+    known = [*SECTIONS, *recipe_keys]
+    unknown = [f"{PROJECT_FILE}: unknown key {key}{nearest(str(key), known)}" for key in project if key not in known]
+    if unknown:
+        raise CapivaraError(below_each_other(unknown), HELP)
+    names = {field.key: name for name, field in fields(cls).items()}
+    section = {}
+    for key, value in _mapping(project.get(cls.section), cls.section).items():
+        name = str(key).replace("-", "_")
+        section[names.get(name, name)] = value
+    layers = [Layer(f"{PROJECT_FILE}, {cls.section}", section), Layer("flags", nest(typed), typed=True)]
+    if cls.model_unless is not None and not any({**section, **typed}.get(name) for name in cls.model_unless):
+        layers.insert(0, Layer(PROJECT_FILE, _shared_model(project)))
+    return combine(cls, layers)
+
+
+def _shared_model(project: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `model:` of capivara.yaml, which serves every verb, as the fields that name a model."""
+    names = {"name": "model", "pretrained": "pretrained"}
+    values = _mapping(project.get("model"), "model")
+    return {names[key]: value for key, value in values.items() if key in names}
 
 
 def combine(cls: type[O], layers: Sequence[Layer]) -> O:
@@ -61,56 +75,43 @@ def combine(cls: type[O], layers: Sequence[Layer]) -> O:
 
     Raises CapivaraError with everything that does not fit, each with its source; BadOption where all of it was typed.
     """
-    unknown = [
-        f"{layer.source}: {problem}"
-        for layer in layers
-        for problem in build(cls, layer.values)[1]
-        if problem.flag is None
-    ]
+    unknown = [f"{layer.source}: {message}" for layer in layers for message in unknown_keys(cls, layer.values)]
     merged: dict[str, Any] = {}
     typed: dict[str, Any] = {}
     for layer in layers:
         # What was typed belongs together, in whatever order: a tag to the name of the model beside it.
-        merge(typed if layer.typed else merged, layer.values, drop_tag=not layer.typed)
-    merge(merged, typed)
-    result, problems = build(cls, merged)
-    lines = unknown or [_explained(problem, layers) for problem in problems if problem.flag is not None]
-    if result is not None and not unknown:
-        return result
-    sources = {_source(problem, layers) for problem in problems}
-    error = BadOption if sources == {"flags"} and not unknown else CapivaraError
-    raise error("\n       ".join(lines), None if error is BadOption else HELP)
-
-
-def _explained(problem: Problem, layers: Sequence[Layer]) -> str:
-    source = _source(problem, layers)
-    if source == "flags" or problem.value is None:
-        return str(problem)
-    return f"{source}: {problem._replace(flag=None)}"
+        merge(cls, typed if layer.typed else merged, layer.values, drop_tag=not layer.typed)
+    merge(cls, merged, typed)
+    values, problems = check(cls, merged)
+    if unknown:
+        raise CapivaraError(below_each_other(unknown), HELP)
+    if problems:
+        sources = [_source(problem, layers) for problem in problems]
+        error = BadOption if set(sources) == {"flags"} else CapivaraError
+        raise error(below_each_other(map(_explained, problems, sources)), None if error is BadOption else HELP)
+    return cls(**values)
 
 
 def _source(problem: Problem, layers: Sequence[Layer]) -> str:
-    """Return the last layer that has the key."""
-    path = problem.path.split(".")
-    return next((layer.source for layer in reversed(layers) if _has(layer.values, path)), "flags")
+    """Return the source of the last layer that sets the value; the last source of all if it is missing."""
+    for layer in reversed(layers):
+        values: Any = layer.values
+        for name in problem.path.split("."):
+            values = values.get(name, REQUIRED) if isinstance(values, Mapping) else REQUIRED
+        if values is not REQUIRED:
+            return layer.source
+    return layers[-1].source
 
 
-def _has(values: Any, path: Sequence[str]) -> bool:
-    for name in path:
-        if not isinstance(values, Mapping) or name not in values:
-            return False
-        values = values[name]
-    return True
+def _explained(problem: Problem, source: str) -> str:
+    if source == "flags":
+        return str(problem)
+    return f"{source}: {problem if problem.value is REQUIRED else problem.as_key()}"
 
 
 def read_project() -> dict[str, Any]:
     """Return what ./capivara.yaml holds; nothing where there is none."""
     return read_yaml(Path(PROJECT_FILE)) if Path(PROJECT_FILE).is_file() else {}
-
-
-def _section(project: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return a verb's section, its keys as fields are called: `batch-size` is `batch_size`."""
-    return {str(key).replace("-", "_"): value for key, value in _mapping(project.get(name), name).items()}
 
 
 def _mapping(value: Any, name: str) -> dict[str, Any]:
@@ -165,7 +166,7 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def merge(into: dict[str, Any], layer: Mapping[str, Any], *, drop_tag: bool = True) -> None:
+def merge(cls: type[Options], into: dict[str, Any], layer: Mapping[str, Any], *, drop_tag: bool = True) -> None:
     """Put a layer over the keys and values of those below it.
 
     Args:
@@ -174,8 +175,8 @@ def merge(into: dict[str, Any], layer: Mapping[str, Any], *, drop_tag: bool = Tr
     if drop_tag and ("name" in layer or isinstance(layer.get("model"), str)):
         into.pop("pretrained", None)
     for key, value in layer.items():
-        # `replay` is a value: naming other languages replaces those of the layer below.
-        if key != "replay" and isinstance(value, dict) and isinstance(into.get(key), dict):
-            merge(into[key], value, drop_tag=drop_tag)
-        else:
+        section = fields(cls)[key].section if key in fields(cls) else None
+        if section is not None and isinstance(value, dict) and isinstance(into.get(key), dict):
+            merge(section, into[key], value, drop_tag=drop_tag)
+        else:  # a value; also `replay`: naming other languages replaces those of the layer below
             into[key] = dict(value) if isinstance(value, dict) else value

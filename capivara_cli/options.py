@@ -1,38 +1,44 @@
 """Flags and settings: each is declared once, in the options class of its verb (`ROOM/options.py`).
 
-    @options
     class CaptionOptions(Machine):
-        num_beams: Annotated[int, Ge(1)] = flag("Beams; 1 is greedy.", default=1)
+        num_beams: int = flag("Beams of the search; 1 is greedy.", default=1, min=1)
 
 From the class come the command line (`commands/binding.py`), the argument of the Python function, the settings that a
-resumed file is checked against, docs/commands.md, and a section of capivara.yaml. Nothing here imports pydantic before
-a value has to be checked, so that `capivara --help` answers at once.
+resumed file is checked against, docs/commands.md, and a section of capivara.yaml.
+
+`capivara --help` has to make all these classes. They are no dataclasses: making one takes a millisecond.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields
+import operator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import (
-    Annotated,
     Any,
     ClassVar,
     Literal,
     NamedTuple,
-    TypeVar,
+    NoReturn,
+    Self,
     dataclass_transform,
-    get_origin,
     get_type_hints,
 )
 
-from annotated_types import Ge
-
 from capivara_cli.errors import CapivaraError, nearest
+from capivara_cli.values import convert, typed_of
 
-C = TypeVar("C", bound=type)
+REQUIRED: Any = object()
+"""The default of a field that must be set."""
+
+BOUNDS = {
+    "min": (operator.ge, "at least"),
+    "max": (operator.le, "at most"),
+    "above": (operator.gt, "above"),
+    "below": (operator.lt, "below"),
+}
 
 
 class BadOption(CapivaraError):
@@ -41,129 +47,232 @@ class BadOption(CapivaraError):
     exit_code = 2
 
 
-@dataclass(frozen=True)
-class Typed:
-    """How a value is typed on the command line, where that is neither a number nor a text.
-
-    Attributes:
-        parse: what was typed, or given from Python or YAML -> the value. Raises ValueError with the reason.
-        many: the flag may be repeated; `parse` gets a list.
-        none: how None is typed and shown.
-    """
-
-    parse: Callable[[Any], Any]
-    many: bool = False
-    none: str | None = None
-
-
-@dataclass(frozen=True)
 class Flag:
-    """What an options class says of a field.
+    """A field of an options class.
 
     Attributes:
         help: what it does, in a sentence.
+        default: its value where none is set; REQUIRED if one must be set.
         name: `--from`, `--overwrite/--resume`; None for a key that only `--set` and YAML reach.
         metavar: what stands for the value in `--help`.
         shown: the default as `--help` shows it, where None means something.
         changes_result: whether a file that was begun with another value cannot be resumed.
+        bounds: `min` and `max`, which a value may equal; `above` and `below`, which it may not.
+        key: its name in settings and YAML: `max_new_tokens`.
     """
 
-    help: str
-    name: str | None
-    metavar: str | None = None
-    shown: str | None = None
-    changes_result: bool = True
+    def __init__(
+        self,
+        help: str,
+        *,
+        default: Any = REQUIRED,
+        name: str | None = "",
+        metavar: str | None = None,
+        shown: str | None = None,
+        changes_result: bool = True,
+        **bounds: float,
+    ) -> None:
+        self.help, self.default, self.name, self.metavar, self.shown = help, default, name, metavar, shown
+        self.changes_result = changes_result
+        self.bounds = bounds
+
+    def __set_name__(self, cls: type[Options], field: str) -> None:
+        self._class: type = cls
+        self._field = field
+        if self.name == "":
+            self.name = f"--{field.replace('_', '-')}"
+        self.key = self.spelling.removeprefix("--").replace("-", "_") or field
 
     @property
-    def key(self) -> str:
-        """`--max-new-tokens/…` -> `max_new_tokens`: its key in the settings of a file."""
-        return (self.name or "").partition("/")[0].removeprefix("--").replace("-", "_")
+    def spelling(self) -> str:
+        """`--overwrite/--resume` -> `--overwrite`; nothing for a key."""
+        return (self.name or "").partition("/")[0]
+
+    @property
+    def hint(self) -> Any:
+        """The type of the field."""
+        return _hints(self._class)[self._field]
+
+    @property
+    def section(self) -> type[Options] | None:
+        """The type of the field, if that is an options class of its own."""
+        return self.hint if isinstance(self.hint, type) and issubclass(self.hint, Options) else None
+
+    def convert(self, value: Any) -> Any:
+        """Return the value in the field's type. Raises ValueError with the reason why it does not fit."""
+        value = convert(self.hint, value)
+        for bound, limit in self.bounds.items():
+            holds, words = BOUNDS[bound]
+            if value is not None and not holds(value, limit):
+                raise ValueError(f"must be {words} {limit}")
+        return value
 
 
-def flag(
-    help: str,
-    *,
-    default: Any = MISSING,
-    default_factory: Any = MISSING,
-    name: str | None = "",
-    metavar: str | None = None,
-    shown: str | None = None,
-    changes_result: bool = True,
-) -> Any:
-    """Declare a field that is a flag; its name is the field's unless `name` says otherwise. See `Flag`."""
-    metadata = {"flag": Flag(help, name, metavar, shown, changes_result)}
-    if default_factory is not MISSING:
-        return field(default_factory=default_factory, metadata=metadata)
-    return field(default=default, metadata=metadata)
+def flag(help: str, *, default: Any = REQUIRED, **rest: Any) -> Any:
+    """Declare a field that is a flag. `Flag` has the arguments."""
+    return Flag(help, default=default, **rest)
 
 
-def key(help: str, *, default: Any = MISSING, default_factory: Any = MISSING) -> Any:
+def key(help: str, *, default: Any = REQUIRED, **bounds: Any) -> Any:
     """Declare a field that has no flag: `--set` and YAML files reach it."""
-    return flag(help, default=default, default_factory=default_factory, name=None)
-
-
-@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(flag, key))
-def options(cls: C) -> C:
-    """Make a class of flags: a frozen dataclass whose values are checked when it is made."""
-    made: C = dataclass(frozen=True, kw_only=True)(cls)
-    return made
+    return Flag(help, default=default, name=None, **bounds)
 
 
 class Problem(NamedTuple):
-    """A value that does not fit.
+    """A value that does not fit, and why.
 
     Attributes:
         path: `optimizer.lr`.
-        flag: what declares it; None for a key that nothing declares.
-        reason: why the value does not fit.
+        value: REQUIRED where it is missing.
     """
 
     path: str
-    flag: Flag | None
+    flag: Flag
     value: Any
     reason: str
 
     def __str__(self) -> str:
-        if self.flag is not None and self.flag.name and self.value is not None:
-            return f"{self.flag.name.partition('/')[0]} {_shown(self.value)}: {self.reason}"
-        return f"{self.path}: {self.reason}" if self.value is None else f"{self.path} = {self.value!r}: {self.reason}"
+        if self.value is REQUIRED:
+            typed = typed_of(self.flag.hint)
+            noun = f"no {typed.noun}: " if typed is not None and typed.noun else ""
+            metavar = f" {self.flag.metavar}" if self.flag.metavar else ""
+            return f"{noun}{self.flag.spelling or self.path}{metavar} is missing"
+        if self.flag.name is None:
+            return self.as_key()
+        shown = " ".join(map(str, self.value)) if isinstance(self.value, list | tuple) else self.value
+        return f"{self.flag.spelling} {shown}: {self.reason}"
+
+    def as_key(self) -> str:
+        """Return the message for a value that was set by its path, not by its flag."""
+        return f"{self.path} = {self.value!r}: {self.reason}"
 
 
-def _shown(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+class _Signature:
+    """The fields of a class as parameters, for editors and notebooks to show and complete."""
+
+    def __get__(self, instance: object, cls: type[Options]) -> inspect.Signature:
+        kind, required = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.empty
+        return inspect.Signature(
+            [
+                inspect.Parameter(
+                    name, kind, default=required if field.default is REQUIRED else field.default, annotation=field.hint
+                )
+                for name, field in fields(cls).items()
+            ]
+        )
 
 
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(flag, key))
 class Options:
-    """Base of all options classes."""
+    """Base of all options classes. Values are checked when they are set, and do not change."""
 
     section: ClassVar[str] = ""
     """Key of the verb's section in capivara.yaml."""
+    model_unless: ClassVar[tuple[str, ...] | None] = None
+    """`model:` of capivara.yaml serves this verb, unless one of these fields is set. None if the verb has no model."""
 
-    def __post_init__(self) -> None:
+    __signature__: ClassVar[Any] = _Signature()
+
+    _fields: ClassVar[dict[str, Flag]]
+
+    def __init_subclass__(cls) -> None:
+        names = [name for parent in cls.__mro__ for name, value in vars(parent).items() if isinstance(value, Flag)]
+        cls._fields = {name: getattr(cls, name) for name in names}
+
+    def __init__(self, **values: Any) -> None:
         """Check and convert every value. Raises BadOption with all that do not fit."""
-        problems = []
-        for item in fields(self):  # type: ignore[arg-type]  # each subclass is a dataclass
-            value, reason = _converted(type(self), item.name, getattr(self, item.name))
-            if reason is not None:
-                problems.append(Problem(item.name, flag_of(type(self), item.name), value, reason))
-            else:
-                object.__setattr__(self, item.name, value)
+        for name in values.keys() - fields(type(self)).keys():
+            raise TypeError(f"{type(self).__name__} has no {name}{nearest(name, list(fields(type(self))))}")
+        converted, problems = check(type(self), values)
         if problems:
-            raise BadOption("\n       ".join(map(str, problems)))
+            raise BadOption(below_each_other(problems))
+        vars(self).update(converted)
+
+    def replace(self, **values: Any) -> Self:
+        """Return a copy with other values."""
+        return type(self)(**vars(self) | values)
 
     def settings(self) -> dict[str, Any]:
         """Return what the result depends on, in JSON's types: a resumed file must have been begun with the same."""
-        declared = {item.name: flag_of(type(self), item.name) for item in fields(self)}  # type: ignore[arg-type]
-        return {flag.key: plain(getattr(self, name)) for name, flag in declared.items() if flag.changes_result}
+        declared = fields(type(self))
+        return {field.key: plain(getattr(self, name)) for name, field in declared.items() if field.changes_result}
+
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        raise AttributeError(f"options do not change: options.replace({name}={value!r}) returns others")
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
 
 
-O = TypeVar("O", bound=Options)  # noqa: E741
+def below_each_other(messages: Iterable[object]) -> str:
+    """Return messages as lines that are aligned after `error: `."""
+    return "\n       ".join(map(str, messages))
+
+
+def fields(cls: type[Options]) -> dict[str, Flag]:
+    """Return the fields of a class by name: its own first, then those that it inherits."""
+    return cls._fields
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls, include_extras=True)
+
+
+def flags(cls: type[Options], path: str = "") -> Iterator[tuple[str, Flag]]:
+    """Yield every flag of a class and of the sections in it, with its path: `optimizer.lr`."""
+    for name, field in fields(cls).items():
+        if field.section is not None:
+            yield from flags(field.section, f"{path}{name}.")
+        elif field.name is not None:
+            yield f"{path}{name}", field
+
+
+def check(cls: type[Options], values: Mapping[str, Any], path: str = "") -> tuple[dict[str, Any], list[Problem]]:
+    """Return the value of every field in its type, and what does not fit.
+
+    Args:
+        values: field -> value; a section may be keys and values too, as YAML has it. Unknown keys are ignored.
+        path: of the section that is checked: `optimizer.`
+    """
+    converted: dict[str, Any] = {}
+    problems: list[Problem] = []
+    for name, field in fields(cls).items():
+        value = values.get(name, field.default)
+        if field.default is REQUIRED and value in (REQUIRED, None, "", (), []):
+            problems.append(Problem(f"{path}{name}", field, REQUIRED, "is missing"))
+        elif field.section is not None and isinstance(value, Mapping):
+            inner, inner_problems = check(field.section, value, f"{path}{name}.")
+            problems += inner_problems
+            converted[name] = None if inner_problems else field.section(**inner)
+        else:
+            try:
+                converted[name] = field.convert(value)
+            except ValueError as error:
+                problems.append(Problem(f"{path}{name}", field, value, str(error)))
+    return converted, problems
+
+
+def unknown_keys(cls: type[Options], values: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    """Yield a message for each key that no field has: it is probably a typo."""
+    for name, value in values.items():
+        field = fields(cls).get(str(name))
+        if field is None:
+            yield f"unknown key {path}{name}{nearest(str(name), list(fields(cls)), prefix=path)}"
+        elif field.section is not None and isinstance(value, Mapping):
+            yield from unknown_keys(field.section, value, f"{path}{name}.")
 
 
 def plain(value: Any) -> Any:
     """Return a value of options, or options as a whole, in the types that JSON and YAML have."""
     if isinstance(value, Options):
-        return {name: plain(getattr(value, name)) for name in hints(type(value))}
+        return plain(vars(value))
     if isinstance(value, Mapping):
         return {name: plain(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -171,147 +280,19 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-@cache
-def hints(cls: type[Options]) -> dict[str, Any]:
-    """Return the types of the fields, with their bounds; the class's own fields first, then those that it inherits."""
-    types = get_type_hints(cls, include_extras=True)
-    names = (name for parent in cls.__mro__ for name in inspect.get_annotations(parent))
-    return {name: types[name] for name in names if get_origin(types[name]) is not ClassVar}
-
-
-def flag_of(cls: type[Options], name: str) -> Flag:
-    """Return what declares a field; its flag's name is filled in."""
-    declared: Flag = _fields(cls)[name].metadata["flag"]
-    if declared.name != "":
-        return declared
-    return Flag(declared.help, f"--{name.replace('_', '-')}", declared.metavar, declared.shown, declared.changes_result)
-
-
-@cache
-def _fields(cls: type[Options]) -> dict[str, Field[Any]]:
-    return {item.name: item for item in fields(cls)}  # type: ignore[arg-type]
-
-
-def default_of(cls: type[Options], name: str) -> Any:
-    """Return a field's default; None for one that must be given."""
-    item = _fields(cls)[name]
-    if item.default_factory is not MISSING:
-        return item.default_factory()
-    return None if item.default is MISSING else item.default
-
-
-def flags(cls: type[Options], path: str = "") -> Iterator[tuple[str, type[Options], str]]:
-    """Yield every flag of a class and of the sections in it: path (`optimizer.lr`), its class, its field."""
-    for name, hint in hints(cls).items():
-        if is_section(hint):
-            yield from flags(hint, f"{path}{name}.")
-        elif flag_of(cls, name).name is not None:
-            yield f"{path}{name}", cls, name
-
-
-def is_section(hint: Any) -> bool:
-    """Return whether a field's type is an options class of its own."""
-    return isinstance(hint, type) and issubclass(hint, Options)
-
-
-def typed_of(hint: Any) -> Typed | None:
-    """Return how a field of this type is typed, where its type says so."""
-    return next((item for item in getattr(hint, "__metadata__", ()) if isinstance(item, Typed)), None)
-
-
-def _converted(cls: type[Options], name: str, value: Any) -> tuple[Any, str | None]:
-    """Return a field's value in its type; or the value as it came, and why it does not fit."""
-    from pydantic import ValidationError
-
-    hint = hints(cls)[name]
-    if is_section(hint):
-        return value, None if isinstance(value, hint) else f"not {hint.__name__}"
-    typed = typed_of(hint)
-    try:
-        return _adapter(cls, name).validate_python(typed.parse(value) if typed else value), None
-    except ValidationError as error:
-        first = error.errors()[0]
-        reason = first["msg"].removeprefix("Input ")
-        known = first.get("ctx", {}).get("expected", "").replace("'", "").replace(" or ", ", ").split(", ")
-        near = nearest(value, known) if isinstance(value, str) and first["type"] == "literal_error" else ""
-        return value, f"{reason}{near}"
-    except (ValueError, TypeError) as error:
-        return value, str(error)
-
-
-@cache
-def _adapter(cls: type[Options], name: str) -> Any:
-    from pydantic import ConfigDict, TypeAdapter
-
-    return TypeAdapter(hints(cls)[name], config=ConfigDict(allow_inf_nan=False, arbitrary_types_allowed=True))
-
-
-def build(cls: type[O], values: Mapping[str, Any], path: str = "") -> tuple[O | None, list[Problem]]:
-    """Make options from nested keys and values, as YAML has them; or return all that is wrong with them."""
-    problems: list[Problem] = []
-    arguments: dict[str, Any] = {}
-    for name, value in values.items():
-        hint = hints(cls).get(str(name))
-        if hint is None:
-            near = nearest(str(name), list(hints(cls)), prefix=path)
-            problems.append(Problem(f"{path}{name}", None, None, f"unknown key{near}"))
-        elif is_section(hint) and not isinstance(value, Mapping):
-            problems.append(Problem(f"{path}{name}", None, value, "not keys and values"))
-        elif is_section(hint):
-            arguments[name], inner = build(hint, value, f"{path}{name}.")
-            problems += inner
-        else:
-            arguments[name], reason = _converted(cls, name, value)
-            if reason is not None:
-                problems.append(Problem(f"{path}{name}", flag_of(cls, name), value, reason))
-    required = [name for name, item in _fields(cls).items() if item.default is item.default_factory is MISSING]
-    for name in required:
-        if name not in values:
-            problems.append(Problem(f"{path}{name}", flag_of(cls, name), None, "is missing"))
-    return (None if problems else cls(**arguments)), problems
-
-
 # What several verbs share.
-
-
-def _auto_or_count(value: Any) -> int | None:
-    if value in (None, "auto"):
-        return None
-    if isinstance(value, str) and value.isdecimal():
-        value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
-        return value
-    raise ValueError("neither auto nor a number of at least 1")
-
-
-def _split(value: Any) -> tuple[str, ...]:
-    """`["hi,xh", "pt"]` -> `("hi", "xh", "pt")`, each once."""
-    parts = [value] if isinstance(value, str) else list(value or [])
-    codes = [code.strip() for part in parts for code in str(part).split(",") if code.strip()]
-    if parts and not codes:
-        raise ValueError("no language in it")
-    return tuple(dict.fromkeys(codes))
-
-
-AutoOrCount = Annotated[int | None, Typed(_auto_or_count, none="auto")]
-"""A number of at least 1, or None, which is typed `auto`."""
-
-Langs = Annotated[Sequence[str], Typed(_split, many=True)]
-"""Language codes: `--lang hi,xh --lang pt`."""
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
-@options
 class Machine(Options):
     """What to compute on."""
 
     device: str = flag("Device: auto, cpu, cuda, cuda:1 or mps.", default="auto", changes_result=False)
     precision: Precision = flag("Numeric precision.", default="auto")
-    seed: Annotated[int, Ge(0)] = flag("Random seed.", default=0, changes_result=False)
+    seed: int = flag("Random seed.", default=0, min=0, changes_result=False)
 
 
-@options
 class Resumable(Options):
     """How to treat an output that exists, and records that cannot be used."""
 
@@ -324,10 +305,9 @@ class Resumable(Options):
     )
 
 
-@options
 class ImageWorkers(Options):
     """How images are decoded."""
 
-    workers: Annotated[int | None, Ge(0)] = flag(
-        "Processes that decode images.", default=None, shown="one per core", changes_result=False
+    workers: int | None = flag(
+        "Processes that decode images.", default=None, shown="one per core", min=0, changes_result=False
     )

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import ClassVar
 
-from annotated_types import Gt
-
-from capivara_cli.options import Options, flag, key, options
+from capivara_cli.options import Options, flag, key
 
 MODEL_HELP = "Architecture of open_clip, hf-hub:ORG/REPO or local-dir:FOLDER."
 PRETRAINED_HELP = "Tag of an architecture's weights."
 
 
-@options
 class ModelOptions(Options):
     """The model to use."""
+
+    model_unless: ClassVar[tuple[str, ...]] = ("adapter",)  # an adapter names its base model itself
 
     model: str | None = flag(MODEL_HELP, default=None)
     pretrained: str | None = flag(PRETRAINED_HELP, default=None, metavar="TAG")
     adapter: Path | None = flag("Run folder whose adapter is put on the model.", default=None, metavar="RUN")
 
 
-@options
 class ComparedModelOptions(ModelOptions):
     """The model to evaluate, and what to compare it with."""
 
@@ -32,12 +30,11 @@ class ComparedModelOptions(ModelOptions):
     )
 
 
-@options
 class LoraOptions(Options):
     """The adapter, as PEFT understands it."""
 
-    r: Annotated[int, Gt(0)] = key("Rank.", default=8)
-    alpha: Annotated[float, Gt(0)] = key("The update is (alpha / r) B A.", default=8)
+    r: int = key("Rank.", default=8, above=0)
+    alpha: float = key("The update is (alpha / r) B A.", default=8, above=0)
     target_modules: Sequence[str] = key(
         "Names of layers of the text tower; those that it has are used. The recipe's query and value, as XLM-R and"
         " BERT, M2M100, and T5 spell them.",

@@ -7,25 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le, Lt, MinLen
-
 from capivara_cli.config import PROJECT_FILE, SECTIONS, Layer, combine, nest, parse_set, read_project, read_yaml
 from capivara_cli.errors import CapivaraError, nearest
 from capivara_cli.models.options import MODEL_HELP, PRETRAINED_HELP, LoraOptions
-from capivara_cli.options import (
-    AutoOrCount,
-    BadOption,
-    Langs,
-    Machine,
-    Options,
-    Typed,
-    flag,
-    flag_of,
-    key,
-    options,
-    plain,
-)
+from capivara_cli.options import BadOption, Machine, Options, flag, key, plain
 from capivara_cli.options import flags as flags_of
+from capivara_cli.values import AutoOrCount, Langs, Typed
 
 BUILT_IN = {"lora": "capivara-plus", "full": "capivara"}
 """Method -> the recipe of `configs/` that lies below all others."""
@@ -45,7 +32,6 @@ def _share_of_each(value: Any) -> dict[str, float]:
     return shares
 
 
-@options
 class ModelSection(Options):
     """The model to start from."""
 
@@ -55,7 +41,6 @@ class ModelSection(Options):
     from_scratch: bool = flag("Start from random weights.", default=False)
 
 
-@options
 class DataSection(Options):
     """What to learn from."""
 
@@ -69,12 +54,11 @@ class DataSection(Options):
     val: str | None = flag(
         "Records to validate on.", default=None, metavar="SOURCE", shown="5 % of the images, held out"
     )
-    val_share: Annotated[float, Ge(0), Lt(1)] = key(
-        "Share of the images to hold out, at most 1,000 of them; 0 for none.", default=0.05
+    val_share: float = key(
+        "Share of the images to hold out, at most 1,000 of them; 0 for none.", default=0.05, min=0, below=1
     )
 
 
-@options
 class OptimizerSection(Options):
     """Adam."""
 
@@ -82,62 +66,58 @@ class OptimizerSection(Options):
         "`adam` couples the weight decay to the gradient (the paper's); `adamw` does not, and spares biases and norms.",
         default="adamw",
     )
-    lr: Annotated[float, Gt(0)] = flag("Highest learning rate.", default=1e-5, shown="the recipe's")
-    min_lr: Annotated[float, Ge(0)] = key("Where the warm-up starts and the cosine ends.", default=1e-6)
+    lr: float = flag("Highest learning rate.", default=1e-5, shown="the recipe's", above=0)
+    min_lr: float = key("Where the warm-up starts and the cosine ends.", default=1e-6, min=0)
     betas: tuple[float, float] = key("Decay of the moments.", default=(0.9, 0.98))
-    eps: Annotated[float, Gt(0)] = key("Added to the root of the second moment.", default=1e-6)
-    weight_decay: Annotated[float, Ge(0)] = key("Weight decay.", default=0.2)
-    warmup_steps: Annotated[int, Ge(0)] = key("Steps from `min_lr` to `lr`.", default=250)
+    eps: float = key("Added to the root of the second moment.", default=1e-6, above=0)
+    weight_decay: float = key("Weight decay.", default=0.2, min=0)
+    warmup_steps: int = key("Steps from `min_lr` to `lr`.", default=250, min=0)
 
 
-@options
 class TrainOptions(Machine):
     """A training run. `train_options` makes one from a recipe and flags."""
 
     section = "train"
 
-    lang: Annotated[Langs, MinLen(1)] = flag("Languages to learn, BCP-47: hi or hi,xh.", metavar="LANG")
+    lang: Langs = flag("Languages to learn, BCP-47: hi or hi,xh.", metavar="LANG")
     method: Literal["lora", "full"] = key("`lora` trains an adapter, `full` the whole text tower.")
-    model: ModelSection = key("The model to start from.", default_factory=ModelSection)
-    data: DataSection = key("What to learn from.", default_factory=DataSection)
-    lora: LoraOptions = key("The adapter.", default_factory=LoraOptions)
-    optimizer: OptimizerSection = key("The optimiser.", default_factory=OptimizerSection)
+    model: ModelSection = key("The model to start from.", default={})
+    data: DataSection = key("What to learn from.", default={})
+    lora: LoraOptions = key("The adapter.", default={})
+    optimizer: OptimizerSection = key("The optimiser.", default={})
     replay: Annotated[dict[str, float], Typed(_share_of_each, many=True)] = flag(
         "Share of each batch for a language that must not be forgotten: en:0.25.",
-        default_factory=dict,
+        default={},
         metavar="LANG[:SHARE]",
         shown="the recipe's",
     )
     replay_missing: Literal["skip", "error"] = key(
         "What to do where the data have no captions in a language of `replay`.", default="skip"
     )
-    views: Annotated[int, Ge(1), Le(100)] = flag(
-        "Views of each image: the plain one, then augmented ones; one is drawn per step.", default=1
+    views: int = flag(
+        "Views of each image: the plain one, then augmented ones; one is drawn per step.", default=1, min=1, max=100
     )
-    batch_size: Annotated[int, Ge(2)] = flag(
-        "Images per step (contrastive batch size).", default=1000, shown="the recipe's"
-    )
+    batch_size: int = flag("Images per step (contrastive batch size).", default=1000, shown="the recipe's", min=2)
     micro_batch: AutoOrCount = flag(
         "Texts per forward pass; lower it to save memory, the result does not change.",
         default=None,
         metavar="auto|N",
         changes_result=False,
     )
-    max_steps: Annotated[int, Gt(0)] = flag("Optimiser steps.", default=1500, shown="the recipe's")
-    eval_every: Annotated[int, Gt(0)] = key("Steps between validations.", default=100)
-    save_seconds: Annotated[float, Ge(0)] = key(
-        "Least seconds between two saves of the state that a killed run resumes from.", default=30
+    max_steps: int = flag("Optimiser steps.", default=1500, shown="the recipe's", above=0)
+    eval_every: int = key("Steps between validations.", default=100, above=0)
+    save_seconds: float = key(
+        "Least seconds between two saves of the state that a killed run resumes from.", default=30, min=0
     )
 
 
-@options
 class MergeOptions(Options):
     """How to merge a run into its base model."""
 
     section = "merge-lora"
 
-    scale: Annotated[float, Ge(0)] = flag(
-        "How far to go from the base model (0) to the trained one (1), in its weights.", default=1.0
+    scale: float = flag(
+        "How far to go from the base model (0) to the trained one (1), in its weights.", default=1.0, min=0
     )
     dtype: Literal["float32", "float16", "bfloat16"] = flag("Data type of the weights.", default="float32")
     model: str | None = flag(f"Base model. {MODEL_HELP}", default=None, shown="the run's")
@@ -202,7 +182,7 @@ def _renamed(values: dict[str, Any]) -> dict[str, Any]:
 
 def _by_path(typed: Mapping[str, Any]) -> dict[str, Any]:
     """`{"lr": 1e-4}` -> `{"optimizer.lr": 1e-4}`."""
-    paths = {flag_of(cls, name).key: path for path, cls, name in flags_of(TrainOptions)}
+    paths = {field.key: path for path, field in flags_of(TrainOptions)}
     return {paths.get(name, name): value for name, value in typed.items()}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ def train(options: TrainOptions, output: str | Path | None = None, *, overwrite:
     """
     started = time.time()
     if not options.data.train:
-        options = replace(options, data=replace(options.data, train=[_default_data()]))
+        options = options.replace(data=options.data.replace(train=[_default_data()]))
     output = Path(output or f"runs/{'+'.join(options.lang)}-{options.method}")
     records, replay = read_records(options)
     if RunFolder(output).is_complete and not overwrite:

@@ -1,0 +1,114 @@
+"""From what was typed, or read from YAML, to a value in the type of its field.
+
+This does what pydantic would do, in the few types that options have: importing pydantic takes 100 ms, which every
+command line would wait for.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
+
+from capivara_cli.errors import nearest
+
+
+class Typed(NamedTuple):
+    """How a value is typed on the command line, where that is neither a number nor a text.
+
+    Attributes:
+        parse: what was typed, or set from Python or YAML -> the value. Raises ValueError with the reason.
+        many: the flag may be repeated; `parse` gets a text, a list of texts, or a mapping.
+        none: how None is typed and shown.
+        noun: what the value is, for messages.
+    """
+
+    parse: Callable[[Any], Any]
+    many: bool = False
+    none: str | None = None
+    noun: str = ""
+
+
+def typed_of(hint: Any) -> Typed | None:
+    """Return how a value of this type is typed, where the type says so."""
+    return next((item for item in getattr(hint, "__metadata__", ()) if isinstance(item, Typed)), None)
+
+
+def convert(hint: Any, value: Any) -> Any:
+    """Return the value in this type. Raises ValueError with the reason why it does not fit."""
+    kind, parts = get_origin(hint), get_args(hint)
+    if kind is Annotated:
+        return convert(parts[0], _parse(typed_of(hint), value))
+    if kind is UnionType:  # `X | None`
+        return None if value is None else convert(parts[0], value)
+    if kind is Literal:
+        if not isinstance(value, str) or value not in parts:
+            raise ValueError(f"not one of {', '.join(parts)}{nearest(str(value), list(parts))}")
+        return value
+    if kind is tuple or kind is Sequence:
+        if isinstance(value, str) or not isinstance(value, Sequence) or (kind is tuple and len(value) != len(parts)):
+            raise ValueError(f"not a list of {len(parts)} values" if kind is tuple else "not a list")
+        return tuple(convert(parts[0], item) for item in value)
+    if kind in (dict, Mapping):
+        if not isinstance(value, Mapping):
+            raise ValueError("not keys and values")
+        return {convert(parts[0], name): convert(parts[1], item) for name, item in value.items()}
+    if hint in (int, float):
+        return _number(value, whole=hint is int)
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    if not isinstance(value, hint):
+        raise ValueError({str: "not a text", bool: "neither true nor false"}.get(hint, f"not {hint.__name__}"))
+    return value
+
+
+def _parse(typed: Typed | None, value: Any) -> Any:
+    if typed is None:
+        return value
+    is_texts = isinstance(value, Sequence) and all(isinstance(item, str) for item in value)
+    if typed.many and not is_texts and not isinstance(value, Mapping | None):
+        raise ValueError("not a list of texts")  # for example `lang: [no]`, which YAML reads as false
+    return typed.parse(value)
+
+
+def _number(value: Any, *, whole: bool) -> float:
+    try:
+        if isinstance(value, bool) or not isinstance(value, numbers.Real | str):
+            raise ValueError
+        number = float(value)  # also of a text: YAML 1.1 reads 1e-5 as one
+        if not math.isfinite(number):
+            raise ValueError
+    except ValueError:
+        raise ValueError("not a number") from None
+    if not whole:
+        return number
+    if number != int(number):
+        raise ValueError("not a whole number")
+    return int(value) if isinstance(value, numbers.Integral) else int(number)  # a float rounds large integers
+
+
+def _auto_or_count(value: Any) -> int | None:
+    if value in (None, "auto"):
+        return None
+    if str(value).isdecimal() and int(value):
+        return int(value)
+    raise ValueError("neither auto nor a number of at least 1")
+
+
+def _split(value: Any) -> tuple[str, ...]:
+    """`["hi,xh", "pt"]` -> `("hi", "xh", "pt")`; a language that comes twice is named once."""
+    parts = [value] if isinstance(value, str) else value or []
+    codes = [code.strip() for part in parts for code in part.split(",") if code.strip()]
+    if parts and not codes:
+        raise ValueError("no language in it")
+    return tuple(dict.fromkeys(codes))
+
+
+AutoOrCount = Annotated[int | None, Typed(_auto_or_count, none="auto")]
+"""A number of at least 1, or None, which is typed `auto`."""
+
+Langs = Annotated[Sequence[str], Typed(_split, many=True, noun="language")]
+"""Language codes: `--lang hi,xh --lang pt`."""
