@@ -1,8 +1,8 @@
-"""Class files: names and templates of classes, as CLIP_benchmark and others have them, in JSON or YAML.
+"""Class files as JSON or YAML: read, translate and write the texts in them, whatever their form.
 
-    {"set": ["name", …]}   {"set": ["a photo of a {c}."]}   {"set": {"class": [prompts]}}   {"XH": [[numbers], [names]]}
+    {"set": ["name", …]}   {"set": ["a photo of a {c}."]}   {"set": {"class": [prompts]}}   {"XH": [[indices], [names]]}
 
-What is nested in what does not matter here: texts are values, and keys and numbers stay as they are.
+Texts are values; keys and numbers stay as they are. `class_forms` reads what the forms mean.
 """
 
 from __future__ import annotations
@@ -18,17 +18,20 @@ YAML = (".yaml", ".yml")
 
 
 def is_one(source: str | Path) -> bool:
-    """Whether the name is that of a class file: records end in `.jsonl`."""
+    """Whether the name ends as a class file's does: `.json`, `.yaml` or `.yml`. Records end in `.jsonl`."""
     return Path(source).suffix.lower() in (".json", *YAML)
 
 
 def content(path: Path, *, numbers: bool = False) -> Any:
-    """What a file of JSON, YAML, or a name a line (`.txt`) holds.
+    """Read a file of JSON, YAML, or text with one name per line (`.txt`).
 
-    In YAML all is text, `no` is a language and 0 a label, but for `numbers` where they are asked for.
+    Args:
+        numbers: read numbers of YAML as numbers. By default all scalars of YAML are text: `no` is a language and 0 a
+            label.
 
-    Raises CapivaraError when it cannot be read, when a key comes twice, or when YAML refers to itself: a few lines of
-    it could stand for gigabytes.
+    Raises:
+        CapivaraError: the file cannot be read, a key is repeated, or YAML uses aliases, of which a few lines can
+            expand to gigabytes.
     """
     import yaml
 
@@ -38,28 +41,28 @@ def content(path: Path, *, numbers: bool = False) -> Any:
             return load_yaml(text, numbers=numbers)
         if path.suffix.lower() == ".txt":
             return [line.strip() for line in text.splitlines() if line.strip()]
-        return json.loads(text, object_pairs_hook=_once)
+        return json.loads(text, object_pairs_hook=_unique_keys)
     except OSError as error:
         raise CapivaraError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise CapivaraError(f"{path} is neither JSON nor YAML: {' '.join(str(error).split())}") from error
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"the key {twice} comes twice")
-    return found
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise ValueError(f"the key {key} is repeated")
+        result[key] = value
+    return result
 
 
 def load_yaml(text: str, *, numbers: bool = False) -> Any:
-    """YAML whose scalars are texts, but for null, and for numbers where they are asked for. Raises yaml.YAMLError."""
+    """Parse YAML whose scalars are texts, except null, and except numbers if `numbers`. Raises yaml.YAMLError."""
     import yaml
 
     class Texts(yaml.SafeLoader):
-        """Without aliases, and without keys that come twice."""
+        """A loader that refuses aliases and repeated keys."""
 
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):
@@ -67,16 +70,16 @@ def load_yaml(text: str, *, numbers: bool = False) -> Any:
             return super().compose_node(parent, index)
 
     def mapping(loader: Texts, node: yaml.MappingNode) -> dict[str, Any]:
-        return _once(
+        return _unique_keys(
             [
                 (str(loader.construct_object(key)), loader.construct_object(value, deep=True))
                 for key, value in node.value
             ]
         )
 
-    kept = [f"tag:yaml.org,2002:{kind}" for kind in ("null", *(("int", "float") if numbers else ()))]
+    resolved = [f"tag:yaml.org,2002:{kind}" for kind in ("null", *(("int", "float") if numbers else ()))]
     Texts.yaml_implicit_resolvers = {
-        first: [resolver for resolver in resolvers if resolver[0] in kept]
+        first: [resolver for resolver in resolvers if resolver[0] in resolved]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
     Texts.add_constructor("tag:yaml.org,2002:map", mapping)
@@ -84,7 +87,7 @@ def load_yaml(text: str, *, numbers: bool = False) -> Any:
 
 
 def is_ours(value: Any) -> bool:
-    """Whether it is of our own form: names by language, and whatever else is known of the set."""
+    """Whether it has our own form: names by language, and whatever else is known of the set."""
     return isinstance(value, dict) and isinstance(value.get("names"), dict)
 
 
@@ -92,36 +95,39 @@ _BY_LANGUAGE = ("names", "templates", "prompts")
 
 
 def in_language(value: dict[str, Any], lang: str, path: Path) -> dict[str, Any]:
-    """What a file of our own form has in a language. Raises CapivaraError when it has no names in it."""
+    """Return the names, templates and prompts of a file of our own form in a language.
+
+    Raises CapivaraError when it has no names in that language.
+    """
     if lang not in value["names"]:
-        raise CapivaraError(f"{path} has no names in {lang}: there are {', '.join(value['names'])}", "--from LANG")
+        raise CapivaraError(f"{path} has no names in {lang}: it has {', '.join(value['names'])}", "--from LANG")
     return {key: value[key][lang] for key in _BY_LANGUAGE if isinstance(value.get(key), dict) and lang in value[key]}
 
 
 def with_language(value: dict[str, Any], added: dict[str, Any], lang: str) -> dict[str, Any]:
-    """The file of our own form with another language in it."""
-    return value | {key: {**value[key], lang: own} for key, own in added.items()}
+    """Return the file of our own form with another language in it."""
+    return value | {key: {**value[key], lang: texts} for key, texts in added.items()}
 
 
 def read(path: Path) -> Any:
-    """What the file holds. Raises CapivaraError when it cannot be read or has no names or templates."""
+    """Read a file to translate. Raises CapivaraError when it cannot be read or has no names or templates."""
     value = content(path, numbers=True)
     if _has_objects(value):
-        raise CapivaraError(f"{path} has lists of objects: no class file", "records are JSONL: docs/data.md")
+        raise CapivaraError(f"{path} has lists of objects: it is not a class file", "records are JSONL: docs/data.md")
     if not isinstance(value, dict | list) or not any(texts(value)):
         raise CapivaraError(f"{path}: no names or templates in it", 'a class file is {"set": ["name", …]}')
     return value
 
 
 def _has_objects(value: Any) -> bool:
-    """Whether a list in it holds objects, as annotations of images do and names of classes do not."""
+    """Whether a list in it holds objects, as in annotations of images. Class files have none."""
     if isinstance(value, list):
         return any(isinstance(inner, dict) or _has_objects(inner) for inner in value)
     return isinstance(value, dict) and any(map(_has_objects, value.values()))
 
 
 def texts(value: Any) -> Iterator[str]:
-    """All texts that are not blank, in their order."""
+    """Return all texts that are not blank, in order."""
     if isinstance(value, str) and value.strip():
         yield value
     elif isinstance(value, dict | list):
@@ -130,7 +136,7 @@ def texts(value: Any) -> Iterator[str]:
 
 
 def replaced(value: Any, replace: Callable[[str], str]) -> Any:
-    """The same with each of these texts replaced."""
+    """Return the same value with each of these texts replaced."""
     if isinstance(value, str):
         return str(replace(value)) if value.strip() else value
     if isinstance(value, dict):
@@ -139,7 +145,7 @@ def replaced(value: Any, replace: Callable[[str], str]) -> Any:
 
 
 def dump(value: Any, path: Path) -> str:
-    """The file's content, in the form that its name says."""
+    """Return the content of a file: YAML or JSON, as its name says."""
     import yaml
 
     if path.suffix.lower() in YAML:

@@ -13,6 +13,7 @@ import torch
 from capivara_cli.data import records
 from capivara_cli.data.images import load as load_image
 from capivara_cli.errors import CapivaraError
+from capivara_cli.evaluation.options import RetrieveOptions
 from capivara_cli.evaluation.retrieve_eval import retrieve_eval
 from capivara_cli.models import checkpoint
 from capivara_cli.models.spec import ModelSpec
@@ -24,41 +25,37 @@ from capivara_cli.training.merge_lora import merge_lora
 def results(world: Path, base: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Result files and ranks of a run against its base in two languages."""
     folder = tmp_path_factory.mktemp("results")
-    retrieve_eval(
-        [str(world / "test.jsonl")],
-        ["hi", "en"],
-        adapter=run,
-        baseline=f"local-dir:{base}",
-        output=folder / "result.json",
-        ranks=folder / "ranks.jsonl",
+    options = RetrieveOptions(
+        lang=["hi", "en"], adapter=run, baseline=f"local-dir:{base}", ranks=folder / "ranks.jsonl"
     )
+    retrieve_eval([world / "test.jsonl"], options, folder / "result.json")
     return folder
 
 
 def metrics(path: Path) -> dict[str, float]:
-    found: dict[str, float] = json.loads(path.read_text())["metrics"]
-    return found
+    metrics: dict[str, float] = json.loads(path.read_text())["metrics"]
+    return metrics
 
 
 def test_the_adapter_and_the_merged_folder_give_the_same_numbers(
     results: Path, world: Path, run: Path, tmp_path: Path
 ) -> None:
     merged = merge_lora(run, tmp_path / "merged")
-    [result] = retrieve_eval([str(world / "test.jsonl")], ["hi"], model=f"local-dir:{merged}")
+    [result] = retrieve_eval([world / "test.jsonl"], RetrieveOptions(lang=["hi"], model=f"local-dir:{merged}"))
     assert result["metrics"] == metrics(results / "result.hi.json")
 
 
 def test_the_numbers_are_those_of_embeddings_without_cache(results: Path, world: Path, base: Path) -> None:
     clip = checkpoint.load(ModelSpec(f"local-dir:{base}"), Runtime.start("cpu", "fp32"))
-    found = records.read_all([world / "test.jsonl"])
+    rows = records.read_all([world / "test.jsonl"])
     with torch.inference_mode():
-        images = clip.encode_pixels(torch.stack([clip.preprocess(load_image(record.image)) for record in found]))
-    scores = (clip.encode_texts([record.texts("en")[0] for record in found]) @ images.T).numpy()
+        images = clip.encode_pixels(torch.stack([clip.preprocess(load_image(record.image)) for record in rows]))
+    scores = (clip.encode_texts([record.texts("en")[0] for record in rows]) @ images.T).numpy()
     ranks = (scores > np.diag(scores)[:, None]).sum(axis=1) + 1
     ours = metrics(results / "result.en.baseline.json")
     for k in (1, 5, 10):
         # The cache holds float16: a near tie may fall the other way.
-        assert ours[f"image_retrieval_recall@{k}"] == pytest.approx(float((ranks <= k).mean()), abs=1.5 / len(found))
+        assert ours[f"image_retrieval_recall@{k}"] == pytest.approx(float((ranks <= k).mean()), abs=1.5 / len(rows))
 
 
 def test_the_difference_is_that_of_the_two_result_files(results: Path) -> None:
@@ -104,25 +101,35 @@ def test_the_signature_says_what_was_measured(results: Path, run: Path) -> None:
     assert str(run) in parts["adapter"]
 
 
-def test_an_image_without_a_caption_in_the_language_is_a_distractor(world: Path, base: Path, tmp_path: Path) -> None:
-    lines = [json.loads(line) for line in (world / "test.jsonl").read_text().splitlines()]
-    for record in lines:
-        record["image"] = str(world / record["image"])
-    for record in lines[30:]:
-        record["captions"] = [caption for caption in record["captions"] if caption["lang"] == "en"]
-    (tmp_path / "some.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    [result] = retrieve_eval([str(tmp_path / "some.jsonl")], ["pt"], model=f"local-dir:{base}")
-    assert (result["n_texts"], result["n_images"]) == (30, 60)
+def test_an_image_without_a_caption_in_the_language_is_a_distractor(
+    world: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [json.loads(line) for line in (world / "test.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["image"] = str(world / row["image"])
+    for row in rows[30:]:
+        row["captions"] = [caption for caption in row["captions"] if caption["lang"] == "en"]
+    (tmp_path / "some.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    options = RetrieveOptions(lang=["pt", "en"], model=f"local-dir:{base}")
+    results = retrieve_eval([tmp_path / "some.jsonl"], options)
+    assert [(result["n_texts"], result["n_images"]) for result in results] == [(30, 60), (60, 60)]
+    screen = capsys.readouterr().err
+    assert "30 images without a caption in pt are distractors only" in screen
+    rows_shown = [line.split()[:3] for line in screen.splitlines()]  # each language with its own number of texts
+    assert ["pt", "model", "30"] in rows_shown
+    assert ["en", "model", "60"] in rows_shown
 
 
 def test_several_captions_an_image_are_all_queries(world: Path, base: Path) -> None:
-    [result] = retrieve_eval([str(world / "train.jsonl")], ["en"], model=f"local-dir:{base}")
+    [result] = retrieve_eval([world / "train.jsonl"], RetrieveOptions(lang=["en"], model=f"local-dir:{base}"))
     assert (result["n_texts"], result["n_images"]) == (800, 400)
 
 
 def test_a_language_that_is_not_there_names_those_that_are(world: Path, base: Path) -> None:
     with pytest.raises(CapivaraError, match=r"no caption in yo: the data has en \(60\), pt \(60\)"):
-        retrieve_eval([str(world / "test.jsonl")], ["yo"], model=f"local-dir:{base}")
+        retrieve_eval([world / "test.jsonl"], RetrieveOptions(lang=["yo"], model=f"local-dir:{base}"))
+    with pytest.raises(CapivaraError, match=r"--lang LANG is missing; the data has captions in: en \(60\)"):
+        retrieve_eval([world / "test.jsonl"], RetrieveOptions(model=f"local-dir:{base}"))
 
 
 def test_the_base_of_an_adapter_is_found_by_itself_and_named(results: Path, base: Path) -> None:

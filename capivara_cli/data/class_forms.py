@@ -1,0 +1,243 @@
+"""Read class sets and templates from files.
+
+Forms of a class file, in JSON or YAML:
+
+    {"labels": [...], "names": {"hi": {label: name}}, "templates": {"hi": ["… {c}"]},
+     "prompts": {"hi": {label: [...]}}, "metric": "acc1"}      ours; only `names` is required
+    {"cifar10": ["airplane", …]}                               CLIP_benchmark: names in the order of the classes
+    {"HI": [[0, 2, 7], ["…", "…", "…"]]}                       Babel-ImageNet: class indices and their names
+    {"hi": {"dog": "कुत्ता"}}                                    names by language and label
+    {"dog": "कुत्ता"} or ["कुत्ता", …] or one name per line      names in the language of `--lang`
+
+Forms of a template file: `["a photo of a {c}."]`; the same by set or by language; and prompts by class, as CuPL's
+(Pratt et al. 2023): `{"dog": [...]}`, or that by set. `{}` stands for the name as `{c}` does. Wherever a name may
+stand, a list of names may stand too.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import re
+import reprlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from capivara_cli import console
+from capivara_cli.data.class_files import content, is_ours, load_yaml
+from capivara_cli.data.class_sets import (
+    METRIC_KEYS,
+    ClassSet,
+    Names,
+    first_ten,
+    in_language,
+    known_name,
+    normalise,
+    shipped,
+    simple_name,
+)
+from capivara_cli.data.languages import find
+from capivara_cli.errors import CapivaraError, nearest
+
+FORMS = "docs/classification.md shows the forms"
+IMAGENET_CLASSES = 1000
+
+
+def load(source: str) -> ClassSet:
+    """Load the class set of `--classes`: a file, `FILE#KEY` for one set of several, or the name of a shipped set.
+
+    Raises CapivaraError for a file in an unknown form, and for a name that is not known or not shipped.
+    """
+    file, _, key = source.partition("#")
+    if Path(file).is_file() or Path(file).suffix:
+        return replace(_read(Path(file), key or None), file=file)
+    name = known_name(source)
+    if name is None:
+        raise CapivaraError(
+            f"no class set {source}, and no such file{nearest(source, list(shipped()))}",
+            "capivara classify-eval --list shows the sets; --classes FILE takes your own",
+        )
+    if not shipped()[name]["langs"]:
+        raise CapivaraError(
+            f"{name} is known, but its names are not included in capivara",
+            f"--classes FILE: {shipped()[name]['source']}",
+        )
+    path = importlib.resources.files("capivara_cli.configs") / "classes" / f"{name}.yaml"
+    return replace(_ours(load_yaml(path.read_text(encoding="utf-8")), name), file=str(path))
+
+
+def _read(path: Path, key: str | None) -> ClassSet:
+    value = content(path)
+    name = key or path.name.removesuffix(".json").removesuffix(".yaml")
+    try:
+        if is_ours(value):
+            return _ours(value, name)
+        if isinstance(value, dict) and value and all(map(_is_babel, value.values())):
+            return _babel(value, name)
+        names = _names(_one_set(value, key, path))
+    except (AttributeError, TypeError, StopIteration) as error:
+        raise CapivaraError(f"{path}: not a class file: {error}", FORMS) from error
+    labels = tuple(dict.fromkeys(label for of_language in names.values() for label in of_language))
+    if not labels:
+        raise CapivaraError(f"{path} has no names of classes", FORMS)
+    return ClassSet(name, labels, names, source=str(path))
+
+
+def _ours(value: dict[str, Any], name: str) -> ClassSet:
+    listed = value.get("labels") or list(next(iter(value["names"].values())))
+    labels = tuple(str(label).strip() for label in listed) if isinstance(listed, list) else ()
+    names = {lang: _labelled_names(by_label) for lang, by_label in value["names"].items()}
+    templates = {lang: tuple(sentences) for lang, sentences in (value.get("templates") or {}).items()}
+    prompts = {
+        lang: {str(label): _texts(sentences) for label, sentences in by_label.items()}
+        for lang, by_label in (value.get("prompts") or {}).items()
+    }
+    if not labels:
+        raise CapivaraError(f"{name}: `labels` is not a list", "labels: [airplane, automobile]")
+    if repeated := sorted(label for label, count in Counter(labels).items() if count > 1):
+        raise CapivaraError(f"{name}: repeated labels: {first_ten(repeated)}", "give each class its own label")
+    named = dict.fromkeys(label for by_label in (*names.values(), *prompts.values()) for label in by_label)
+    if unknown := [label for label in named if label not in set(labels)]:
+        raise CapivaraError(f"{name}: names of classes that are not in `labels`: {first_ten(unknown)}")
+    metric = value.get("metric")
+    if metric is not None and (not isinstance(metric, str) or metric not in METRIC_KEYS):
+        raise CapivaraError(f"{name}: metric {metric} is not known", f"one of {', '.join(METRIC_KEYS)}")
+    for sentences in templates.values():
+        check_templates(sentences, name)
+    return ClassSet(name, labels, names, templates, prompts, metric, str(value.get("source", "")))
+
+
+def _is_babel(value: Any) -> bool:
+    if not isinstance(value, list) or len(value) != 2 or not all(isinstance(part, list) for part in value):
+        return False
+    indices, names = value
+    return len(indices) == len(names) and all(isinstance(index, int) for index in indices)
+
+
+def _babel(value: dict[str, Any], name: str) -> ClassSet:
+    names = {
+        lang.lower(): _labelled_names(dict(zip(indices, texts, strict=True)))
+        for lang, (indices, texts) in value.items()
+    }
+    last = max((int(label) for by_label in names.values() for label in by_label), default=-1)
+    labels = tuple(str(index) for index in range(max(last + 1, IMAGENET_CLASSES)))
+    return ClassSet(name, labels, names, source="Babel-ImageNet")
+
+
+def _one_set(value: Any, key: str | None, path: Path) -> Any:
+    """Return the set of `FILE#KEY`, or the only one of a file in CLIP_benchmark's form; other forms as they are."""
+    if key is not None:
+        return _by_key(value, key, path, "--classes")
+    if isinstance(value, dict) and value and all(isinstance(names, list) for names in value.values()):
+        if len(value) > 1:
+            raise CapivaraError(f"{path} has several sets: {first_ten(value)}", f"--classes {path}#{next(iter(value))}")
+        (value,) = value.values()
+    return value
+
+
+def _by_key(value: Any, key: str, path: Path, flag: str) -> Any:
+    if not isinstance(value, dict) or key not in value:
+        keys = first_ten(value) if isinstance(value, dict) else "none"
+        raise CapivaraError(f"{path} has no {key}; its keys: {keys}", f"{flag} {path}#KEY")
+    return value[key]
+
+
+def _names(value: Any) -> dict[str, Names]:
+    """Return the names by language: `""` where the file has no languages. Raises TypeError for anything else."""
+    if isinstance(value, list):
+        by_label: Names = {}
+        for index, (first, *others) in enumerate(map(_class_names, value)):
+            # A list may name two classes alike: "crane" the bird and "crane" the machine.
+            label = first if first not in by_label else f"{first} ({index})"
+            by_label[label] = (first, *others)
+        return {"": by_label}
+    if not isinstance(value, dict):
+        raise TypeError(f"{reprlib.repr(value)} is neither an object nor a list")
+    if all(isinstance(by_label, dict) for by_label in value.values()):
+        return {lang: _labelled_names(by_label) for lang, by_label in value.items()}
+    return {"": _labelled_names(value)}
+
+
+def _labelled_names(by_label: Mapping[Any, Any]) -> Names:
+    return {str(label): _class_names(names) for label, names in by_label.items()}
+
+
+def _class_names(value: Any) -> tuple[str, ...]:
+    return tuple(name.strip() for name in _texts(value))
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    """Return one text or several as a tuple. Raises TypeError for anything else."""
+    texts = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple) else ()
+    if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise TypeError(f"{reprlib.repr(value)} is not a name")
+    return texts
+
+
+def with_templates(classes: ClassSet, source: str, langs: Sequence[str]) -> ClassSet:
+    """Return the set with the templates or prompts of a file instead of its own. `FILE#KEY` is one set of several.
+
+    Raises CapivaraError for a template without a place for the name, and for a file in an unknown form.
+    """
+    file, _, key = source.partition("#")
+    value = content(Path(file))
+    if key and isinstance(value, dict):
+        value = _by_key(value, key, Path(file), "--templates")
+    elif isinstance(value, dict):
+        spellings = {classes.name, simple_name(classes.name)}
+        of_set = [key for key in value if spellings & {known_name(key), simple_name(key)}]
+        if of_set:
+            value = value[of_set[0]]
+        elif len(value) == 1 and find(next(iter(value))) is None:
+            ((only, value),) = value.items()
+            console.say(f"templates of {only}, the only ones in {file}")
+    bare = replace(classes, templates={}, prompts={})
+    if isinstance(value, list):
+        check_templates(value, source)
+        return replace(bare, templates={lang: tuple(value) for lang in langs})
+    if not isinstance(value, dict) or not value or not all(isinstance(texts, list) for texts in value.values()):
+        raise CapivaraError(f"{source} has no templates", 'a list: ["a photo of a {c}."]')
+    if not all(map(find, value)):
+        return replace(bare, prompts={lang: _prompts_by_class(classes, value, lang, source) for lang in langs})
+    for templates in value.values():
+        check_templates(templates, source)
+    for lang in langs:
+        if in_language(value, lang) is None:
+            raise CapivaraError(f"{source} has no templates in {lang}: it has {', '.join(value)}")
+    return replace(bare, templates={lang: tuple(templates) for lang, templates in value.items()})
+
+
+def _prompts_by_class(
+    classes: ClassSet, value: dict[str, list[str]], lang: str, source: str
+) -> dict[str, tuple[str, ...]]:
+    """Return label -> prompts. A class is found in the file by its label or by one of its names."""
+    by_name = {normalise(key): prompts for key, prompts in value.items()}
+    result = {}
+    missing = []
+    for label, names in classes.names_in(lang).items():
+        key = next((key for key in map(normalise, (label, *names)) if key in by_name), None)
+        if key is None:
+            missing.append(label)
+            continue
+        try:
+            result[label] = _texts(by_name[key])
+        except TypeError as error:
+            raise CapivaraError(f"{source}: {label}: not prompts: {reprlib.repr(by_name[key])}") from error
+    if not result:
+        raise CapivaraError(
+            f"{source} has templates of {first_ten(value)}, and none of {classes.name} or its classes", f"{source}#KEY"
+        )
+    if missing:
+        raise CapivaraError(f"{source} has no prompts for {first_ten(missing)}", "its keys are labels or class names")
+    return result
+
+
+def check_templates(templates: Any, where: str) -> None:
+    """Raise CapivaraError for a template without a place for the name."""
+    if not isinstance(templates, list | tuple) or not templates:
+        raise CapivaraError(f"{where}: not a list of templates", 'a list: ["a photo of a {c}."]')
+    for template in templates:
+        if not isinstance(template, str) or not re.search(r"\{c?\}", template):
+            raise CapivaraError(f"{where}: the template {template!r} has no place for the name", "a photo of a {c}.")

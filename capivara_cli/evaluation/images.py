@@ -1,0 +1,35 @@
+"""Embed the images of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from capivara_cli import console
+from capivara_cli.data.images import ImageRef, Rejected
+from capivara_cli.errors import CapivaraError
+from capivara_cli.models.clip import Clip
+from capivara_cli.models.embedding_cache import ImageTable, embed
+
+
+def embed_images(
+    clip: Clip, role: str, images: Sequence[ImageRef], rejected: Sequence[Rejected] = ()
+) -> tuple[ImageTable, list[int], list[Rejected]]:
+    """Return the embeddings of the readable images, their indices, and all images that cannot be used.
+
+    Warns of these once, for the model and not for the baseline again.
+
+    Args:
+        rejected: images that could not be used even before.
+
+    Raises:
+        CapivaraError: no image can be read.
+    """
+    table, readable, unreadable = embed(clip, images)
+    if not readable:
+        raise CapivaraError(f"no image can be read; the first: {unreadable[0].image}: {unreadable[0].reason}")
+    rejected = [*rejected, *unreadable]
+    if rejected and role == "model":
+        named = "; ".join(f"{item.image}: {item.reason}" for item in rejected[:10])
+        more = f"; and {len(rejected) - 10} more" if len(rejected) > 10 else ""
+        console.warn(f"{len(rejected)} images left out: {named}{more}")
+    return table, readable, rejected

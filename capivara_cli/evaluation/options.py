@@ -1,0 +1,52 @@
+"""The flags of `retrieve-eval` and `classify-eval`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from capivara_cli.models.options import ComparedModelOptions
+from capivara_cli.options import Machine, flag
+from capivara_cli.values import Langs
+
+LANG_HELP = "Language to evaluate, BCP-47: hi, pt-BR; repeatable."
+
+
+class RetrieveOptions(ComparedModelOptions, Machine):
+    """What to measure in retrieval."""
+
+    section = "retrieve-eval"
+
+    lang: Langs = flag(LANG_HELP, default=(), metavar="LANG")
+    ranks: Path | None = flag("JSONL with the rank of each query.", default=None, metavar="FILE", changes_result=False)
+
+
+class ClassifyOptions(ComparedModelOptions, Machine):
+    """What to measure in zero-shot classification."""
+
+    section = "classify-eval"
+
+    lang: Langs = flag(LANG_HELP, default=(), metavar="LANG")
+    classes: str | None = flag(
+        "Names of the classes: FILE, FILE#KEY or the NAME of a set (see --list).",
+        default=None,
+        metavar="FILE|NAME",
+        shown="the labels themselves, in English",
+    )
+    templates: str | None = flag(
+        "File with sentences with {c} for the name, or with prompts by class.",
+        default=None,
+        metavar="FILE",
+        shown="the class set's",
+    )
+    metric: Literal["auto", "acc1", "acc5", "mean_per_class_recall", "map", "map11", "roc_auc"] = flag(
+        "Main metric; auto is the class set's. All metrics that the data define are in the result.", default="auto"
+    )
+    split: str | None = flag("Part of the data, for data in parts.", default=None, metavar="NAME")
+    images: Path | None = flag("Folder of the images that a table names.", default=None, metavar="DIR")
+    predictions: Path | None = flag(
+        "JSONL with the best classes of each image.", default=None, metavar="FILE", changes_result=False
+    )
+    per_class: Path | None = flag(
+        "CSV with the recall of each class.", default=None, metavar="FILE", changes_result=False
+    )
