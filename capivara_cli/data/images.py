@@ -1,4 +1,4 @@
-"""Images: find them, read them, and say why one cannot be used."""
+"""Images in files and tar shards: find them, read them, and say why one cannot be used."""
 
 from __future__ import annotations
 
@@ -19,19 +19,25 @@ from capivara_cli.errors import CapivaraError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# Pillow refuses more pixels than this by itself, unless another library has lifted its limit.
+# Pillow's own limit, checked here too because another library may have lifted it.
 MAX_PIXELS = 178_956_970
 
-NO_FILE = "not a file"
-_STARTS = {b"\xff\xd8\xff": ".jpg", b"\x89PNG\r\n": ".png", b"GIF8": ".gif", b"II*\0": ".tif", b"MM\0*": ".tif"}
-
+# Files with these extensions are images when a folder or a shard is searched. A record may name any file.
 EXTENSIONS = frozenset(
     [".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"]
-)  # what a folder or a shard is searched for; a path that a record names may end in anything
+)
+_FIRST_BYTES = {
+    b"\xff\xd8\xff": ".jpg",
+    b"\x89PNG\r\n": ".png",
+    b"GIF8": ".gif",
+    b"II*\0": ".tif",
+    b"MM\0*": ".tif",
+}
+_NOT_A_FILE = "not a file"
 
 
 class ImageRejected(CapivaraError):
-    """An image that cannot be used; `message` is the reason, without the name."""
+    """An image cannot be used; `message` is the reason, without the image's name."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class Rejected:
 
 
 class ImageRef(NamedTuple):
-    """Where an image is: a file, or a member of a tar shard."""
+    """The location of an image: a file, or a member of a tar shard."""
 
     path: str
     """Absolute path of the image file or of the shard."""
@@ -55,31 +61,31 @@ class ImageRef(NamedTuple):
 
     @classmethod
     def parse(cls, name: str, folder: Path) -> ImageRef:
-        """`images/1.jpg`, an absolute path, or `shards/0.tar#1.jpg`, relative to the folder."""
+        """Parse `images/1.jpg`, an absolute path, or `shards/0.tar#1.jpg`; relative ones start at the folder."""
         path, tar, member = name.partition(".tar#")
         return cls(os.path.abspath(folder / (path + ".tar" if tar else path)), member if tar else None)
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file's name ends as an image's."""
+    """Whether a file name has the extension of an image."""
     return os.path.splitext(name)[1].lower() in EXTENSIONS
 
 
 def find(folder: Path) -> Iterator[Path]:
-    """All images below a folder, in the order of their names; links to folders are not followed.
+    """Yield all images below a folder, sorted by path; links to folders are not followed.
 
-    Memory is that of the largest single folder's names. Raises CapivaraError for a folder that cannot be read.
+    Memory is needed for the names in one folder at a time. Raises CapivaraError for a folder that cannot be read.
     """
+    entries = []
     try:
-        with os.scandir(folder) as entries:
-            inside = sorted(
-                (entry.name, entry.is_dir(follow_symlinks=False))
-                for entry in entries
-                if entry.is_dir(follow_symlinks=False) or (is_image_name(entry.name) and entry.is_file())
-            )
+        with os.scandir(folder) as scan:
+            for entry in scan:
+                is_folder = entry.is_dir(follow_symlinks=False)
+                if is_folder or (is_image_name(entry.name) and entry.is_file()):
+                    entries.append((entry.name, is_folder))
     except OSError as error:
         raise CapivaraError(f"cannot read the folder {folder}: {error.strerror}") from error
-    for name, is_folder in inside:
+    for name, is_folder in sorted(entries):
         if is_folder:
             yield from find(folder / name)
         else:
@@ -87,29 +93,41 @@ def find(folder: Path) -> Iterator[Path]:
 
 
 def identity(ref: ImageRef) -> bytes:
-    """16 bytes that change when the image does: path, member, and the file's size and time.
+    """Return 16 bytes that change when the image does: from path, member, and the file's size and time.
 
-    The image itself is not read. Raises ImageRejected when the file is not there.
+    The image itself is not read. Raises ImageRejected if the file does not exist.
     """
-    try:
-        status = os.stat(ref.path)
-    except (OSError, ValueError) as error:
-        raise ImageRejected(_reason(error)) from error
+    status = _stat(ref)
     text = f"{ref.path}\0{ref.member or ''}\0{status.st_size}\0{status.st_mtime_ns}"
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def load(ref: ImageRef) -> Image:
-    """The image in RGB, upright as its EXIF orientation says; of an animation, the first frame.
+def check(ref: ImageRef) -> None:
+    """Check that the file or member exists, without reading it. Raises ImageRejected if it does not."""
+    if not stat.S_ISREG(_stat(ref).st_mode):
+        raise ImageRejected(_NOT_A_FILE)
+    if ref.member is not None:
+        _find_member(ref)
 
-    Transparency is dropped, as `convert("RGB")` in CLIP's own preprocessing does. Raises ImageRejected,
-    never anything else, for what cannot be read: missing, truncated, not an image, too many pixels.
+
+def _stat(ref: ImageRef) -> os.stat_result:
+    try:
+        return os.stat(ref.path)
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        raise ImageRejected(_reason(error)) from error
+
+
+def load(ref: ImageRef) -> Image:
+    """Read the image as RGB, rotated as its EXIF orientation says; of an animation, the first frame.
+
+    Transparency is dropped, as `convert("RGB")` in CLIP's own preprocessing does. Raises ImageRejected, and nothing
+    else, if the image cannot be read: missing, truncated, not an image, too many pixels.
     """
     from PIL import Image, ImageOps
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd EXIF, and of bombs that are refused below
+            warnings.simplefilter("ignore")  # about odd EXIF, and about bombs, which are rejected below
             with Image.open(io.BytesIO(content(ref))) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ImageRejected(f"{image.width} x {image.height} pixels: too many, maybe a decompression bomb")
@@ -124,7 +142,7 @@ def load(ref: ImageRef) -> Image:
 
 
 def _to_rgb(image: Image) -> Image:
-    if image.mode.startswith("I") or image.mode == "F":  # convert() clips 16-bit grey at 255: nearly all white
+    if image.mode.startswith("I") or image.mode == "F":  # convert() alone clips 16-bit grey at 255: nearly all white
         high = image.getextrema()[1]
         scale = 255 / 65535 if image.mode.startswith("I") else 255 / max(float(high), 1e-9)  # type: ignore[arg-type]
         image = image.convert("F").point(lambda value: value * scale).convert("L")
@@ -146,65 +164,56 @@ def _reason(error: BaseException) -> str:
 
 
 def content(ref: ImageRef) -> bytes:
-    """The bytes of the file or member. Raises ImageRejected when there is no such file or member."""
+    """Read the bytes of the file or member. Raises ImageRejected if it does not exist or cannot be read."""
     try:
         if ref.member is None:
-            with open(ref.path, "rb", opener=_open_file) as file:
+            with open(ref.path, "rb", opener=_open_regular) as file:
                 return file.read()
-        place = _member(ref)
+        offset, size = _find_member(ref)
         with open(ref.path, "rb") as shard:
-            shard.seek(place[0])
-            return shard.read(place[1])
+            shard.seek(offset)
+            return shard.read(size)
     except (OSError, ValueError) as error:
         raise ImageRejected(_reason(error)) from error
 
 
-def check(ref: ImageRef) -> None:
-    """Raise ImageRejected when there is no such file or member. It is not read."""
-    try:
-        status = os.stat(ref.path)
-    except (OSError, ValueError) as error:
-        raise ImageRejected(_reason(error)) from error
-    if not stat.S_ISREG(status.st_mode):
-        raise ImageRejected(NO_FILE)
-    if ref.member is not None:
-        _member(ref)
-
-
-def _open_file(path: str, flags: int) -> int:
-    """Never waits: a pipe would, and a device never ends."""
+def _open_regular(path: str, flags: int) -> int:
+    """Open a regular file only: a pipe would block, and a device never ends."""
     file = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
     if stat.S_ISREG(os.fstat(file).st_mode):
         return file
     os.close(file)
-    raise ValueError(NO_FILE)
+    raise ValueError(_NOT_A_FILE)
 
 
-def _member(ref: ImageRef) -> tuple[int, int]:
+def _find_member(ref: ImageRef) -> tuple[int, int]:
+    """Return offset and size of a member in its shard."""
     try:
-        place = shards.find(ref.path, ref.member or "")
+        location = shards.find(ref.path, ref.member or "")
     except tarfile.ReadError as error:
         raise ImageRejected(f"not a tar file: {error}") from error
     except OSError as error:
         raise ImageRejected(_reason(error)) from error
-    if place is None:
+    if location is None:
         raise ImageRejected("no such member in the shard")
-    return place
+    return location
 
 
-def ending(content: bytes) -> str | None:
-    """The ending that an image's content asks for, `.jpg`; None when it is no image that others read."""
+def extension_of(content: bytes) -> str | None:
+    """Return the extension that fits an image's content, such as `.jpg`; None if common readers cannot read it."""
     from PIL import Image
 
-    if found := next((found for start, found in _STARTS.items() if content.startswith(start)), None):
-        return found
+    for first_bytes, extension in _FIRST_BYTES.items():
+        if content.startswith(first_bytes):
+            return extension
     if content[8:12] == b"WEBP":
         return ".webp"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(content)) as image:
-                kind = image.format
+                format_ = image.format
     except Exception:  # a broken file makes Pillow's decoders raise nearly anything
         return None
-    return next((each for each in sorted(EXTENSIONS) if Image.registered_extensions().get(each) == kind), None)
+    formats = Image.registered_extensions()
+    return next((extension for extension in sorted(EXTENSIONS) if formats.get(extension) == format_), None)

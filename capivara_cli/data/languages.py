@@ -1,11 +1,12 @@
 """Languages: their BCP-47 codes, their scripts, and what each translation backend calls them.
 
-The table is configs/languages.tsv. Its codes for googletrans, NLLB (FLORES-200) and M2M100 are those in the libraries;
-MADLAD and Marian models carry theirs in their tokenizers, where they are looked for once more.
+The table is configs/languages.tsv. Its codes for googletrans, NLLB (FLORES-200) and M2M100 are those of the libraries.
+MADLAD and Marian models have theirs in their tokenizers too, and are checked against them when they are loaded.
 """
 
 from __future__ import annotations
 
+import csv
 import importlib.resources
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,8 +15,8 @@ from capivara_cli.errors import CapivaraError, nearest
 
 BACKENDS = ("google", "nllb", "m2m100", "madlad", "marian")
 
-# Scripts (ISO 15924) that a writing system is made of, as Unicode names them; of any other, itself.
-_PARTS = {
+# Writing systems (ISO 15924) that Unicode splits into several scripts.
+_UNICODE_SCRIPTS = {
     "Jpan": ("Hira", "Kana", "Hani"),
     "Kore": ("Hang", "Hani"),
     "Hans": ("Hani",),
@@ -42,9 +43,10 @@ class Language:
     """A row of the table.
 
     Attributes:
-        code: BCP-47, without the script that is the usual one.
+        code: BCP-47, without the script if it is the usual one.
+        name: in English.
         script: ISO 15924.
-        codes: backend -> its own code; a backend that does not know the language is not in it.
+        codes: backend -> its code; only backends that know the language.
     """
 
     code: str
@@ -54,38 +56,35 @@ class Language:
 
     @property
     def scripts(self) -> tuple[str, ...]:
-        """The Unicode scripts that it is written in: three for Japanese."""
-        return _PARTS.get(self.script, (self.script,))
+        """The Unicode scripts that the language is written in: three for Japanese."""
+        return _UNICODE_SCRIPTS.get(self.script, (self.script,))
 
 
 @lru_cache
 def table() -> dict[str, Language]:
-    """Lower-cased code -> language, in the order of the codes."""
-    text = (importlib.resources.files("capivara_cli.configs") / "languages.tsv").read_text(encoding="utf-8")
-    rows = [line.split("\t") for line in text.splitlines()]
-    head, rows = rows[0], rows[1:]
-    result = {}
-    for row in rows:
-        values = dict(zip(head, row, strict=True))
-        codes = {backend: values[backend] for backend in BACKENDS if values[backend]}
-        result[values["code"].lower()] = Language(values["code"], values["name"], values["script"], codes)
-    return result
+    """Return lower-cased code -> language, in the order of the codes."""
+    path = importlib.resources.files("capivara_cli.configs") / "languages.tsv"
+    languages = {}
+    for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines(), delimiter="\t"):
+        codes = {backend: row[backend] for backend in BACKENDS if row[backend]}
+        languages[row["code"].lower()] = Language(row["code"], row["name"], row["script"], codes)
+    return languages
 
 
 def find(code: str) -> Language | None:
-    """The language of a BCP-47 code; of `pt-BR` that of `pt`, as there is no row of its own."""
+    """Find the language of a BCP-47 code. A variant without its own row, such as `pt-BR`, is its language, `pt`."""
     parts = code.lower().replace("_", "-").split("-")
     for length in range(len(parts), 0, -1):
-        part = "-".join(parts[:length])
-        if language := table().get(_ALIASES.get(part, part)):
+        prefix = "-".join(parts[:length])
+        if language := table().get(_ALIASES.get(prefix, prefix)):
             return language
     return None
 
 
 def code_for(code: str, backend: str) -> str:
-    """What a backend calls the language.
+    """Return a backend's code for a language.
 
-    Raises CapivaraError when the language is not known, or not to this backend; it names those that know it.
+    Raises CapivaraError if the language is not known, or not to this backend; the message names backends that know it.
     """
     language = find(code)
     if language is None:
@@ -95,6 +94,7 @@ def code_for(code: str, backend: str) -> str:
     if backend not in language.codes:
         others = ", ".join(language.codes) or "none"
         raise CapivaraError(
-            f"{backend} does not know {language.name} ({code}); those that do: {others}", "--backend, --languages"
+            f"{backend} does not know {language.name} ({code}); backends that do: {others}",
+            "--backend, or capivara translate --languages",
         )
     return language.codes[backend]

@@ -1,7 +1,7 @@
-"""Tar shards (WebDataset's form): their members in order, and any one of them at once; nothing is unpacked.
+"""Tar shards in WebDataset's form: their members in order, and random access to any of them; nothing is unpacked.
 
-Where the members of a shard are is kept in `<cache>/shards/`, as sorted hashes of their names: a shard of a hundred
-thousand members is looked through once, and then any member is found by a search in a memory-mapped file.
+An index in `<cache>/shards/` has the sorted hashes of the members' names, with their offsets and sizes. A shard of a
+hundred thousand members is scanned once; after that, a binary search in the memory-mapped index finds any member.
 """
 
 from __future__ import annotations
@@ -24,45 +24,45 @@ if TYPE_CHECKING:
 
 
 class Member(NamedTuple):
-    """A regular file in a tar."""
+    """A regular file in a tar.
+
+    Attributes:
+        offset: of its first byte in the tar.
+    """
 
     name: str
     offset: int
-    """Of its first byte in the tar."""
     size: int
 
 
 @dataclass
 class Shard:
-    """A tar that is read once from its beginning.
+    """A tar to be read once, from its beginning.
 
     Attributes:
-        lost: what a tar that was cut short or damaged has lost, once it was read to its end.
-        refused: how many members were refused, and the first of them, by the reason.
+        lost: what is missing from a truncated or damaged tar; known after reading.
+        refused: reason -> number of refused members, and the name of the first.
+        index: see `_build_index`; known after reading.
     """
 
     path: Path
     lost: str | None = None
     refused: dict[str, tuple[int, str]] = field(default_factory=dict)
-    table: np.ndarray | None = None
-
-    def _refuse(self, reason: str, name: str) -> None:
-        count, first = self.refused.get(reason, (0, name))
-        self.refused[reason] = (count + 1, first)
+    index: np.ndarray | None = None
 
     def members(self) -> Iterator[Member]:
-        """The regular files, in order; of a tar cut short the whole ones. Keeps where they are for `find`.
+        """Yield the regular files, in order; of a truncated tar, the complete ones. Save the index for `find`.
 
-        Raises OSError, and tarfile.ReadError when it is no tar at all.
+        Raises OSError, and tarfile.ReadError if it is not a tar.
         """
         import numpy as np
 
         total = os.path.getsize(self.path)
-        hashes, places = bytearray(), []
+        hashes, locations = bytearray(), []
         try:
             with tarfile.open(self.path, "r:") as archive:
                 for member in archive:
-                    archive.members = []  # type: ignore[attr-defined]  # it would remember them all
+                    archive.members = []  # type: ignore[attr-defined]  # tarfile would keep them all in memory
                     if not member.isfile():
                         if not member.isdir():
                             self._refuse("they are links or devices", member.name)
@@ -74,35 +74,43 @@ class Shard:
                         self._refuse("they lead out of it", member.name)
                         continue
                     hashes += _hash(member.name)
-                    places.append((member.offset_data, member.size))
-                    yield Member(member.name, *places[-1])
+                    locations.append((member.offset_data, member.size))
+                    yield Member(member.name, member.offset_data, member.size)
                 else:
-                    self.lost = _what_is_wrong_at(self.path, archive.offset, total)
+                    self.lost = _missing_end(self.path, archive.offset, total)
         except tarfile.ReadError as error:
-            if not places:
+            if not locations:
                 raise
-            self.lost = f"cut short after {len(places):,} members: {error}"
-        self.table = _keep(self.path, bytes(hashes), np.array(places, np.int64).reshape(-1, 2))
+            self.lost = f"cut short after {len(locations):,} members: {error}"
+        self.index = _build_index(bytes(hashes), np.array(locations, np.int64).reshape(-1, 2))
+        _save_index(self.path, self.index)
+
+    def _refuse(self, reason: str, name: str) -> None:
+        count, first = self.refused.get(reason, (0, name))
+        self.refused[reason] = (count + 1, first)
 
     def samples(self) -> Iterator[tuple[str, dict[str, Member]]]:
-        """Samples: the members' common name, and by what follows its first dot (WebDataset's rule) the members."""
-        stem, own = "", dict[str, Member]()
+        """Yield each sample: the name that its members share, and extension -> member.
+
+        As WebDataset has it, the extension is everything after the first dot of the file name.
+        """
+        stem, members = "", dict[str, Member]()
         for member in self.members():
             folder, slash, base = member.name.rpartition("/")
             name, dot, extension = base.partition(".")
             if not dot or not name:
                 continue
             if folder + slash + name != stem:
-                if own:
-                    yield stem, own
-                stem, own = folder + slash + name, {}
-            own[extension.lower()] = member
-        if own:
-            yield stem, own
+                if members:
+                    yield stem, members
+                stem, members = folder + slash + name, {}
+            members[extension.lower()] = member
+        if members:
+            yield stem, members
 
 
-def _what_is_wrong_at(path: Path, offset: int, total: int) -> str | None:
-    """What ends a tar there, unless it is the end mark: blocks of zeros."""
+def _missing_end(path: Path, offset: int, total: int) -> str | None:
+    """Return what is wrong at the end of a tar's last member; None if there is the end mark, a block of zeros."""
     if offset + tarfile.BLOCKSIZE > total:
         return "without an end mark: it may have been cut short"
     with path.open("rb") as file:
@@ -113,66 +121,74 @@ def _what_is_wrong_at(path: Path, offset: int, total: int) -> str | None:
 
 
 def is_inside(name: str) -> bool:
-    """Whether a name stays inside its folder."""
+    """Whether a member's name stays inside the folder that the tar would be unpacked to."""
     return not name.startswith(("/", "\\")) and ".." not in PurePosixPath(name.replace("\\", "/")).parts
 
 
 def find(path: str, name: str) -> tuple[int, int] | None:
-    """Offset and size of a member; None when there is no such one.
+    """Return offset and size of a member; None if the shard has no such member.
 
-    Raises OSError, and tarfile.ReadError when it is no tar at all.
+    Raises OSError, and tarfile.ReadError if it is not a tar.
     """
     status = os.stat(path)
-    hashes, places = _index(path, status.st_size, status.st_mtime_ns)
-    wanted = _sortable(_hash(name))
-    at = int(hashes.searchsorted(wanted, side="right")[0]) - 1  # of two with one name the later counts, as in any tar
-    if at < 0 or hashes[at] != wanted[0]:
+    index = _load_index(path, status.st_size, status.st_mtime_ns)
+    key = _as_keys(_hash(name))
+    # Of members with the same name the last one counts, as in any tar.
+    row = int(index["name"].searchsorted(key, side="right")[0]) - 1
+    if row < 0 or index["name"][row] != key[0]:
         return None
-    return int(places[at, 0]), int(places[at, 1])
+    offset, size = index["place"][row]
+    return int(offset), int(size)
 
 
 def _hash(name: str) -> bytes:
     return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _sortable(hashes: bytes) -> np.ndarray:
+def _as_keys(hashes: bytes) -> np.ndarray:
+    """Convert n hashes of 16 bytes to an array (n,) that numpy can sort and search."""
     import numpy as np
 
     return np.frombuffer(hashes, "S16")
 
 
-@lru_cache(maxsize=1024)
-def _index(path: str, size: int, time: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted hashes (n,) of 16 bytes and places (n, 2) int64, memory-mapped. Size and time are the shard's."""
+def _build_index(hashes: bytes, locations: np.ndarray) -> np.ndarray:
+    """Return a structured array (n,), sorted by `name` (a hash): `place` is offset and size."""
     import numpy as np
 
-    file = _file(path, size, time)
-    if file.is_file():
-        table = np.load(file, mmap_mode="r", allow_pickle=False)
-    else:
-        shard = Shard(Path(path))
-        for _ in shard.members():
-            pass
-        assert shard.table is not None, "it was read to its end"
-        table = shard.table
-    return table["name"], table["place"]
+    names = _as_keys(hashes)
+    order = np.argsort(names, kind="stable")
+    index = np.empty(len(names), [("name", "S16"), ("place", np.int64, 2)])
+    index["name"], index["place"] = names[order], locations[order]
+    return index
 
 
-def _file(path: str, size: int, time: int) -> Path:
-    return artifacts.cache_folder() / "shards" / f"{artifacts.fingerprint(os.path.abspath(path), size, time)}.npy"
-
-
-def _keep(path: Path, hashes: bytes, places: np.ndarray) -> np.ndarray:
-    """The index, which is kept in the cache when that can be written."""
+def _save_index(path: Path, index: np.ndarray) -> None:
+    """Save the index, unless the cache cannot be written."""
     import numpy as np
 
     status = os.stat(path)
-    file = _file(str(path), status.st_size, status.st_mtime_ns)
-    names = _sortable(hashes)
-    order = np.argsort(names, kind="stable")
-    table = np.empty(len(names), [("name", "S16"), ("place", np.int64, 2)])
-    table["name"], table["place"] = names[order], places[order]
+    file = _index_file(str(path), status.st_size, status.st_mtime_ns)
     if not file.is_file():
         with suppress(CapivaraError), artifacts.writing(file) as temporary, temporary.open("wb") as out:
-            np.save(out, table, allow_pickle=False)
-    return table
+            np.save(out, index, allow_pickle=False)
+
+
+@lru_cache(maxsize=1024)
+def _load_index(path: str, size: int, time: int) -> np.ndarray:
+    """Load or make the index of a shard. Its size and time are arguments so that a changed shard is indexed again."""
+    import numpy as np
+
+    file = _index_file(path, size, time)
+    if file.is_file():
+        index: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
+        return index
+    shard = Shard(Path(path))
+    for _ in shard.members():
+        pass
+    assert shard.index is not None, "it was read to its end"
+    return shard.index
+
+
+def _index_file(path: str, size: int, time: int) -> Path:
+    return artifacts.cache_folder() / "shards" / f"{artifacts.fingerprint(os.path.abspath(path), size, time)}.npy"

@@ -52,7 +52,7 @@ class ExportJob:
         for record in records:
             try:
                 content = images.content(record.image)
-                extension = images.ending(content)
+                extension = images.extension_of(content)
                 reason = "not an image that can be read"
             except ImageRejected as error:
                 extension, reason = None, error.message

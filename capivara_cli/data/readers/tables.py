@@ -157,7 +157,7 @@ def write_images(rows: Iterable[Row], folder: Path | None) -> Iterator[Row]:
             raise CapivaraError(
                 f"{row.where}: the images are inside the table", "write them with -o FILE (beside it) or --images DIR"
             )
-        ending = images.ending(row.content)
+        ending = images.extension_of(row.content)
         if ending is None:
             yield replace(row, image="", problem="not an image that can be read", content=None)
             continue
