@@ -18,14 +18,14 @@ def ranks(noise: float, *, images: int = 120, captions: int = 1, seed: int = 0) 
     return rank_queries(normalize(texts, dim=1), features, rows)
 
 
-def known(found: list[bool], captions: int = 1) -> Ranks:
+def known(hits: list[bool], captions: int = 1) -> Ranks:
     """Image i and all its captions are found at once, or never."""
 
     def direction(queries: np.ndarray) -> Direction:
         return Direction(np.where(queries, 0, 1000), np.zeros(len(queries), int), np.ones(len(queries), int))
 
-    rows = np.repeat(np.arange(len(found)), captions)
-    return Ranks(direction(np.array(found)[rows]), direction(np.array(found)), rows, np.arange(len(found)))
+    rows = np.repeat(np.arange(len(hits)), captions)
+    return Ranks(direction(np.array(hits)[rows]), direction(np.array(hits)), rows, np.arange(len(hits)))
 
 
 def test_the_difference_is_that_of_the_mean_recalls() -> None:
@@ -69,8 +69,8 @@ def test_the_interval_is_that_of_the_theory() -> None:
 
 
 def test_more_captions_of_the_same_images_do_not_make_it_surer() -> None:
-    found = [True] * 30 + [False] * 70
-    one, many = (compare_ranks(known(found, captions), known([False] * 100, captions)) for captions in (1, 20))
+    hits = [True] * 30 + [False] * 70
+    one, many = (compare_ranks(known(hits, captions), known([False] * 100, captions)) for captions in (1, 20))
     assert many == pytest.approx(one)
 
 
@@ -103,13 +103,13 @@ def test_other_ks_are_compared_where_they_are_asked_for() -> None:
 def test_the_interval_of_an_accuracy_is_that_of_its_standard_error() -> None:
     rng = np.random.default_rng(0)
     model, baseline = (rng.random(5000) < share for share in (0.7, 0.6))
-    found = compare_hits(model.astype(float), baseline.astype(float))
+    interval = compare_hits(model.astype(float), baseline.astype(float))
     gain = model.astype(float) - baseline
     half = 1.96 * gain.std() / len(gain) ** 0.5
-    assert found["low"] == pytest.approx(gain.mean() - half, abs=0.1 * half)
-    assert found["high"] == pytest.approx(gain.mean() + half, abs=0.1 * half)
-    assert found["p_value"] == 0.001
-    assert compare_hits(model.astype(float), baseline.astype(float)) == found
+    assert interval["low"] == pytest.approx(gain.mean() - half, abs=0.1 * half)
+    assert interval["high"] == pytest.approx(gain.mean() + half, abs=0.1 * half)
+    assert interval["p_value"] == 0.001
+    assert compare_hits(model.astype(float), baseline.astype(float)) == interval
 
 
 def test_a_class_of_few_images_makes_the_mean_of_classes_unsure() -> None:
@@ -117,17 +117,17 @@ def test_a_class_of_few_images_makes_the_mean_of_classes_unsure() -> None:
     rng = np.random.default_rng(1)
     groups = np.repeat([0, 1], [5000, 10])
     model = np.concatenate([np.ones(5000), rng.random(10) < 0.5]).astype(float)
-    found = compare_hits(model, np.zeros(5010), groups)
+    interval = compare_hits(model, np.zeros(5010), groups)
     mean = (1 + model[5000:].mean()) / 2
     half = 1.96 * model[5000:].std() / 10**0.5 / 2
-    assert found["low"] == pytest.approx(mean - half, abs=0.03)
-    assert found["high"] == pytest.approx(mean + half, abs=0.03)
+    assert interval["low"] == pytest.approx(mean - half, abs=0.03)
+    assert interval["high"] == pytest.approx(mean + half, abs=0.03)
 
 
 def test_one_image_a_class_is_no_certainty() -> None:
-    found = compare_hits(np.array([1.0, 1, 1, 0, 0, 0]), np.zeros(6), np.arange(6))
-    assert found["low"] < 0.3
-    assert found["high"] > 0.7
+    interval = compare_hits(np.array([1.0, 1, 1, 0, 0, 0]), np.zeros(6), np.arange(6))
+    assert interval["low"] < 0.3
+    assert interval["high"] > 0.7
 
 
 def test_no_difference_has_no_interval() -> None:
