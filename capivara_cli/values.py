@@ -1,7 +1,7 @@
 """From what was typed, or read from YAML, to a value in the type of its field.
 
-This does what pydantic would do, in the few types that options have: importing pydantic takes 100 ms, which every
-command line would wait for.
+Options have few types, so this converts them itself: a reason is a sentence that a user can act on, and nothing is
+guessed (pydantic takes "yes" and 1 for true).
 """
 
 from __future__ import annotations
