@@ -4,7 +4,6 @@ import io
 import os
 import random
 import struct
-import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from PIL import Image
 from capivara_cli.data import images
 from capivara_cli.data.images import ImageRef, ImageRejected
 from capivara_cli.errors import CapivaraError
+from tests.helpers import write_tar
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 LARGE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)  # noise, so that its files are long
@@ -26,7 +26,7 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def empty_png(width: int, height: int) -> bytes:
-    """A small file that says it has so many grey pixels."""
+    """A small file whose header claims this number of grey pixels."""
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + png_chunk(b"IEND", b"")
 
@@ -35,15 +35,6 @@ def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind)
     return buffer.getvalue()
-
-
-def shard(path: Path, members: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w") as archive:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return path
 
 
 def load(path: Path, content: bytes | None = None) -> Image.Image:
@@ -58,7 +49,7 @@ def refused(path: Path, content: bytes | None = None) -> str:
     return caught.value.message
 
 
-# For each EXIF orientation: where the corner that the file has at its top left belongs in the upright image.
+# Per EXIF orientation: the position in the upright image of the pixel that the file has at its top left.
 @pytest.mark.parametrize(
     ("orientation", "size", "corner"),
     [
@@ -98,7 +89,7 @@ def test_a_float_image_is_scaled_to_its_brightest_pixel(tmp_path: Path) -> None:
     assert np.abs(greys.astype(int) - [0, 127, 255]).max() <= 1
 
 
-def test_a_palettes_transparency_is_dropped_and_its_colours_stay(tmp_path: Path) -> None:
+def test_a_palettes_transparency_is_dropped_and_its_colours_are_kept(tmp_path: Path) -> None:
     image = Image.new("P", (2, 1))
     image.putpalette([*RED, *GREEN])
     image.putpixel((1, 0), 1)
@@ -143,7 +134,7 @@ def test_a_broken_png_is_rejected(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"This is a text, whatever its name says.\n", b"", b"\x89PNG\r\n\x1a\n"])
-def test_what_is_no_image_is_rejected(content: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_image_is_rejected(content: bytes, tmp_path: Path) -> None:
     assert refused(tmp_path / "a.png", content) == "not an image that can be read"
 
 
@@ -152,14 +143,14 @@ def test_a_decompression_bomb_is_rejected(side: int, tmp_path: Path) -> None:
     assert "too many pixels" in refused(tmp_path / "a.png", empty_png(side, side))
 
 
-def test_a_decompression_bomb_is_rejected_where_pillows_limit_was_lifted(
+def test_a_decompression_bomb_is_rejected_if_pillows_limit_was_lifted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     assert refused(tmp_path / "a.png", empty_png(50_000, 50_000)).startswith("50000 x 50000 pixels: too many")
 
 
-def test_an_image_that_pillow_only_warns_of_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_pillow_only_warns_about_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 64 - 1)
     assert load(tmp_path / "a.png", encoded(Image.fromarray(LARGE))).size == (64, 64)
 
@@ -176,26 +167,26 @@ def test_a_folder_is_rejected(tmp_path: Path) -> None:
 
 def test_members_of_a_shard_are_loaded(tmp_path: Path) -> None:
     colours = {"a/0.png": RED, "a/1.png": GREEN}
-    path = shard(tmp_path / "0.tar", {n: encoded(Image.new("RGB", (5, 4), c)) for n, c in colours.items()})
+    path = write_tar(tmp_path / "0.tar", {n: encoded(Image.new("RGB", (5, 4), c)) for n, c in colours.items()})
     for name, colour in colours.items():
         assert images.load(ImageRef(str(path), name)).getpixel((4, 3)) == colour
 
 
-def test_a_missing_member_is_rejected(tmp_path: Path) -> None:
-    path = shard(tmp_path / "0.tar", {"0.png": b"x"})
-    with pytest.raises(ImageRejected, match="no such member in the shard"):
-        images.load(ImageRef(str(path), "1.png"))
-
-
-def test_a_member_of_a_missing_shard_is_rejected(tmp_path: Path) -> None:
-    with pytest.raises(ImageRejected, match="no such file"):
-        images.load(ImageRef(str(tmp_path / "none.tar"), "1.png"))
-
-
-def test_what_is_no_tar_has_no_members(tmp_path: Path) -> None:
-    (tmp_path / "0.tar").write_bytes(b"This is a text." * 100)
-    with pytest.raises(ImageRejected, match="not a tar file"):
-        images.load(ImageRef(str(tmp_path / "0.tar"), "1.png"))
+@pytest.mark.parametrize(
+    ("shard", "reason"),
+    [
+        ("0.tar", "no such member in the shard"),
+        ("none.tar", "no such file"),
+        ("text.tar", "not a tar file: .*"),
+    ],
+)
+def test_a_missing_member_is_rejected(shard: str, reason: str, tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", {"0.png": b"x"})
+    (tmp_path / "text.tar").write_bytes(b"This is a text." * 100)
+    ref = ImageRef(str(tmp_path / shard), "1.png")
+    for read in (images.load, images.content, images.check):
+        with pytest.raises(ImageRejected, match=f"^{reason}$"):
+            read(ref)
 
 
 def test_a_reference_with_a_member_is_split_at_the_tar(tmp_path: Path) -> None:
@@ -206,17 +197,6 @@ def test_a_reference_with_a_member_is_split_at_the_tar(tmp_path: Path) -> None:
 def test_a_reference_reads_back_from_its_text(tmp_path: Path) -> None:
     for ref in (ImageRef(str(tmp_path / "a.jpg")), ImageRef(str(tmp_path / "0.tar"), "a.jpg")):
         assert ImageRef.parse(str(ref), tmp_path) == ref
-
-
-def test_images_are_found_below_a_folder_by_name(tmp_path: Path) -> None:
-    for name in ("b.png", "a/z.JPEG", "a/b/c.webp", "a/notes.txt", "png"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"")
-    assert [path.relative_to(tmp_path).as_posix() for path in images.find(tmp_path)] == [
-        "a/b/c.webp",
-        "a/z.JPEG",
-        "b.png",
-    ]
 
 
 def test_an_identity_changes_with_the_files_time_and_size(tmp_path: Path) -> None:
@@ -233,7 +213,7 @@ def test_an_identity_changes_with_the_files_time_and_size(tmp_path: Path) -> Non
 
 
 def test_members_of_one_shard_differ_in_identity(tmp_path: Path) -> None:
-    path = str(shard(tmp_path / "0.tar", {"0.png": b"x"}))
+    path = str(write_tar(tmp_path / "0.tar", {"0.png": b"x"}))
     assert len({images.identity(ImageRef(path, member)) for member in (None, "0.png", "1.png")}) == 3
 
 
@@ -242,31 +222,17 @@ def test_a_missing_file_has_no_identity(tmp_path: Path) -> None:
         images.identity(ImageRef(str(tmp_path / "none.jpg")))
 
 
-def test_a_shard_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
-    for size in (3, 5):
-        content = io.BytesIO()
-        Image.new("RGB", (size, size)).save(content, "PNG")
-        with tarfile.open(tmp_path / "a.tar", "w") as archive:
-            filler = tarfile.TarInfo("filler")
-            filler.size = 2000 * size
-            archive.addfile(filler, io.BytesIO(bytes(filler.size)))
-            info = tarfile.TarInfo("a.png")
-            info.size = len(content.getvalue())
-            archive.addfile(info, io.BytesIO(content.getvalue()))
-        os.utime(tmp_path / "a.tar", (size, size))
-        assert images.load(ImageRef(str(tmp_path / "a.tar"), "a.png")).size == (size, size)
-
-
 def test_a_member_whose_name_is_not_unicode_has_an_identity(tmp_path: Path) -> None:
     (tmp_path / "s.tar").touch()
     assert len(images.identity(ImageRef.parse("s.tar#\ud800.jpg", tmp_path))) == 16
 
 
-def test_images_come_in_the_order_of_their_paths(tmp_path: Path) -> None:
-    for name in ("b.jpg", "a/z.jpg", "a.jpg", "a/b/c.png", "a-b/1.gif", "B/2.webp", "a/b.png", "ä/1.jpg"):
+def test_images_are_found_below_a_folder_in_the_order_of_their_paths(tmp_path: Path) -> None:
+    names = ("b.jpg", "a/z.JPEG", "a.jpg", "a/b/c.png", "a-b/1.gif", "B/2.webp", "a/b.png", "ä/1.jpg")
+    for name in (*names, "a/notes.txt", "png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    assert list(images.find(tmp_path)) == sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    assert list(images.find(tmp_path)) == sorted(tmp_path / name for name in names)
 
 
 def test_links_to_images_are_followed_and_links_to_folders_are_not(tmp_path: Path) -> None:
@@ -278,62 +244,51 @@ def test_links_to_images_are_followed_and_links_to_folders_are_not(tmp_path: Pat
     assert [path.name for path in images.find(tmp_path)] == ["1.jpg", "2.jpg"]
 
 
-def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(folder: Path) -> None:
-        raise PermissionError(13, "Permission denied", str(folder))
-
-    monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(CapivaraError, match=f"cannot read the folder {tmp_path}: Permission denied"):
-        list(images.find(tmp_path))
-
-
-def grow(folder: Path, depth: int, lot: random.Random) -> None:
-    """Files and folders whose names differ in what sorts before and after a slash and a dot."""
-    for _ in range(lot.randrange(6)):
-        name = "".join(lot.choices("ab-. _0Zä", k=lot.randint(1, 3))) + lot.choice(["", ".jpg", ".PNG", ".txt"])
+def grow(folder: Path, depth: int, rng: random.Random) -> None:
+    """Make files and folders whose names have characters that sort before and after a slash and a dot."""
+    for _ in range(rng.randrange(6)):
+        name = "".join(rng.choices("ab-. _0Zä", k=rng.randint(1, 3))) + rng.choice(["", ".jpg", ".PNG", ".txt"])
         path = folder / name
         if name.strip(".") and not path.exists():
-            if depth and lot.random() < 0.5:
+            if depth and rng.random() < 0.5:
                 path.mkdir()
-                grow(path, depth - 1, lot)
+                grow(path, depth - 1, rng)
             else:
                 path.touch()
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_images_come_in_the_order_of_their_paths_in_any_tree(seed: int, tmp_path: Path) -> None:
-    for number in range(3):  # so that no tree is empty
-        (tmp_path / f"a{number}" / "b").mkdir(parents=True)
-        (tmp_path / f"a{number}.jpg").touch()
-        grow(tmp_path / f"a{number}" / "b", 3, random.Random(10 * seed + number))
-    every = sorted(path for path in tmp_path.rglob("*") if path.is_file() and images.is_image_name(path.name))
-    assert list(images.find(tmp_path)) == every
+def test_images_are_sorted_by_path_in_any_tree(seed: int, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").touch()  # so that no tree is empty
+    for index in range(3):
+        (tmp_path / f"a{index}" / "b").mkdir(parents=True)
+        grow(tmp_path / f"a{index}" / "b", 3, random.Random(10 * seed + index))
+    expected = sorted(path for path in tmp_path.rglob("*") if path.is_file() and images.is_image_name(path.name))
+    assert list(images.find(tmp_path)) == expected
 
 
-def test_a_folder_below_that_cannot_be_read_is_named_when_its_turn_comes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_is_read_when_its_turn_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a/1.jpg", "b/2.jpg", "c/3.jpg"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).touch()
-    scan, asked = os.scandir, list[str]()
+    scandir, scanned = os.scandir, list[str]()
 
     def refuse(folder: Path) -> Iterator[os.DirEntry[str]]:
-        asked.append(folder.name)
+        scanned.append(folder.name)
         if folder.name == "b":
             raise PermissionError(13, "Permission denied", str(folder))
-        return scan(folder)
+        return scandir(folder)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    found = images.find(tmp_path)
-    assert not asked
-    assert next(found) == tmp_path / "a" / "1.jpg"
-    assert asked == [tmp_path.name, "a"]
+    paths = images.find(tmp_path)
+    assert not scanned
+    assert next(paths) == tmp_path / "a" / "1.jpg"
+    assert scanned == [tmp_path.name, "a"]
     with pytest.raises(CapivaraError, match=f"cannot read the folder {tmp_path}/b: Permission denied"):
-        next(found)
+        next(paths)
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CapivaraError, match=r"cannot read the folder .*none: No such file"):
         list(images.find(tmp_path / "none"))
 
@@ -342,5 +297,5 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     ("name", "expected"),
     [("a.jpg", True), ("a.b.JPEG", True), ("ä/1.WebP", True), ("a.jpg.txt", False), (".jpg", False), ("jpg", False)],
 )
-def test_an_images_name_ends_in_a_known_way(name: str, expected: bool) -> None:
+def test_an_image_is_recognised_by_its_extension(name: str, expected: bool) -> None:
     assert images.is_image_name(name) is expected

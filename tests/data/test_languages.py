@@ -23,7 +23,7 @@ from capivara_cli.errors import CapivaraError
         ("sr-Latn", "sr"),
     ],
 )
-def test_a_code_finds_its_language_or_the_one_that_it_is_a_kind_of(code: str, expected: str) -> None:
+def test_a_code_finds_its_language_and_a_variant_the_language_it_belongs_to(code: str, expected: str) -> None:
     language = find(code)
     assert language is not None
     assert language.code == expected
@@ -62,13 +62,13 @@ def test_scripts_are_known_to_unicode() -> None:
             regex.compile(rf"\p{{Script={script}}}")
 
 
-def test_a_language_that_a_backend_does_not_know_names_those_that_do() -> None:
+def test_an_error_names_the_backends_that_know_the_language() -> None:
     with pytest.raises(CapivaraError, match="m2m100 does not know Maithili") as error:
         code_for("mai", "m2m100")
     assert "google, nllb" in error.value.message
 
 
-def test_an_unknown_language_is_told_with_where_to_look() -> None:
+def test_an_unknown_language_is_an_error_with_a_hint() -> None:
     with pytest.raises(CapivaraError, match="the language qq is not known") as error:
         code_for("qq", "google")
     assert "--languages" in (error.value.hint or "")

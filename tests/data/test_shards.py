@@ -15,15 +15,7 @@ from capivara_cli.data import images, records, shards
 from capivara_cli.data.images import ImageRef
 from capivara_cli.data.shards import Shard
 from capivara_cli.errors import CapivaraError
-
-
-def make(path: Path, members: dict[str, bytes], format: int = tarfile.PAX_FORMAT) -> Path:
-    with tarfile.open(path, "w", format=format) as archive:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return path
+from tests.helpers import write_tar
 
 
 def names(path: Path) -> list[str]:
@@ -38,27 +30,27 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("format", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
 def test_a_member_is_found_without_the_others(format: int, tmp_path: Path) -> None:
     long = "a" * 90 + "/" + "b" * (60 if format == tarfile.USTAR_FORMAT else 160) + ".png"
-    path = make(tmp_path / "0.tar", {f"{i}.png": bytes([i]) * i for i in range(200)} | {long: b"long"}, format)
+    path = write_tar(tmp_path / "0.tar", {f"{i}.png": bytes([i]) * i for i in range(200)} | {long: b"long"}, format)
     for i in (0, 7, 199):
         assert images.content(ImageRef(str(path), f"{i}.png")) == bytes([i]) * i
     assert images.content(ImageRef(str(path), long)) == b"long"
     assert shards.find(str(path), "200.png") is None
 
 
-def test_the_index_is_kept_and_one_that_is_written_anew_is_read_anew(tmp_path: Path) -> None:
-    path = make(tmp_path / "0.tar", {"0.png": b"first"})
+def test_the_index_is_saved_and_a_changed_shard_is_indexed_again(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "0.tar", {"0.png": b"first"})
     assert names(path) == ["0.png"]
     [index] = (artifacts.cache_folder() / "shards").iterdir()
     written = index.stat().st_mtime_ns
     assert images.content(ImageRef(str(path), "0.png")) == b"first"
     assert index.stat().st_mtime_ns == written
-    make(path, {"1.png": b"x" * 600, "0.png": b"second"})
+    write_tar(path, {"1.png": b"x" * 600, "0.png": b"second"})
     os.utime(path, ns=(1, 1))
     assert images.content(ImageRef(str(path), "0.png")) == b"second"
     np.load(index, allow_pickle=False)  # no pickle in it
 
 
-def test_of_two_members_of_one_name_the_later_counts_as_in_any_tar(tmp_path: Path) -> None:
+def test_of_two_members_with_one_name_the_last_counts_as_in_any_tar(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "0.tar", "w") as archive:
         for content in (b"first", b"second"):
             info = tarfile.TarInfo("0.png")
@@ -70,7 +62,7 @@ def test_of_two_members_of_one_name_the_later_counts_as_in_any_tar(tmp_path: Pat
         assert images.content(ImageRef(str(tmp_path / "0.tar"), "0.png")) == expected.read() == b"second"
 
 
-def test_folders_and_links_are_no_members(tmp_path: Path) -> None:
+def test_folders_and_links_are_not_members(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "0.tar", "w") as archive:
         for name, kind in (("a", tarfile.DIRTYPE), ("a/link.png", tarfile.SYMTYPE), ("a/0.png", tarfile.REGTYPE)):
             info = tarfile.TarInfo(name)
@@ -80,7 +72,7 @@ def test_folders_and_links_are_no_members(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("left", "lost"),
+    ("length", "lost"),
     [
         (512 + 5000, "cut short after 1 members"),
         (512 + 5120, "without an end mark"),
@@ -89,12 +81,12 @@ def test_folders_and_links_are_no_members(tmp_path: Path) -> None:
         (512 + 5120 + 512 + 3000, "1.png is not whole"),
     ],
 )
-def test_a_tar_cut_short_has_its_whole_members_and_says_so(
-    left: int, lost: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_truncated_tar_has_its_complete_members_and_a_warning(
+    length: int, lost: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = b"x" * 5000  # with a header of 512 bytes, and filled up to 5120
-    path = make(tmp_path / "0.tar", {"0.png": first, "1.png": b"y" * 5000})
-    os.truncate(path, left)
+    first = b"x" * 5000  # after a header of 512 bytes, padded to 5120
+    path = write_tar(tmp_path / "0.tar", {"0.png": first, "1.png": b"y" * 5000})
+    os.truncate(path, length)
     shard = Shard(path)
     assert [(member.offset, member.size) for member in shard.members()] == [(512, 5000)]
     assert shard.lost is not None
@@ -104,8 +96,8 @@ def test_a_tar_cut_short_has_its_whole_members_and_says_so(
     assert f"{path} is {shard.lost}" in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_header_that_is_damaged_in_the_middle_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = make(tmp_path / "0.tar", {f"{n}.png": b"x" * 500 for n in range(6)})
+def test_a_damaged_header_in_the_middle_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_tar(tmp_path / "0.tar", {f"{n}.png": b"x" * 500 for n in range(6)})
     with path.open("r+b") as file:
         file.seek(3 * 1024)
         file.write(b"????")
@@ -113,8 +105,8 @@ def test_a_header_that_is_damaged_in_the_middle_is_named(tmp_path: Path, capsys:
     assert "damaged at byte 3,072: the 7,168 bytes from there on are lost" in " ".join(capsys.readouterr().err.split())
 
 
-def test_samples_without_an_image_and_links_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = make(tmp_path / "0.tar", {"0.png": b"x", "0.txt": b"a", "1.png": b"x", "2.txt": b"b", "3.heic": b"x"})
+def test_samples_without_an_image_and_links_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_tar(tmp_path / "0.tar", {"0.png": b"x", "0.txt": b"a", "1.png": b"x", "2.txt": b"b", "3.heic": b"x"})
     with tarfile.open(path, "a") as archive:
         info = tarfile.TarInfo("4.png")
         info.type, info.linkname = tarfile.LNKTYPE, "0.png"
@@ -127,30 +119,32 @@ def test_samples_without_an_image_and_links_are_named(tmp_path: Path, capsys: py
 
 def test_a_whole_tar_has_lost_nothing(tmp_path: Path) -> None:
     for form in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):
-        shard = Shard(make(tmp_path / "0.tar", {"0.png": b"x", "1.png": b""}, form))
+        shard = Shard(write_tar(tmp_path / "0.tar", {"0.png": b"x", "1.png": b""}, form))
         assert len(list(shard.members())) == 2
         assert shard.lost is None
 
 
 @pytest.mark.parametrize("name", ["/etc/0.png", "../0.png", "a/../../0.png", "..\\0.png", "\\0.png"])
-def test_members_that_lead_out_are_refused(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = make(tmp_path / "0.tar", {"ok.png": b"x", name: b"y"})
+def test_members_that_lead_out_of_the_folder_are_refused(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_tar(tmp_path / "0.tar", {"ok.png": b"x", name: b"y"})
     assert names(path) == ["ok.png"]
     assert shards.find(str(path), name) is None
     assert [record.id for record in records.read(path)] == ["ok"]
     assert "1 members refused" in capsys.readouterr().err
 
 
-def test_what_is_no_tar(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_tar_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "0.tar").write_bytes(b"This is a text." * 100)
     with pytest.raises(CapivaraError, match=r"0\.tar: not a tar file"):
         list(records.read(tmp_path / "0.tar"))
 
 
-def test_samples_are_cut_at_the_first_dot_of_the_last_part(tmp_path: Path) -> None:
-    path = make(tmp_path / "0.tar", {"a.b/1.png": b"", "a.b/1.seg.JSON": b"", "a.b/2.x.png": b"", ".hidden": b""})
-    found = {stem: list(members) for stem, members in Shard(path).samples()}
-    assert found == {"a.b/1": ["png", "seg.json"], "a.b/2": ["x.png"]}
+def test_the_extension_starts_at_the_first_dot_of_the_file_name(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "0.tar", {"a.b/1.png": b"", "a.b/1.seg.JSON": b"", "a.b/2.x.png": b"", ".hidden": b""})
+    samples = {stem: list(members) for stem, members in Shard(path).samples()}
+    assert samples == {"a.b/1": ["png", "seg.json"], "a.b/2": ["x.png"]}
 
 
 @given(st.dictionaries(st.text("ab/.é\u0301字", min_size=1, max_size=30), st.binary(max_size=20), max_size=20))
@@ -158,13 +152,14 @@ def test_any_names_are_found_or_refused(members: dict[str, bytes]) -> None:
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
-        path = make(Path(folder) / "0.tar", members)
+        path = write_tar(Path(folder) / "0.tar", members)
         for name, content in members.items():
             if any(other.endswith("/") and other.rstrip("/") == name.rstrip("/") for other in members):
                 continue  # a folder's name, which tarfile writes without the slashes
-            place = shards.find(str(path), name)
+            location = shards.find(str(path), name)
             if shards.is_inside(name):
-                assert place is not None
-                assert path.read_bytes()[place[0] : sum(place)] == content
+                assert location is not None
+                offset, size = location
+                assert path.read_bytes()[offset : offset + size] == content
             else:
-                assert place is None
+                assert location is None
