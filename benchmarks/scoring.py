@@ -53,13 +53,15 @@ def ours(data: Path, model: Path, output: Path) -> float:
     from capivara_cli.models.embedding_cache import embed
     from capivara_cli.models.spec import ModelSpec
     from capivara_cli.runtime import Runtime
+    from capivara_cli.scoring.options import ScoreOptions
     from capivara_cli.scoring.score import score
 
     clip = checkpoint.load(ModelSpec(f"local-dir:{model}"), Runtime.start())
     embed(clip, [record.image for record in records.read_all([data])])
     del clip
     started = time.perf_counter()
-    score([data], output, lang=["hi"], model=f"local-dir:{model}", min_score=-1, diverse=0.3)
+    options = ScoreOptions(lang=["hi"], model=f"local-dir:{model}", min_score=-1, diverse=0.3)
+    score([data], output, options)
     return time.perf_counter() - started
 
 

@@ -18,6 +18,8 @@ from PIL import Image
 from capivara_cli import artifacts
 from capivara_cli.data import images, records
 from capivara_cli.errors import CapivaraError
+from capivara_cli.evaluation.options import RetrieveOptions
+from capivara_cli.evaluation.retrieve_eval import retrieve_eval
 from capivara_cli.models import checkpoint
 from capivara_cli.models.clip import Clip
 from capivara_cli.scoring.options import ScoreOptions
@@ -102,7 +104,7 @@ def test_an_image_that_is_repeated_and_one_that_cannot_be_used(
 # --- marks, and scores in the file
 
 
-def test_marks_are_honoured_and_taken_back(options: MakeOptions, some: Path, tmp_path: Path) -> None:
+def test_marks_are_honoured_and_taken_back(base: Path, options: MakeOptions, some: Path, tmp_path: Path) -> None:
     def unmarked(path: Path) -> int:
         return sum(len(record.texts("en")) for record in records.read(path))
 
@@ -110,6 +112,8 @@ def test_marks_are_honoured_and_taken_back(options: MakeOptions, some: Path, tmp
     marks = (tmp_path / "marked.jsonl").read_text().count('"rejected": "score below 0.9"')
     assert 0 < marks < 240
     assert unmarked(tmp_path / "marked.jsonl") == 240 - marks
+    [result] = retrieve_eval([tmp_path / "marked.jsonl"], RetrieveOptions(lang=["en"], model=f"local-dir:{base}"))
+    assert result["n_texts"] == 240 - marks
     score([tmp_path / "marked.jsonl"], tmp_path / "free.jsonl", ScoreOptions(lang=["en"], scored=True))
     assert unmarked(tmp_path / "free.jsonl") == 240
 
