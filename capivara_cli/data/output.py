@@ -13,7 +13,8 @@ from typing import IO, Any, Protocol, Self, TypeVar
 
 from capivara_cli import console
 from capivara_cli.data import records
-from capivara_cli.data.records import REJECTED, Record
+from capivara_cli.data.captions import REJECTED
+from capivara_cli.data.records import Record
 from capivara_cli.errors import CapivaraError
 
 R = TypeVar("R", bound=Record)
@@ -217,8 +218,7 @@ def raise_if_empty(tally: Tally, path: Path | None) -> None:
     if not tally.kept and not tally.rejected:
         raise CapivaraError("no records came in", "one line is one image: docs/data.md")
     if not tally.kept:
-        total = tally.kept + tally.rejected
-        raise CapivaraError(f"nothing was left: {tally.rejected:,} of {total:,} rejected{_names(tally, path)}")
+        raise CapivaraError(f"nothing was left: {tally.rejected:,} of {tally.rejected:,} rejected{_names(tally, path)}")
 
 
 def report(tally: Tally, path: Path | None, *, parts: str = "captions") -> None:

@@ -9,7 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Generic
+from typing import Any, Generic
 
 from capivara_cli import console
 from capivara_cli.data import records
@@ -74,7 +74,9 @@ def run(
         the tally on the first rank, None on the others.
     """
     done, todo = out.skip_done(share_by_rank(stream, window, runtime))
-    done *= runtime.world_size
+    done *= runtime.world_size  # the other ranks were about as far
+    if total is not None:
+        done = min(done, total)
     if done:
         console.say(f"resuming after {done:,} records")
     if live and out.streams:
@@ -85,12 +87,14 @@ def run(
         batches = batched(todo, window)
     started, rejected = time.monotonic(), 0
     with console.progress(*job.columns, "rejected") as bar:
-        task = bar.add_task(job.label, total=total, completed=done, **dict.fromkeys(job.columns, ""), rejected="")
+        texts: dict[str, Any] = dict.fromkeys([*job.columns, "rejected"], "")
+        task = bar.add_task(job.label, total=total, completed=done, **texts)
 
         def refresh(advance: int = 0) -> None:
             job.seconds = time.monotonic() - started
-            lost = f"{rejected:,} rejected" if rejected else ""
-            bar.update(task, advance=advance, **{"rejected": lost, **job.figures()})
+            texts["rejected"] = f"{rejected:,} rejected" if rejected else ""
+            texts.update(job.figures())
+            bar.update(task, advance=advance, **texts)
 
         job.refresh, job.ranks = refresh, runtime.world_size
         for results in job.process(batches, None if total is None else total - done):
@@ -135,13 +139,13 @@ def drain(stream: Iterator[R], window: int) -> Iterator[list[R]]:
     ended = False
     while not ended:
         batch: list[R] = []
-        while len(batch) < window and (not batch or not ready.empty()):
+        while not ended and len(batch) < window and (not batch or not ready.empty()):
             item = ready.get()
             if isinstance(item, BaseException):
                 raise item
             if item is None:
                 ended = True
-                break
-            batch.append(item)
+            else:
+                batch.append(item)
         if batch:
             yield batch

@@ -38,7 +38,12 @@ from capivara_cli.errors import CapivaraError
 from capivara_cli.runtime import Runtime
 
 _HEAD = 9  # bytes of a line before its JSON: the mark, and eight digits of the digest
-_NAMES = {"sources": "sources", "ranks": "the number of ranks", "model_files": "the model's files"}
+_NAMES = {
+    "sources": "sources",
+    "ranks": "the number of ranks",
+    "window": "records per batch",
+    "model_files": "the model's files",
+}
 """Settings that are not flags, for messages."""
 
 

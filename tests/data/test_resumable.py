@@ -1,0 +1,446 @@
+"""Files that survive being killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+
+from capivara_cli.artifacts import NO_ROOM
+from capivara_cli.data.images import ImageRef
+from capivara_cli.data.output import OPEN, Output, RecordResult, Tally, report
+from capivara_cli.data.pipeline import batched
+from capivara_cli.data.records import Record
+from capivara_cli.data.resumable import open_output
+from capivara_cli.errors import CapivaraError
+from capivara_cli.runtime import Runtime
+from tests.helpers import torchrun
+
+SETTINGS = {"model": "m", "prefixes": ["a photo of"]}
+ONE = Runtime("cpu", "fp32")
+
+
+def records(count: int = 11) -> Iterator[Record]:
+    for number in range(count):
+        yield Record({"id": f"n{number}", "image": f"{number}.png"}, f"in.jsonl:{number + 1}", ImageRef("/x"))
+
+
+def work(record: Record) -> RecordResult:
+    """Every third record is rejected, and every fifth has a part that is."""
+    number = int(record.id[1:])
+    if number % 3 == 1:
+        return RecordResult(record.data, "not an image")
+    part = {"id": record.id, "rejected": "empty", "text": "ए"}
+    return RecordResult(record.data | {"text": "ओ\n\u2028"}, parts=(part, part) if number % 5 == 0 else ())
+
+
+def run(
+    path: Path | None,
+    *,
+    stop: int | None = None,
+    overwrite: bool = False,
+    count: int = 11,
+    window: int = 3,
+    **settings: Any,
+) -> Tally | None:
+    """Work through the records; stop before a batch as if killed, or after the last one if there are no more."""
+    with open_output(path, SETTINGS | settings, ONE, overwrite=overwrite) as out:
+        out.begin(window, **{key: window for key, value in settings.items() if value is OPEN})
+        _, todo = out.skip_done(records(count))
+        for number, batch in enumerate(batched(todo, window)):
+            if number == stop:
+                return None
+            out.write([work(record) for record in batch])
+        return out.finish() if stop is None else None
+
+
+def both(path: Path) -> tuple[bytes, bytes]:
+    """Return what is in FILE and in its FILE.rejected.jsonl."""
+    return path.read_bytes(), path.with_name(f"{path.name}.rejected.jsonl").read_bytes()
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def begun(path: Path, *, overwrite: bool = False) -> Output:
+    out = open_output(path, SETTINGS, ONE, overwrite=overwrite)
+    out.begin(3)
+    return out
+
+
+def put(out: Output, *results: RecordResult) -> None:
+    """Write the results of records that have their ids."""
+    _, todo = out.skip_done(Record({"id": result.data["id"], "image": "x"}, "", ImageRef("/x")) for result in results)
+    out.write([result for result, _ in zip(results, todo, strict=True)])
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> tuple[bytes, bytes]:
+    run(tmp_path / "whole.jsonl")
+    return both(tmp_path / "whole.jsonl")
+
+
+def test_the_file_has_the_records_in_order_and_nothing_else_is_left(tmp_path: Path) -> None:
+    tally = run(tmp_path / "out.jsonl")
+    assert tally is not None
+    assert (tally.kept, tally.rejected, tally.parts) == (7, 4, 4)
+    assert tally.first[0] == "n1: not an image"
+    assert tally.first_parts[:2] == ["n0: empty", "n0: empty"]
+    kept = [json.loads(line) for line in (tmp_path / "out.jsonl").read_bytes().split(b"\n")[:-1]]
+    assert [record["id"] for record in kept] == ["n0", "n2", "n3", "n5", "n6", "n8", "n9"]
+    rejected = [json.loads(line) for line in (tmp_path / "out.jsonl.rejected.jsonl").read_text().splitlines()]
+    assert [record["id"] for record in rejected] == ["n0", "n0", "n1", "n4", "n5", "n5", "n7", "n10"]
+    assert next(iter(rejected[2])) == "rejected"
+    assert names(tmp_path) == ["out.jsonl", "out.jsonl.rejected.jsonl"]
+
+
+@pytest.mark.parametrize("batches", [3, 4])  # the fourth is smaller, and the last
+def test_cut_at_any_byte_it_ends_with_the_same_bytes(batches: int, whole: tuple[bytes, bytes], tmp_path: Path) -> None:
+    run(tmp_path / "out.jsonl", stop=batches)
+    partial = tmp_path / "out.jsonl.partial"
+    content, settings = partial.read_bytes(), (tmp_path / "out.jsonl.partial.json").read_bytes()
+    assert content.count(b"\n") > 9
+    for length in range(len(content) + 1):
+        partial.write_bytes(content[:length])
+        (tmp_path / "out.jsonl.partial.json").write_bytes(settings)
+        run(tmp_path / "out.jsonl")
+        for end, expected in zip(("", ".rejected.jsonl"), whole, strict=True):
+            assert (tmp_path / f"out.jsonl{end}").read_bytes() == expected
+            (tmp_path / f"out.jsonl{end}").unlink()
+        assert names(tmp_path) == ["whole.jsonl", "whole.jsonl.rejected.jsonl"]
+
+
+@examples(max_examples=60, deadline=None)
+@given(st.integers(1, 12), st.lists(st.tuples(st.integers(0, 11), st.floats(0, 1)), max_size=4))
+def test_killed_again_and_again_it_ends_with_the_same_bytes(size: int, deaths: list[tuple[int, float]]) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "out.jsonl"
+        for batches, left in deaths:
+            run(path, stop=batches, window=size)
+            partial = path.with_name("out.jsonl.partial")
+            if partial.is_file():
+                os.truncate(partial, int(left * partial.stat().st_size))
+        run(path, window=size)
+        run(path.with_name("whole.jsonl"))
+        assert both(path) == both(path.with_name("whole.jsonl"))
+        assert len(names(path.parent)) == 4
+
+
+def test_killed_when_the_file_was_in_its_place_already(whole: tuple[bytes, bytes], tmp_path: Path) -> None:
+    run(tmp_path / "out.jsonl", stop=4)
+    left = {path: path.read_bytes() for path in tmp_path.glob("out.jsonl.partial*")}
+    assert len(left) == 2
+    run(tmp_path / "out.jsonl")
+    for path, content in left.items():
+        path.write_bytes(content)
+    (tmp_path / ".out.jsonl.123.tmp").write_text("{")
+    (tmp_path / ".out.jsonl.rejected.jsonl.123.tmp").write_text("{")
+    run(tmp_path / "out.jsonl")
+    assert both(tmp_path / "out.jsonl") == whole
+    assert names(tmp_path) == ["out.jsonl", "out.jsonl.rejected.jsonl", "whole.jsonl", "whole.jsonl.rejected.jsonl"]
+
+
+def test_a_name_is_no_pattern(tmp_path: Path) -> None:
+    (tmp_path / "1.jsonl.partial").write_text("another's")
+    run(tmp_path / "[1].jsonl", stop=2)
+    run(tmp_path / "[1].jsonl")
+    assert names(tmp_path) == ["1.jsonl.partial", "[1].jsonl", "[1].jsonl.rejected.jsonl"]
+
+
+def test_what_is_done_is_skipped_unless_it_is_overwritten(tmp_path: Path) -> None:
+    run(tmp_path / "out.jsonl", stop=2)
+    with begun(tmp_path / "out.jsonl") as out:
+        done, todo = out.skip_done(records())
+        assert (done, next(todo).id) == (6, "n6")
+    with begun(tmp_path / "out.jsonl", overwrite=True) as out:
+        assert out.skip_done(records())[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "named"),
+    [
+        ({}, {"model": "other"}, "--model m, now other"),
+        ({"min_score": 0.2}, {"min_score": None}, "--min-score 0.2, now null"),
+        ({"min_score": 0.2}, {}, "--min-score 0.2, now null"),
+        (
+            {},
+            {"model": "m" * 100, "prefixes": ["there is"], "lang": "pt"},
+            f'--lang null, now pt; --model m, now {"m" * 57}...; --prefixes ["a photo of"], now ["there is"]',
+        ),
+        ({}, {"window": 4}, "records per batch 3, now 4"),
+        ({"batch_size": OPEN}, {"batch_size": OPEN, "window": 5}, "--batch-size 3, now 5; records per batch 3, now 5"),
+        ({"batch_size": OPEN}, {"batch_size": 4}, "--batch-size 3, now 4"),
+    ],
+)
+def test_other_settings_are_refused_by_name(
+    before: dict[str, Any], now: dict[str, Any], named: str, tmp_path: Path
+) -> None:
+    run(tmp_path / "out.jsonl", stop=1, **before)
+    with pytest.raises(CapivaraError) as error:
+        run(tmp_path / "out.jsonl", **now)
+    assert error.value.message == f"{tmp_path / 'out.jsonl'} was begun with other settings: {named}"
+    assert "--overwrite" in (error.value.hint or "")
+    run(tmp_path / "out.jsonl", overwrite=True, **now)
+    assert (tmp_path / "out.jsonl").is_file()
+
+
+def test_another_number_of_ranks_is_refused(tmp_path: Path) -> None:
+    run(tmp_path / "out.jsonl", stop=1)
+    with pytest.raises(CapivaraError, match="the number of ranks 1, now 2"):
+        open_output(tmp_path / "out.jsonl", SETTINGS, replace(ONE, world_size=2), overwrite=False)
+
+
+def test_a_tuple_resumes_the_list_that_json_made_of_it(whole: tuple[bytes, bytes], tmp_path: Path) -> None:
+    run(tmp_path / "out.jsonl", stop=1, prefixes=("a photo of",))
+    run(tmp_path / "out.jsonl", prefixes=("a photo of",))
+    assert both(tmp_path / "out.jsonl") == whole
+
+
+def test_a_setting_that_is_open_was_decided_by_the_interrupted_run(tmp_path: Path) -> None:
+    run(tmp_path / "out.jsonl", stop=1, batch_size=OPEN)
+    with open_output(tmp_path / "out.jsonl", SETTINGS | {"batch_size": OPEN}, ONE, overwrite=False) as out:
+        assert out.settings["batch_size"] == 3
+
+
+def test_other_records_are_refused_by_their_number(tmp_path: Path) -> None:
+    run(tmp_path / "out.jsonl", stop=2)
+    with begun(tmp_path / "out.jsonl") as out:
+        changed = (record for record in records() if record.id != "n4")
+        with pytest.raises(CapivaraError, match=r"number 5 was n4, now n5 \(in\.jsonl:6\)"):
+            out.skip_done(changed)
+        with pytest.raises(CapivaraError, match="number 4 was n3, and is missing now"):
+            out.skip_done(records(3))
+        edited = (replace(record, data=record.data | {"captions": []}) for record in records())
+        with pytest.raises(CapivaraError, match=r"number 1 was n0, in\.jsonl:1, and has changed since"):
+            out.skip_done(edited)
+
+
+def test_a_file_that_exists_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    (tmp_path / "out.jsonl").write_text("mine")
+    with pytest.raises(CapivaraError, match="already exists"):
+        run(tmp_path / "out.jsonl")
+    run(tmp_path / "out.jsonl", stop=2, overwrite=True)
+    assert (tmp_path / "out.jsonl").read_text() == "mine"
+    run(tmp_path / "out.jsonl")  # resumes it
+    assert (tmp_path / "out.jsonl").read_bytes().startswith(b'{"id": "n0"')
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("", "is a folder"), ("a.png", "not the name of a file of records"), ("a.tar", "not the name")],
+)
+def test_what_cannot_be_a_file_of_records_is_refused(name: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(CapivaraError, match=message):
+        run(tmp_path / name)
+
+
+def test_a_rejected_file_of_an_earlier_run_does_not_stay(tmp_path: Path) -> None:
+    (tmp_path / "out.jsonl.rejected.jsonl").write_text("old")
+    out = begun(tmp_path / "out.jsonl")
+    put(out, RecordResult({"id": "1", "rejected": "a reason of an earlier run"}))
+    tally = out.finish()
+    assert tally is not None
+    report(tally, tmp_path / "out.jsonl")
+    assert (tmp_path / "out.jsonl").read_text() == '{"id": "1"}\n'
+    assert names(tmp_path) == ["out.jsonl"]
+
+
+def test_what_is_rejected_again_has_its_new_reason_alone(tmp_path: Path) -> None:
+    out = begun(tmp_path / "out.jsonl")
+    put(out, RecordResult({"id": "1", "rejected": "old"}, "new"), RecordResult({"id": "2", "rejected": "old"}))
+    out.finish()
+    assert both(tmp_path / "out.jsonl") == (b'{"id": "2"}\n', b'{"rejected": "new", "id": "1"}\n')
+
+
+def test_rejected_parts_are_in_a_file_when_no_record_was_rejected(tmp_path: Path) -> None:
+    out = begun(tmp_path / "out.jsonl")
+    put(out, RecordResult({"id": "1"}, parts=({"id": "1", "rejected": "empty"},)))
+    out.finish()
+    assert both(tmp_path / "out.jsonl") == (b'{"id": "1"}\n', b'{"id": "1", "rejected": "empty"}\n')
+
+
+def test_when_nothing_is_left_there_is_no_file(tmp_path: Path) -> None:
+    out = begun(tmp_path / "out.jsonl")
+    put(out, *(RecordResult({"id": str(number)}, "torn") for number in range(7)))
+    tally = out.finish()
+    assert tally is not None
+    with pytest.raises(CapivaraError, match="nothing was left: 7 of 7 rejected") as error:
+        report(tally, tmp_path / "out.jsonl")
+    assert "\n  4: torn\n  and 2 more" in error.value.message
+    assert names(tmp_path) == ["out.jsonl.rejected.jsonl"]
+
+
+def test_when_nothing_is_left_the_file_that_existed_stays(tmp_path: Path) -> None:
+    (tmp_path / "out.jsonl").write_text("good")
+    with begun(tmp_path / "out.jsonl", overwrite=True) as out:
+        put(out, RecordResult({"id": "1"}, "torn"))
+        out.finish()
+    assert both(tmp_path / "out.jsonl") == (b"good", b'{"rejected": "torn", "id": "1"}\n')
+
+
+@pytest.mark.parametrize("stop", [None, 1])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_only_one_process_writes_a_file(stop: int | None, overwrite: bool, tmp_path: Path) -> None:
+    if stop is not None:
+        run(tmp_path / "out.jsonl", stop=stop)
+    with begun(tmp_path / "out.jsonl") as first:
+        with pytest.raises(CapivaraError, match="written by another process"):
+            begun(tmp_path / "out.jsonl", overwrite=overwrite)
+        if stop is None:
+            put(first, RecordResult({"id": "first"}))
+            first.finish()
+            assert (tmp_path / "out.jsonl").read_text() == '{"id": "first"}\n'
+    if stop is not None:
+        with begun(tmp_path / "out.jsonl") as second:
+            assert second.skip_done(records())[0] == 3
+
+
+@pytest.mark.parametrize("path", [None, Path("-")])
+def test_standard_output_gets_the_bytes_that_a_file_would(
+    path: Path | None, whole: tuple[bytes, bytes], capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    tally = run(path)
+    assert tally is not None
+    assert (tally.kept, tally.rejected, tally.parts) == (7, 4, 4)
+    assert capsysbinary.readouterr() == (whole[0], b"")
+
+
+def test_ranks_cannot_share_standard_output() -> None:
+    with pytest.raises(CapivaraError, match="several ranks") as error:
+        open_output(None, SETTINGS, replace(ONE, world_size=2), overwrite=False)
+    assert error.value.hint == "give -o FILE"
+
+
+@pytest.mark.parametrize("text", ["\ud83d", "\udc80x", "one\ntwo\r\n", "\u2028\u2029\x85\v\f\0", "\ufeff", "\\ud800"])
+def test_any_text_comes_back_from_a_run_that_was_interrupted(text: str, tmp_path: Path) -> None:
+    part = {"id": text, "rejected": text, "text": text}
+    results = [
+        RecordResult({"id": text, text: [text]}, parts=(part,)),
+        RecordResult({"id": "2"}, text),
+        RecordResult({"id": "3"}),
+    ]
+    out = begun(tmp_path / "out.jsonl")
+    put(out, *results)
+    out.close()
+    again = begun(tmp_path / "out.jsonl")
+    same = (Record({"id": result.data["id"], "image": "x"}, "", ImageRef("/x")) for result in results)
+    assert again.skip_done(same)[0] == 3
+    again.finish()
+    kept, rejected = (content.decode("utf-8").split("\n")[:-1] for content in both(tmp_path / "out.jsonl"))
+    assert [json.loads(line) for line in kept] == [{"id": text, text: [text]}, {"id": "3"}]
+    assert [json.loads(line) for line in rejected] == [part, {"rejected": text, "id": "2"}]
+
+
+LITTLE_DISK = """
+import resource, sys
+from pathlib import Path
+from capivara_cli.errors import CapivaraError
+from capivara_cli.data.images import ImageRef
+from capivara_cli.data.output import RecordResult
+from capivara_cli.data.records import Record
+from capivara_cli.data.resumable import open_output
+from capivara_cli.runtime import Runtime
+
+when, text = sys.argv[1], sys.argv[2]
+def limit(now):
+    if now == when:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+
+try:
+    with open_output(Path("out.jsonl"), {}, Runtime("cpu", "fp32"), overwrite=False) as out:
+        out.begin(2)
+        data = [{"id": str(number), "image": "x", "text": text} for number in range(100)]
+        limit("write")
+        done, todo = out.skip_done(Record(each, "", ImageRef("/x")) for each in data)
+        for start in range(done, 100, 2):
+            next(todo), next(todo)
+            out.write([RecordResult(data[start]), RecordResult(data[start + 1], "torn")])
+        limit("finish")
+        out.finish()
+except CapivaraError as error:
+    print(error.message, error.hint, sep="|")
+"""
+
+
+@pytest.mark.parametrize(
+    ("when", "what", "length"), [("write", "out.jsonl.partial", 100), ("finish", "out.jsonl", 200)]
+)
+def test_on_a_full_disk_the_run_stops_and_resumes_when_there_is_room(
+    when: str, what: str, length: int, tmp_path: Path
+) -> None:
+    def call(folder: str, when: str) -> str:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        line = [sys.executable, "-c", LITTLE_DISK, when, length * "x"]
+        result = subprocess.run(line, cwd=tmp_path / folder, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    assert call("little", when) == f"cannot write {what}: File too large|{NO_ROOM}\n"
+    assert names(tmp_path / "little") == ["out.jsonl.partial", "out.jsonl.partial.json"]
+    assert call("little", "never") == call("large", "never") == ""
+    assert both(tmp_path / "little" / "out.jsonl") == both(tmp_path / "large" / "out.jsonl")
+
+
+RANKS = """
+from itertools import islice
+from pathlib import Path
+from capivara_cli.data.pipeline import batched, share_by_rank
+from capivara_cli.data.resumable import open_output
+from capivara_cli.runtime import Runtime, leave_process_group
+from tests.data.test_resumable import SETTINGS, records, work
+
+runtime = Runtime.start("cpu", "fp32")
+
+def run(stop, done):
+    out = open_output(Path("out.jsonl"), SETTINGS, runtime, overwrite=False)
+    out.begin(3)
+    skipped, todo = out.skip_done(share_by_rank(records(23), 3, runtime))
+    assert skipped == done
+    for batch in islice(batched(todo, 3), stop):
+        out.write([work(record) for record in batch])
+    return out
+
+out = run(stop=runtime.rank, done=0)  # each rank is killed at another place, amid a batch
+out.close()
+with out.partial.open("ab") as file:
+    file.write(b'+00000000{"id": "n7"}\\n~00000000{"id": "n8')
+runtime.barrier()
+tally = run(stop=None, done=3 * runtime.rank).finish()
+assert (tally is not None) == runtime.is_main
+if tally is not None:
+    print(tally.kept, tally.rejected, tally.parts)
+leave_process_group()
+"""
+
+
+def test_ranks_write_one_file_in_the_order_of_the_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(tmp_path / "whole.jsonl", count=23)
+    assert whole is not None
+    (tmp_path / "ranks.py").write_text(RANKS)
+    monkeypatch.setenv("PYTHONPATH", os.getcwd())
+    result = torchrun("--nproc-per-node=3", "ranks.py", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"{whole.kept} {whole.rejected} {whole.parts}\n"
+    assert both(tmp_path / "out.jsonl") == both(tmp_path / "whole.jsonl")
+    assert not list(tmp_path.glob("*partial*"))
+
+
+def test_settings_of_a_run_that_wrote_nothing_do_not_count(tmp_path: Path) -> None:
+    begun(tmp_path / "out.jsonl").close()
+    assert names(tmp_path) == []
+    (tmp_path / "out.jsonl.partial").touch()  # as a killed process leaves it
+    (tmp_path / "out.jsonl.partial.json").write_text(json.dumps(SETTINGS | {"ranks": 1, "window": 3}))
+    run(tmp_path / "out.jsonl", model="other")
+    assert names(tmp_path) == ["out.jsonl", "out.jsonl.rejected.jsonl"]
