@@ -1,6 +1,6 @@
-"""What cannot be a translation is not recorded as one, whatever made it.
+"""Detect texts that cannot be translations, whichever backend made them.
 
-The checks look at form alone and are generous: each must let pass what a person would write.
+The checks look at form only and are generous: each must accept whatever a person would write.
 """
 
 from __future__ import annotations
@@ -14,25 +14,26 @@ import regex
 
 from capivara_cli.data.languages import Language
 
-SHARE_OF_SCRIPT = 0.5  # of a text's letters; names and units stay in their own script
-NAMES = 3  # words: `New York City` is the same in Portuguese, a longer text is not
-LONGER = 4.0  # times, and some letters more
-SHORTER = 8.0  # times; Chinese takes a quarter of English
-REPEATS = 4  # of one token in a row
+MIN_SHARE_OF_SCRIPT = 0.5  # of a text's letters; names and units keep their own script
+MAX_WORDS_OF_NAME = 3  # `New York City` is the same in Portuguese; a longer text is not
+MAX_GROWTH = 4.0  # times the source's length, and 20 characters more
+MAX_SHRINKAGE = 8.0  # times; Chinese needs a quarter of the characters of English
+MIN_REPEATS = 4  # of the same word, or the same two or three words, in a row
 
 _PLACEHOLDER = re.compile(r"\{[^{}\s]*\}")
-_STUTTER = re.compile(r"(.{1,12}?)\1{5,}")  # for scripts without spaces
+_REPEATED_SOUND = re.compile(r"(.{1,12}?)\1{5,}")  # for scripts without spaces
 _LETTER = regex.compile(r"\p{L}")
 _WORD = regex.compile(r"[\p{L}\p{M}\p{N}]+")
 
 
 def problem(source: str, text: str, origin: Language, target: Language) -> str | None:
-    """Why the text cannot be the translation of the source; None when it can.
+    """Return why the text cannot be the translation of the source; None if it can.
 
     Args:
-        source: what was translated.
-        text: what came back.
-        origin, target: the languages.
+        source: the text that was translated.
+        text: what the backend returned.
+        origin: language of the source.
+        target: language of the translation.
     """
     if not text.strip():
         return "empty"
@@ -41,79 +42,76 @@ def problem(source: str, text: str, origin: Language, target: Language) -> str |
     if placeholders(text) != placeholders(source):
         return f"placeholders are not those of the source: {text}"
     return (
-        _echo(source, text, origin, target)
+        _untranslated(source, text, origin, target)
         or _wrong_script(source, text, target)
         or _wrong_length(source, text)
-        or _repeated(source, text)
+        or _repetitive(source, text)
     )
 
 
 def placeholders(text: str) -> Counter[str]:
-    """`{}` and `{c}`, and how often."""
+    """Count the placeholders: `{}` and `{c}`."""
     return Counter(_PLACEHOLDER.findall(text))
 
 
 def hide(text: str) -> str:
-    """Placeholders as numbers that occur nowhere else: `{c}` -> `70001`."""
+    """Replace placeholders by numbers that are unlikely to occur otherwise: `{c}` -> `70001`."""
     numbers = itertools.count(70001)
     return _PLACEHOLDER.sub(lambda _: str(next(numbers)), text)
 
 
-def unhide(text: str, result: str) -> str:
-    """The placeholders of the text, put back into what was made of it hidden."""
+def unhide(text: str, translation: str) -> str:
+    """Put the placeholders of the text back into the translation of the text with hidden placeholders."""
     for number, placeholder in enumerate(_PLACEHOLDER.findall(text), start=70001):
-        result = result.replace(str(number), placeholder)
-    return result
+        translation = translation.replace(str(number), placeholder)
+    return translation
 
 
 def _words(text: str) -> list[str]:
     return [word.casefold() for word in _WORD.findall(_PLACEHOLDER.sub(" ", text))]
 
 
-def _echo(source: str, text: str, origin: Language, target: Language) -> str | None:
+def _untranslated(source: str, text: str, origin: Language, target: Language) -> str | None:
     words = _words(source)
     if origin.code == target.code or _words(text) != words or not _LETTER.search(source):
         return None
-    if len(words) > NAMES:
-        return "not translated: it is the source"
-    return None
+    return "not translated: it is the source" if len(words) > MAX_WORDS_OF_NAME else None
 
 
 def _wrong_script(source: str, text: str, target: Language) -> str | None:
     text = _PLACEHOLDER.sub("", text)
-    names = {word for word in _WORD.findall(source) if word.lower() != word}  # iPhone, BMW: they stay as they are
+    names = {word for word in _WORD.findall(source) if word.lower() != word}  # iPhone, BMW: not translated
     letters = _LETTER.findall(" ".join(word for word in _WORD.findall(text) if word not in names))
     letters = letters or _LETTER.findall(text)
-    if not letters:  # digits and signs alone, where the source has letters
+    if not letters:  # only digits and signs, although the source has letters
         return "no letters" if _LETTER.search(_PLACEHOLDER.sub("", source)) else None
     share = len(_in_script(target.scripts).findall("".join(letters))) / len(letters)
-    return f"{share:.0%} of its letters are of {target.name}'s script" if share < SHARE_OF_SCRIPT else None
+    return f"{share:.0%} of its letters are of {target.name}'s script" if share < MIN_SHARE_OF_SCRIPT else None
 
 
 def _wrong_length(source: str, text: str) -> str | None:
-    if len(text) > LONGER * len(source) + 20:
-        return f"{len(text)} characters for {len(source)}"
-    if len(source) >= 3 * SHORTER and len(text) * SHORTER < len(source):
-        return f"{len(text)} characters for {len(source)}"
-    return None
+    too_long = len(text) > MAX_GROWTH * len(source) + 20
+    too_short = len(source) >= 3 * MAX_SHRINKAGE and len(text) * MAX_SHRINKAGE < len(source)
+    return f"{len(text)} characters for {len(source)}" if too_long or too_short else None
 
 
-def _repeated(source: str, text: str) -> str | None:
-    if _runs(text) >= REPEATS > _runs(source):
+def _repetitive(source: str, text: str) -> str | None:
+    if _longest_run(text) >= MIN_REPEATS > _longest_run(source):
         return "one word again and again"
-    return "one sound again and again" if _STUTTER.search(text) and not _STUTTER.search(source) else None
+    repeats_sound = _REPEATED_SOUND.search(text) and not _REPEATED_SOUND.search(source)
+    return "one sound again and again" if repeats_sound else None
 
 
-def _runs(text: str) -> int:
-    """The most times that a word, or two or three words, come in a row."""
+def _longest_run(text: str) -> int:
+    """Return how often one word, or the same two or three words, are repeated in a row at most."""
     words = _words(text)
-    most = 0
+    longest = 0
     for length in (1, 2, 3):
         run = 1
-        for i in range(length, len(words) - length + 1, 1 if length == 1 else length):
+        for i in range(length, len(words) - length + 1, length):
             run = run + 1 if words[i : i + length] == words[i - length : i] else 1
-            most = max(most, run)
-    return most
+            longest = max(longest, run)
+    return longest
 
 
 @lru_cache

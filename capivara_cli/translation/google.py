@@ -1,7 +1,7 @@
-"""Google's public translation service, through googletrans: several texts a request, and never faster than it bears.
+"""Google's public translation service, through googletrans: several texts per request, at a rate that it tolerates.
 
-It is nobody's official interface: it refuses (429) who asks too quickly, and its replies must be looked at before they
-are believed. googletrans passes the source off as its translation on any other status than 200 unless told not to.
+It is not an official interface. It refuses clients that ask too quickly (429), and its replies must be checked. For
+any status other than 200, googletrans returns the source as its translation unless told not to.
 """
 
 from __future__ import annotations
@@ -10,127 +10,129 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from capivara_cli.data.languages import code_for
 from capivara_cli.errors import CapivaraError
+from capivara_cli.translation.options import TranslateOptions
 from capivara_cli.translation.translator import Failure, Translator
 
-MOST_CHARACTERS = 5000  # of a request, as the service has it
-MOST_TEXTS = 100  # of a request: what a bad reply makes worth asking for again
-SLOWEST, FASTEST = 0.1, 50.0  # requests a second
-LONGEST_WAIT = 120.0  # seconds, of one pause; longer ones are for the person to decide
+MAX_CHARACTERS = 5000  # per request, the service's limit
+MAX_TEXTS = 100  # per request: if a reply is unusable, this many texts are asked for again
+SLOWEST = 0.1  # requests per second
+LONGEST_PAUSE = 120.0  # seconds; whether to wait longer is the user's decision
+
+Results = list[tuple[int, str | Failure]]
+"""Indices of texts, and their translations."""
 
 
 class Refused(Exception):
     """A status other than 200."""
 
-    def __init__(self, status: int, after: float | None) -> None:
+    def __init__(self, status: int, retry_after: float | None) -> None:
         super().__init__(f"status {status}")
         self.status = status
-        self.after = after
+        self.retry_after = retry_after
 
 
 @dataclass
 class Limiter:
-    """One rate for all requests: halved when the service refuses, up again slowly.
+    """One rate for all requests: halved when the service refuses, then slowly raised again.
 
     Attributes:
-        rate: requests a second now.
-        most: what it goes up to.
+        rate: requests per second now.
+        max_rate: what it is raised to.
+        random: source of the pauses' jitter.
+        refusals: in a row.
     """
 
     rate: float
-    most: float
+    max_rate: float
     random: random.Random
     refusals: int = 0
-    _next: float = 0.0
+    _next: float = 0.0  # time.monotonic() at which the next request may be sent
 
-    async def turn(self) -> None:
-        """Wait until the next request may go out."""
+    async def wait(self) -> None:
+        """Wait until the next request may be sent."""
         now = time.monotonic()
         start = max(now, self._next)
         self._next = start + 1 / self.rate
         await asyncio.sleep(start - now)
 
-    def refused(self, after: float | None) -> None:
-        """Pause all, for as long as the service says or twice as long as the last time, and go on at half the rate."""
+    def slow_down(self, retry_after: float | None) -> None:
+        """Pause all requests, and halve the rate.
+
+        Args:
+            retry_after: seconds that the service asks for; by default each pause is twice as long as the one before.
+        """
         self.refusals += 1
         self.rate = max(self.rate / 2, SLOWEST)
-        pause = after if after is not None else 2.0 ** min(self.refusals - 1, 5) * self.random.uniform(0.5, 1.0)
-        self._next = max(self._next, time.monotonic() + min(pause, LONGEST_WAIT))
+        pause = 2.0 ** min(self.refusals - 1, 5) * self.random.uniform(0.5, 1.0)
+        pause = pause if retry_after is None else retry_after
+        self._next = max(self._next, time.monotonic() + min(pause, LONGEST_PAUSE))
 
-    def served(self) -> None:
-        """A little faster again."""
+    def speed_up(self) -> None:
+        """Raise the rate a little."""
         self.refusals = 0
-        self.rate = min(self.rate * 1.05, self.most)
+        self.rate = min(self.rate * 1.05, self.max_rate)
 
 
 @dataclass
-class _Job:
-    """Texts of one request, and how often it failed."""
+class _Request:
+    """Texts that are sent together.
 
-    numbers: list[int]
+    Attributes:
+        indices: of the texts.
+        failures: how often it failed.
+        served_before: how many requests had been served when it was first sent; None before that.
+    """
+
+    indices: list[int]
     failures: int = 0
-    served_before: int = field(default=-1)
+    served_before: int | None = None
 
 
 class Google(Translator):
-    """googletrans with bounded concurrency and one rate for all."""
+    """googletrans with a limited number of simultaneous requests, and one rate for all of them."""
 
     backend = model = "google"
-    costly = True
+    saves_each = True
 
-    def __init__(
-        self,
-        origin: str,
-        *,
-        url: str | None = None,
-        concurrency: int = 4,
-        rate: float = 5.0,
-        retries: int = 6,
-        timeout: float = 30.0,
-        seed: int = 0,
-    ) -> None:
-        """Ask nothing yet.
+    def __init__(self, options: TranslateOptions, *, ranks: int = 1) -> None:
+        """Prepare; nothing is sent yet.
 
         Args:
-            origin: BCP-47 code of the texts' language.
-            url: `HOST[:PORT]` of the service; None is Google's own.
-            concurrency: requests under way at once.
-            rate: requests a second, at most.
-            retries: how often a request that failed is made again.
-            timeout: seconds to wait for a reply.
-            seed: of the jitter of pauses.
+            options: `origin`, `google_url`, `concurrency`, `rate`, `retries`, `timeout` and `seed` are used.
+            ranks: processes that share the rate.
         """
-        self.origin = origin
-        self._origin_code = code_for(origin, "google")
-        self.url, self.concurrency, self.retries, self.timeout = url, concurrency, retries, timeout
-        self.limiter = Limiter(rate, rate, random.Random(seed))
-        self.requests = 0
-        self._served = 0
-        self._failures = 0  # in a row, of all requests
+        self.options = options
+        self._origin_code = code_for(options.origin, "google")
+        rate = options.rate / ranks
+        self.limiter = Limiter(rate, rate, random.Random(options.seed))
+        self._served = 0  # requests
+        self._failures = 0  # in a row, over all requests
         self._runner = asyncio.Runner()
         self._client: Any = None
 
     def check(self, target: str) -> None:
-        """Whether the table has it."""
+        """See `Translator`."""
         code_for(target, "google")
 
     def status(self) -> str:
-        """The present rate."""
+        """See `Translator`."""
         return f"{self.limiter.rate:.2g} requests/s"
 
     def close(self) -> None:
-        """End the connections and the loop."""
+        """Close the connections and the event loop."""
         if self._client is not None:
             self._runner.run(self._client.client.aclose())
         self._runner.close()
 
     def translate(self, texts: Sequence[str], target: str, attempt: int = 0) -> Iterator[tuple[int, str | Failure]]:
-        """See `Translator`; what failed before is asked for by itself."""
-        results = self._translate(texts, code_for(target, "google"), alone=attempt > 0)
+        """See `Translator`. Texts that were tried before are sent one per request."""
+        groups = [[i] for i in range(len(texts))] if attempt else _join(texts)
+        results = self._translate(texts, code_for(target, "google"), groups)
         try:
             while True:
                 try:
@@ -141,48 +143,50 @@ class Google(Translator):
             self._runner.run(results.aclose())  # type: ignore[attr-defined]
 
     def _open(self) -> Any:
-        """The real client, made inside the loop that it will run in."""
+        """Make the client, inside the event loop that it will run in."""
         from googletrans import Translator as Client
         from httpx import Response, Timeout
 
-        async def look(response: Response) -> None:
-            self.requests += 1
+        async def check_status(response: Response) -> None:
             if response.status_code != 200:
                 raise Refused(response.status_code, _seconds(response.headers.get("retry-after")))
 
-        client = Client(raise_exception=True, timeout=Timeout(self.timeout))
-        client.client.event_hooks = {"response": [look]}
-        if self.url is not None:
-            client.service_urls, client.client_type = [self.url], "gtx"
+        client = Client(raise_exception=True, timeout=Timeout(self.options.timeout))
+        client.client.event_hooks = {"response": [check_status]}
+        if self.options.google_url is not None:
+            client.service_urls, client.client_type = [self.options.google_url], "gtx"
         return client
 
     async def _translate(
-        self, texts: Sequence[str], code: str, *, alone: bool
+        self, texts: Sequence[str], code: str, groups: list[list[int]]
     ) -> AsyncIterator[tuple[int, str | Failure]]:
         if self._client is None:
             self._client = self._open()
-        waiting: asyncio.Queue[_Job] = asyncio.Queue()
-        done: asyncio.Queue[list[tuple[int, str | Failure]] | BaseException] = asyncio.Queue()
-        for numbers in [[i] for i in range(len(texts))] if alone else _joined(texts):
-            waiting.put_nowait(_Job(numbers))
+        waiting: asyncio.Queue[_Request] = asyncio.Queue()
+        done: asyncio.Queue[Results | BaseException] = asyncio.Queue()
+        for indices in groups:
+            waiting.put_nowait(_Request(indices))
 
         async def work() -> None:
             while True:
-                job = await waiting.get()
+                request = await waiting.get()
                 try:
-                    for again in await self._ask(job, texts, code, done):
-                        waiting.put_nowait(again)
+                    results, new_requests = await self._send(request, texts, code)
                 except Exception as error:
                     done.put_nowait(error)
+                    continue
+                done.put_nowait(results)
+                for new in new_requests:
+                    waiting.put_nowait(new)
 
-        workers = [asyncio.create_task(work()) for _ in range(self.concurrency)]
+        workers = [asyncio.create_task(work()) for _ in range(self.options.concurrency)]
         try:
-            left = len(texts)
-            while left:
+            missing = len(texts)
+            while missing:
                 results = await done.get()
                 if isinstance(results, BaseException):
                     raise results
-                left -= len(results)
+                missing -= len(results)
                 for result in results:
                     yield result
         finally:
@@ -190,69 +194,71 @@ class Google(Translator):
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
 
-    async def _ask(self, job: _Job, texts: Sequence[str], code: str, done: asyncio.Queue[Any]) -> list[_Job]:
-        """Make one request; gives the requests to be made instead when it failed."""
-        if job.served_before < 0:
-            job.served_before = self._served
-        await self.limiter.turn()
+    async def _send(self, request: _Request, texts: Sequence[str], code: str) -> tuple[Results, list[_Request]]:
+        """Send a request; return its results, and the requests to send instead if it failed."""
         from httpx import TransportError
 
-        joined = "\n".join(texts[i] for i in job.numbers)
+        if request.served_before is None:
+            request.served_before = self._served
+        await self.limiter.wait()
+        joined = "\n".join(texts[i] for i in request.indices)
         try:
-            # The service may hang in the middle of a reply, which a timeout of single reads does not see.
-            async with asyncio.timeout(2 * self.timeout):
+            # The service may hang in the middle of a reply. The client's timeout does not notice that: it is for
+            # single reads.
+            async with asyncio.timeout(2 * self.options.timeout):
                 reply = await self._client.translate(joined, dest=code, src=self._origin_code)
         except Refused as error:
-            self.limiter.refused(error.after)
-            return self._again(job, done, error, of_service=error.status == 429)
+            self.limiter.slow_down(error.retry_after)
+            return self._after_failure(request, error, is_outage=error.status == 429)
         except (TransportError, TimeoutError) as error:
-            self.limiter.refused(None)
-            return self._again(job, done, error, of_service=True)
-        except Exception as error:  # cut short, HTML, no JSON: googletrans raises nearly anything
-            self.limiter.refused(None)
-            return self._again(job, done, error, of_service=False)
-        self.limiter.served()
-        parts = str(reply.text).split("\n")
-        if len(parts) != len(job.numbers):  # lines were joined, split or lost: nobody knows which is whose
-            if len(job.numbers) == 1:
-                parts = [" ".join(parts)]
-            else:
-                return [_Job([i]) for i in job.numbers]
+            self.limiter.slow_down(None)
+            return self._after_failure(request, error, is_outage=True)
+        except Exception as error:  # truncated, HTML, not JSON: googletrans raises nearly anything
+            self.limiter.slow_down(None)
+            return self._after_failure(request, error, is_outage=False)
+        self.limiter.speed_up()
+        lines = str(reply.text).split("\n")
+        if len(request.indices) == 1:
+            lines = [" ".join(lines)]
+        elif len(lines) != len(request.indices):  # joined, split or lost: which line belongs to which text is unknown
+            return [], [_Request([i]) for i in request.indices]
         self._served += 1
         self._failures = 0
-        done.put_nowait([(i, part.strip()) for i, part in zip(job.numbers, parts, strict=True)])
-        return []
+        return [(i, line.strip()) for i, line in zip(request.indices, lines, strict=True)], []
 
-    def _again(self, job: _Job, done: asyncio.Queue[Any], error: Exception, *, of_service: bool) -> list[_Job]:
-        """What to ask instead of a request that failed.
+    def _after_failure(self, request: _Request, error: Exception, *, is_outage: bool) -> tuple[Results, list[_Request]]:
+        """Return the final results of a request that failed, and the requests to send instead of it.
 
-        `of_service`: it failed whatever the texts were (429, no connection), and not maybe for one of them.
+        Args:
+            is_outage: it failed whatever its texts were (429, no connection); otherwise one of them may be the cause.
+
+        Raises:
+            CapivaraError: the service is down.
         """
-        job.failures += 1
+        request.failures += 1
         self._failures += 1
         reason = f"{type(error).__name__}: {error}".rstrip(": ").removeprefix("Refused: ")
-        others = self._served > job.served_before  # went through meanwhile
-        # Each request under way may fail at once, and so may, once more, the texts of a request by themselves.
-        service_is_out = self._failures > 2 * (self.retries + 1 + self.concurrency)
-        if job.failures <= self.retries and not service_is_out:
-            return [job]
-        if len(job.numbers) > 1 and (others or not of_service) and not service_is_out:
-            return [_Job([i], served_before=self._served) for i in job.numbers]
-        if others and not service_is_out:
-            done.put_nowait([(job.numbers[0], Failure(f"the service fails on it: {reason}", final=True))])
-            return []
+        others_served = self._served > (request.served_before or 0)  # in the meantime
+        # Every simultaneous request may fail at once, and the texts of one may fail once more, one by one.
+        is_down = self._failures > 2 * (self.options.retries + 1 + self.options.concurrency)
+        if request.failures <= self.options.retries and not is_down:
+            return [], [request]
+        if len(request.indices) > 1 and (others_served or not is_outage) and not is_down:
+            return [], [_Request([i], served_before=self._served) for i in request.indices]
+        if others_served and not is_down:
+            return [(request.indices[0], Failure(f"the service fails on it: {reason}", final=True))], []
         raise CapivaraError(
             f"the translation service gives no translations: {reason}, {self._failures} times in a row",
-            "what is done is kept: the same line goes on, later or with a lower --rate; or --backend nllb",
+            "progress is saved: run the command again later, or with a lower --rate; or use --backend nllb",
         )
 
 
-def _joined(texts: Sequence[str]) -> list[list[int]]:
-    """Numbers of the texts that go into one request."""
+def _join(texts: Sequence[str]) -> list[list[int]]:
+    """Group the indices of texts by request."""
     groups: list[list[int]] = []
-    size = MOST_CHARACTERS + 1
+    size = MAX_CHARACTERS + 1
     for i, text in enumerate(texts):
-        if size + len(text) + 1 > MOST_CHARACTERS or len(groups[-1]) == MOST_TEXTS:
+        if size + len(text) + 1 > MAX_CHARACTERS or len(groups[-1]) == MAX_TEXTS:
             groups.append([])
             size = 0
         groups[-1].append(i)
@@ -260,9 +266,9 @@ def _joined(texts: Sequence[str]) -> list[list[int]]:
     return groups
 
 
-def _seconds(after: str | None) -> float | None:
-    """Retry-After in seconds; a date, which the service does not send, is passed over."""
+def _seconds(retry_after: str | None) -> float | None:
+    """Parse Retry-After; None for a date, which the service does not send."""
     try:
-        return max(float(after), 0.0) if after is not None else None
+        return max(float(retry_after), 0.0) if retry_after is not None else None
     except ValueError:
         return None

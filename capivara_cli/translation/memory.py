@@ -1,22 +1,23 @@
-"""What was translated once is never translated again: a translation memory in SQLite.
+"""The translation memory: a cache in SQLite, so that no text is translated twice.
 
-It may be read and written by several processes at once (WAL). A translation belongs to what made it: backend, model and
-languages.
+Several processes may read and write it at once (WAL). Translations are kept apart by backend, model and languages.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
 from capivara_cli import artifacts
 from capivara_cli.errors import CapivaraError
 
-AT_ONCE = 500  # texts in a query; SQLite's limit of variables was 999 once
-WAIT = 60.0  # seconds for another process that is writing
+TEXTS_PER_QUERY = 500  # older versions of SQLite allow 999 variables
+WAIT = 60.0  # seconds to wait for another process that is writing
 
+# A maker is a backend, a model and a pair of languages.
 _TABLES = """
 CREATE TABLE IF NOT EXISTS maker (
     id INTEGER PRIMARY KEY, backend TEXT, model TEXT, origin TEXT, target TEXT,
@@ -27,29 +28,30 @@ CREATE TABLE IF NOT EXISTS translation (
 
 
 def default_path() -> Path:
-    """In the user's cache folder."""
+    """Return the memory's file in the user's cache folder."""
     return artifacts.cache_folder() / "translations.sqlite"
 
 
 class Memory:
-    """An open memory. Every method raises CapivaraError when the file is no memory, or cannot be read or written."""
+    """An open memory. Every method raises CapivaraError when the file is not a memory, or cannot be read or written."""
 
     def __init__(self, path: Path | None) -> None:
-        """Open or make the file; None is a memory of this run alone, on disk as soon as it is large."""
+        """Open or make the file; None is a memory for this run alone, which SQLite moves to disk when it is large."""
         self.path = path
         if path is not None:
             artifacts.make_folder(path.parent)
-        with self._told():
+        with self._clear_errors():
             self.connection = sqlite3.connect(path or "", timeout=WAIT, isolation_level=None)
             if path is not None:
                 self.connection.execute("PRAGMA journal_mode=WAL")
-            self.connection.execute("PRAGMA synchronous=NORMAL")  # a killed process loses nothing; a power cut the last
+            # A killed process loses nothing; a power cut may lose the last writes.
+            self.connection.execute("PRAGMA synchronous=NORMAL")
             self.connection.executescript(_TABLES)
 
-    def maker(self, backend: str, model: str, origin: str, target: str) -> int:
-        """The number of what makes translations, for the other methods."""
+    def maker_id(self, backend: str, model: str, origin: str, target: str) -> int:
+        """Return the id of a backend, model and pair of languages, for the other methods."""
         values = (backend, model, origin, target)
-        with self._told():
+        with self._clear_errors():
             self.connection.execute("INSERT OR IGNORE INTO maker VALUES (NULL, ?, ?, ?, ?)", values)
             ((number,),) = self.connection.execute(
                 "SELECT id FROM maker WHERE backend = ? AND model = ? AND origin = ? AND target = ?", values
@@ -57,24 +59,24 @@ class Memory:
         return int(number)
 
     def recall(self, maker: int, texts: Sequence[str]) -> dict[str, str]:
-        """The translations that are known of these texts."""
-        known: dict[str, str] = {}
-        with self._told():
-            for start in range(0, len(texts), AT_ONCE):
-                part = texts[start : start + AT_ONCE]
+        """Return the translations of those of the texts that are in the memory."""
+        translations: dict[str, str] = {}
+        with self._clear_errors():
+            for start in range(0, len(texts), TEXTS_PER_QUERY):
+                part = texts[start : start + TEXTS_PER_QUERY]
                 marks = ",".join("?" * len(part))
                 query = f"SELECT source, text FROM translation WHERE maker = ? AND source IN ({marks})"  # noqa: S608
-                known.update(self.connection.execute(query, (maker, *part)))
-        return known
+                translations.update(self.connection.execute(query, (maker, *part)))
+        return translations
 
-    def add(self, maker: int, translations: Mapping[str, str] | Iterable[tuple[str, str]]) -> None:
-        """Remember translations, at once for all other processes. What is known already stays as it is."""
-        pairs = translations.items() if isinstance(translations, Mapping) else translations
-        with self._told():
+    def add(self, maker: int, translations: Mapping[str, str]) -> None:
+        """Save translations, at once visible to all processes. A text that is already in the memory stays as it is."""
+        with self._clear_errors():
             self.connection.execute("BEGIN IMMEDIATE")
             try:
                 self.connection.executemany(
-                    "INSERT OR IGNORE INTO translation VALUES (?, ?, ?)", ((maker, *pair) for pair in pairs)
+                    "INSERT OR IGNORE INTO translation VALUES (?, ?, ?)",
+                    ((maker, source, text) for source, text in translations.items()),
                 )
             except BaseException:
                 self.connection.execute("ROLLBACK")
@@ -82,35 +84,23 @@ class Memory:
             self.connection.execute("COMMIT")
 
     def __len__(self) -> int:
-        with self._told():
+        with self._clear_errors():
             ((count,),) = self.connection.execute("SELECT count(*) FROM translation")
         return int(count)
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self.connection.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self.connection.close()
 
-    def _told(self) -> _Told:
-        return _Told(self.path)
-
-
-class _Told:
-    """SQLite's errors as one clear line."""
-
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, sqlite3.Error):
+    @contextmanager
+    def _clear_errors(self) -> Iterator[None]:
+        """Turn SQLite's errors into one clear line."""
+        try:
+            yield
+        except sqlite3.Error as error:
             raise CapivaraError(
                 f"the translation memory {self.path or ''} cannot be used: {error}",
-                "--memory FILE takes another one, --memory none goes without",
+                "--memory FILE uses another file, --memory none uses no cache",
             ) from error

@@ -13,12 +13,12 @@ from capivara_cli.translation.memory import Memory
 
 def test_what_was_added_is_recalled_and_nothing_else(tmp_path: Path) -> None:
     with Memory(tmp_path / "new" / "m.sqlite") as memory:
-        maker = memory.maker("google", "google", "en", "hi")
+        maker = memory.maker_id("google", "google", "en", "hi")
         memory.add(maker, {f"text {n}": f"ए {n}" for n in range(2000)})
     with Memory(tmp_path / "new" / "m.sqlite") as memory:
-        maker = memory.maker("google", "google", "en", "hi")
-        asked = [f"text {n}" for n in range(-3, 2003)]
-        assert memory.recall(maker, asked) == {f"text {n}": f"ए {n}" for n in range(2000)}
+        maker = memory.maker_id("google", "google", "en", "hi")
+        texts = [f"text {n}" for n in range(-3, 2003)]
+        assert memory.recall(maker, texts) == {f"text {n}": f"ए {n}" for n in range(2000)}
         assert memory.recall(maker, []) == {}
         assert len(memory) == 2000
 
@@ -28,21 +28,21 @@ def test_what_was_added_is_recalled_and_nothing_else(tmp_path: Path) -> None:
 )
 def test_a_translation_belongs_to_what_made_it(other: tuple[str, str, str, str], tmp_path: Path) -> None:
     with Memory(tmp_path / "m.sqlite") as memory:
-        memory.add(memory.maker("google", "google", "en", "hi"), {"a dog": "कुत्ता"})
-        assert memory.recall(memory.maker(*other), ["a dog"]) == {}
+        memory.add(memory.maker_id("google", "google", "en", "hi"), {"a dog": "कुत्ता"})
+        assert memory.recall(memory.maker_id(*other), ["a dog"]) == {}
 
 
 def test_texts_are_kept_as_they_are(tmp_path: Path) -> None:
     strange = ["'; DROP TABLE translation; --", "A", "a", "é", "e\u0301", " a", "", "\u200b", "🐕" * 300]
     with Memory(tmp_path / "m.sqlite") as memory:
-        maker = memory.maker("google", "google", "en", "hi")
+        maker = memory.maker_id("google", "google", "en", "hi")
         memory.add(maker, {text: f"<{text}>" for text in strange})
         assert memory.recall(maker, strange) == {text: f"<{text}>" for text in strange}
 
 
 def test_what_is_known_stays_as_it_is(tmp_path: Path) -> None:
     with Memory(tmp_path / "m.sqlite") as memory:
-        maker = memory.maker("google", "google", "en", "hi")
+        maker = memory.maker_id("google", "google", "en", "hi")
         memory.add(maker, {"a": "1"})
         memory.add(maker, {"a": "2", "b": "3"})
         assert memory.recall(maker, ["a", "b"]) == {"a": "1", "b": "3"}
@@ -50,7 +50,7 @@ def test_what_is_known_stays_as_it_is(tmp_path: Path) -> None:
 
 def _add(path: Path, name: str) -> None:
     with Memory(path) as memory:
-        maker = memory.maker("google", "google", "en", "hi")
+        maker = memory.maker_id("google", "google", "en", "hi")
         for number in range(200):
             memory.add(maker, {f"{name} {number}": name, f"shared {number}": "same"})
 
@@ -67,16 +67,16 @@ def test_several_processes_at_once_lose_nothing(tmp_path: Path) -> None:
         assert len(memory) == 800
 
 
-def test_a_file_that_is_no_memory_is_named(tmp_path: Path) -> None:
+def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
     (tmp_path / "m.sqlite").write_text("something else, long enough to be looked at" * 100)
     with pytest.raises(CapivaraError, match=r"m\.sqlite cannot be used: file is not a database") as error:
         Memory(tmp_path / "m.sqlite")
     assert "--memory none" in (error.value.hint or "")
 
 
-def test_none_is_a_memory_of_this_run_alone() -> None:
+def test_none_is_a_memory_for_this_run_only() -> None:
     with Memory(None) as memory:
-        maker = memory.maker("google", "google", "en", "hi")
+        maker = memory.maker_id("google", "google", "en", "hi")
         memory.add(maker, {"a": "1"})
         assert memory.recall(maker, ["a"]) == {"a": "1"}
     with Memory(None) as memory:

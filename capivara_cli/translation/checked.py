@@ -1,0 +1,103 @@
+"""Translate texts once: from the translation memory, or by a translator whose results are checked and saved."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from capivara_cli.data.languages import Language
+from capivara_cli.translation import checks
+from capivara_cli.translation.memory import Memory
+from capivara_cli.translation.translator import Failure, Translator
+
+ATTEMPTS = 3  # per text
+SAVE_SECONDS = 0.5  # translations are saved at least this often, so that a killed process loses little work
+
+
+class CheckedTranslator:
+    """Translators with a memory, and checks of what they return.
+
+    Attributes:
+        requested: texts that translators were asked for in this run, each once.
+        recalled: texts that were in the memory.
+    """
+
+    def __init__(
+        self, translators: Mapping[str, Translator], languages: Mapping[str, Language], memory: Memory, origin: str
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            translators: by target.
+            languages: by code; of the origin and all targets.
+            memory: where translations are looked up and saved.
+            origin: BCP-47 code of the texts' language.
+        """
+        self.translators = translators
+        self.languages = languages
+        self.memory = memory
+        self.origin = origin
+        self.requested = 0
+        self.recalled = 0
+
+    def translate(
+        self, texts: Sequence[str], target: str, refresh: Callable[[], None] = lambda: None
+    ) -> dict[str, str | Failure]:
+        """Return the translation of each text, or why there is none.
+
+        Args:
+            texts: distinct, each on one line.
+            target: BCP-47 code.
+            refresh: is called whenever a translation has come in.
+        """
+        translator = self.translators[target]
+        maker = self.memory.maker_id(translator.backend, translator.identity(), self.origin, target)
+        results: dict[str, str | Failure] = dict(self.memory.recall(maker, texts))
+        todo = [text for text in texts if text not in results]
+        self.requested += len(todo)
+        self.recalled += len(results)
+        for attempt in range(ATTEMPTS):
+            if not todo:
+                break
+            retry = []
+            for text, result in self._attempt(translator, maker, todo, target, attempt):
+                results[text] = result
+                if isinstance(result, Failure) and not result.final:
+                    retry.append(text)
+                refresh()
+            todo = retry
+        return results
+
+    def _attempt(
+        self, translator: Translator, maker: int, texts: Sequence[str], target: str, attempt: int
+    ) -> Iterator[tuple[str, str | Failure]]:
+        """Yield texts and their checked translations as they come in, and save them."""
+        unsaved: dict[str, str] = {}
+        saved_at = time.monotonic()
+        # At the first attempt placeholders may have been mangled. From then on they are hidden behind numbers, which
+        # translators usually copy.
+        hidden = [checks.hide(text) if attempt else text for text in texts]
+        try:
+            for i, result in translator.translate(hidden, target, attempt):
+                text = texts[i]
+                if isinstance(result, str):
+                    result = self._checked(text, checks.unhide(text, result) if attempt else result, target)
+                if isinstance(result, str):
+                    unsaved[text] = result
+                if translator.saves_each or time.monotonic() - saved_at > SAVE_SECONDS:
+                    self.memory.add(maker, unsaved)
+                    unsaved.clear()
+                    saved_at = time.monotonic()
+                yield text, result
+        finally:
+            self.memory.add(maker, unsaved)
+
+    def _checked(self, text: str, translation: str, target: str) -> str | Failure:
+        translation = on_one_line(translation)
+        reason = checks.problem(text, translation, self.languages[self.origin], self.languages[target])
+        return Failure(reason) if reason else translation
+
+
+def on_one_line(text: str) -> str:
+    """Return the text with all white space as single spaces."""
+    return " ".join(text.split())
