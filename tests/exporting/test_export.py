@@ -1,4 +1,4 @@
-"""`capivara export`: what it writes is read back by the tools that own the form, and by `capivara import`."""
+"""`capivara export`: what it writes is read back by the tools that own the format, and by `capivara import`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from capivara_cli.data import images
+from capivara_cli.data.images import ImageRef
 from capivara_cli.errors import CapivaraError
 from capivara_cli.exporting.export import export
+from capivara_cli.exporting.options import ExportOptions, Format
 from capivara_cli.importing.import_data import import_data
+from capivara_cli.importing.options import ImportOptions
 from tests import kills
 from tests.conftest import Refused
+from tests.helpers import read_jsonl, write_jsonl
+
+FOLDERS: tuple[Format, ...] = ("webdataset", "imagefolder")
 
 ODD: list[dict[str, Any]] = [
     {"id": "a/1.x", "image": "images/1.png", "label": "dog", "votes": {"up": 3, "who": ["é", None]}, "captions": []},
@@ -51,34 +58,63 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         {"id": f"p{n}", "image": "images/2.jpg", "captions": [{"text": f"text {n}", "lang": "en"}], "label": str(n % 3)}
         for n in range(100)
     ]
-    Path("in.jsonl").write_text("".join(json.dumps(record) + "\n" for record in [*ODD, *plain]))
-    return "in.jsonl"
+    return write("in.jsonl", [*ODD, *plain])
 
 
-def lines(path: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").split("\n") if line]
+def write(name: str, records: list[dict[str, Any]]) -> str:
+    return str(write_jsonl(Path(name), records))
 
 
-def without_image(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def run(format: Format, source: str, output: str, **flags: Any) -> None:
+    export(format, source, output, ExportOptions(**flags))
+
+
+def imported(name: str, **flags: Any) -> list[dict[str, Any]]:
+    """The records that `import` makes of a file or a folder."""
+    import_data([name], "back.jsonl", ImportOptions(overwrite=True, **flags))
+    return read_jsonl(Path("back.jsonl"))
+
+
+def without_image(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The records without what an export may change: the image's name, and an empty list of captions."""
     return [
-        {key: value for key, value in record.items() if key != "image" and not (key == "captions" and not value)}
-        for record in found
+        {key: value for key, value in record.items() if key != "image" and (key, value) != ("captions", [])}
+        for record in records
     ]
 
 
-@pytest.mark.parametrize(
-    ("form", "name"), [("webdataset", "out"), ("imagefolder", "out"), ("csv", "o.csv"), ("csv", "o.tsv")]
-)
-def test_what_was_exported_comes_back_whole(form: str, name: str, source: str) -> None:
-    export(form, source, Path(name), shard_size=40)
-    import_data([name], Path("back.jsonl"))
-    back = lines("back.jsonl")
-    assert without_image(back) == without_image(lines(source))
-    from capivara_cli.data import images
-    from capivara_cli.data.images import ImageRef
+def content(folder: str) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in sorted(Path(folder).rglob("*")) if path.is_file()}
 
-    for before, after in zip(lines(source), back, strict=True):
-        assert images.content(ImageRef.parse(after["image"], Path.cwd())) == Path(before["image"]).read_bytes()
+
+# --- read back by `import`
+
+
+@pytest.mark.parametrize(
+    ("format", "name"), [("webdataset", "out"), ("imagefolder", "out"), ("csv", "o.csv"), ("csv", "o.tsv")]
+)
+def test_what_was_exported_comes_back_whole(format: Format, name: str, source: str) -> None:
+    run(format, source, name, shard_size=40)
+    before, after = read_jsonl(Path(source)), imported(name)
+    assert without_image(after) == without_image(before)
+    for old, new in zip(before, after, strict=True):
+        assert images.content(ImageRef.parse(new["image"], Path.cwd())) == Path(old["image"]).read_bytes()
+
+
+@pytest.mark.parametrize("format", ["webdataset", "imagefolder", "csv"])
+def test_records_with_the_keys_of_other_tools_come_back_too(format: Format, source: str) -> None:
+    english = {"text": "a", "lang": "en"}
+    rows: list[dict[str, Any]] = [
+        {"captions-hi": None, "captions": [{"text": "a", "lang": "en", "score": 0.5}]},
+        {"captions-pt": ["x"], "captions": [{"text": "b", "lang": "pt"}]},
+        {"text": "mine", "captions": [english]},
+        {"caption": "mine", "nothing": None},
+        {"captions": [english | {"text": ""}, english, {"text": "line\n" * 300, "lang": "hi", "parent": 1}]},
+    ]
+    rows = [{"id": str(i), "image": "images/1.png", **row} for i, row in enumerate(rows)]
+    name = "out.csv" if format == "csv" else "out"
+    run(format, write("odd.jsonl", rows), name)
+    assert without_image(imported(name)) == without_image(rows)
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).filter(str.strip)
@@ -101,23 +137,49 @@ CAPTION = st.fixed_dictionaries(
 )
 def test_any_record_survives_a_table(captions: list[dict[str, Any]], extra: dict[str, Any], source: str) -> None:
     record = {"id": "1", "image": "images/1.png", **extra, "captions": captions}
-    Path("one.jsonl").write_text(json.dumps(record))
-    export("csv", "one.jsonl", Path("one.csv"), overwrite=True)
-    import_data(["one.csv"], Path("back.jsonl"), format="csv", overwrite=True)
-    [back] = lines("back.jsonl")
-    assert back.get("captions", []) == captions
-    assert {key: value for key, value in back.items() if key not in ("id", "image", "captions")} == extra
+    run("csv", write("one.jsonl", [record]), "one.csv", overwrite=True)
+    [after] = imported("one.csv", format="csv")
+    assert {"captions": [], **after, "image": "images/1.png"} == record
 
 
-# Other tools' readers leave files open, which would be warnings here: they run in processes of their own.
+def test_what_is_not_a_number_is_null(source: str) -> None:
+    captions = [{"text": "a", "lang": "en", "source": "x", "score": float("nan")}]
+    run("csv", write("nan.jsonl", [{"id": "1", "image": "images/1.png", "captions": captions}]), "nan.csv")
+    assert imported("nan.csv")[0]["captions"] == [{"text": "a", "lang": "en", "source": "x", "score": None}]
+
+
+def test_a_table_of_one_language_has_no_parents_in_another(source: str) -> None:
+    run("csv", source, "hi.csv", lang="hi")
+    captions = next(record["captions"] for record in imported("hi.csv") if record["id"] == "कुत्ता 2")
+    assert [caption.get("parent") for caption in captions] == [None, None]
+
+
+def test_captions_to_translate_and_back(source: str) -> None:
+    run("captions.txt", source, "en.txt", lang="en")
+    texts = Path("en.txt").read_text().splitlines()
+    assert len(texts) == 103
+    assert texts[0] == 'a "dog", on; a beach'
+    Path("pt.txt").write_text("".join(f"pt: {text}\n" for text in texts))
+    translated = 0
+    for record in imported(source, translations=Path("pt.txt"), to="pt"):
+        captions = record.get("captions", [])
+        for caption in captions:
+            if caption["lang"] == "pt":
+                translated += 1
+                assert caption["text"] == "pt: " + " ".join(captions[caption["parent"]]["text"].split())
+    assert translated == 103
+
+
+# --- read back by other tools: their readers leave files open, so they run in processes of their own
+
 READS_SHARDS = """
 import json, sys
 import open_clip, webdataset
 from open_clip_train.data import get_dataset_size, get_wds_dataset
 
 pattern = "shards/train-{00000..00001}.tar"
-read = list(webdataset.WebDataset(pattern, shardshuffle=False).decode("pil"))
-assert read[2]["webp"].size == (9, 8)
+samples = list(webdataset.WebDataset(pattern, shardshuffle=False).decode("pil"))
+assert samples[2]["webp"].size == (9, 8)
 
 class Arguments:
     val_data, val_num_samples = pattern, None  # sizes.json says it
@@ -128,9 +190,9 @@ tokenizer = open_clip.get_tokenizer("ViT-B-32")
 info = get_wds_dataset(Arguments(), open_clip.image_transform(32, is_train=False), is_train=False, tokenizer=tokenizer)
 batches = list(info.dataloader)
 print(json.dumps({
-    "ids": [sample["json"]["id"] for sample in read],
-    "text": read[1]["txt"],
-    "labels": [sample.get("cls") for sample in read[:4]],
+    "ids": [sample["json"]["id"] for sample in samples],
+    "text": samples[1]["txt"],
+    "labels": [sample.get("cls") for sample in samples[:4]],
     "images": sum(len(images) for images, _ in batches),
     "size": get_dataset_size(pattern)[0],
     "shape": list(batches[0][0].shape),
@@ -141,29 +203,34 @@ READS_FOLDER = """
 import json
 import datasets
 
-found = datasets.load_dataset("imagefolder", data_dir="folder", split="train", cache_dir="hf")
-print(json.dumps({
-    "columns": found.column_names,
-    "text": found[5]["text"],
-    "size": found[5]["image"].size,
-    "captions": found[5]["captions"],
-}))
+rows = datasets.load_dataset("imagefolder", data_dir="folder", split="train", cache_dir="hf")
+row = rows[5]
+print(json.dumps({"columns": rows.column_names, **row, "image": row["image"].size}))
+"""
+
+READS_TABLE = """
+import json
+from open_clip_train.data import CsvDataset
+
+rows = CsvDataset("t.tsv", lambda image: image.size, "filepath", "title", tokenizer=lambda texts: texts)
+sizes, texts = zip(*(rows[i] for i in range(1, len(rows))))
+print(json.dumps({"texts": len(texts), "sizes": sorted(set(sizes)), "second": texts[1]}))
 """
 
 
 def answer(script: str) -> dict[str, Any]:
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == 0, result.stderr
-    found: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
-    return found
+    printed: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    return printed
 
 
 def test_webdataset_and_open_clips_loader_read_the_shards(source: str) -> None:
-    export("webdataset", source, Path("shards"), lang="en", shard_size=60, prefix="train-")
+    run("webdataset", source, "shards", lang="en", shard_size=60, prefix="train-")
     names = ["sizes.json", "train-00000.tar", "train-00001.tar"]
     assert sorted(path.name for path in Path("shards").iterdir()) == names
     assert answer(READS_SHARDS) == {
-        "ids": [record["id"] for record in lines(source)],
+        "ids": [record["id"] for record in read_jsonl(Path(source))],
         "text": 'a "dog",\n\ton; a beach',
         "labels": [None, 7, None, 0],
         "images": 102,  # open_clip leaves the one without a caption out
@@ -174,208 +241,147 @@ def test_webdataset_and_open_clips_loader_read_the_shards(source: str) -> None:
 
 def test_datasets_reads_the_image_folder(source: str) -> None:
     pytest.importorskip("datasets")
-    plain = [record for record in lines(source) if record["id"].startswith("p")]
-    Path("plain.jsonl").write_text("".join(json.dumps(record) + "\n" for record in plain))
-    export("imagefolder", "plain.jsonl", Path("folder"))
+    run("imagefolder", write("plain.jsonl", read_jsonl(Path(source))[len(ODD) :]), "folder")
     assert answer(READS_FOLDER) == {
         "columns": ["image", "id", "text", "captions", "label"],
+        "id": "p5",
         "text": "text 5",
-        "size": [9, 8],
+        "image": [9, 8],
         "captions": [{"text": "text 5", "lang": "en"}],
+        "label": "2",
     }
 
 
-READS_TABLE = """
-import json
-from open_clip_train.data import CsvDataset
-
-found = CsvDataset("t.tsv", lambda image: image.size, "filepath", "title", tokenizer=lambda texts: texts)
-sizes, texts = zip(*(found[i] for i in range(1, len(found))))
-print(json.dumps({"texts": len(texts), "sizes": sorted(set(sizes)), "second": texts[1]}))
-"""
-
-
 def test_open_clips_trainer_reads_the_table(source: str) -> None:
-    export("csv", source, Path("t.tsv"), lang="en")
+    run("csv", source, "t.tsv", lang="en")
     assert answer(READS_TABLE) == {"texts": 103, "sizes": [[9, 8]], "second": "an art of a dog"}
 
 
-def test_one_language_of_a_table_keeps_its_parents_right(source: str) -> None:
-    export("csv", source, Path("hi.csv"), lang="hi")
-    import_data(["hi.csv"], Path("back.jsonl"))
-    back = next(record for record in lines("back.jsonl") if record["id"] == "कुत्ता 2")
-    assert [caption.get("parent") for caption in back["captions"]] == [None, None]
+# --- images and names
 
 
-def test_captions_to_translate_and_back(source: str) -> None:
-    export("captions.txt", source, Path("en.txt"), lang="en")
-    texts = Path("en.txt").read_text().splitlines()
-    assert len(texts) == 103
-    assert texts[0] == 'a "dog", on; a beach'
-    Path("pt.txt").write_text("".join(f"pt: {text}\n" for text in texts))
-    import_data([source], Path("back.jsonl"), translations=Path("pt.txt"), to="pt")
-    made = []
-    for record in lines("back.jsonl"):
-        captions = record.get("captions", [])
-        for caption in captions:
-            if caption["lang"] == "pt":
-                made.append(caption)
-                assert caption["text"] == "pt: " + " ".join(captions[caption["parent"]]["text"].split())
-    assert len(made) == 103
-
-
-def test_names_of_records_lead_nowhere(source: str) -> None:
-    Path("evil.jsonl").write_text(
-        json.dumps({"id": "../../evil", "image": "images/1.png"})
-        + "\n"
-        + json.dumps({"id": "/etc/x", "image": "images/2.jpg"})
-    )
-    for form in ("webdataset", "imagefolder"):
-        export(form, "evil.jsonl", Path("deep") / form, prefix="x")
-    written = [path for path in Path.cwd().rglob("*") if path.is_file() and path.parent.name != "images"]
-    assert all("evil" not in path.name or path.name == "evil.jsonl" for path in written)
+def test_ids_of_records_are_not_names_of_files(source: str) -> None:
+    ids = ["../../evil", "/etc/x"]
+    write("evil.jsonl", [{"id": id_, "image": "images/1.png"} for id_ in ids])
+    for folder in FOLDERS:
+        run(folder, "evil.jsonl", f"deep/{folder}", prefix="x")
+    written = {path.name for path in Path.cwd().rglob("*") if path.is_file() and path.parent.name != "images"}
+    assert written == {"in.jsonl", "evil.jsonl", "x00000.tar", "sizes.json", "metadata.jsonl"} | {
+        f"x00000000{i}.png" for i in range(2)
+    }
 
 
 def test_images_that_cannot_be_read_are_named(source: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("images/1.png").unlink()
-    export("webdataset", source, Path("shards"))
+    run("webdataset", source, "shards")
     said = capsys.readouterr().err
-    assert "1 images left out\n  a/1.x: no such file" in said
+    assert "1 of 103 records rejected\n  a/1.x: no such file" in said
     assert "wrote shards: 102 images" in said
     with pytest.raises(CapivaraError, match=r"in\.jsonl:1: .*1\.png: no such file"):
-        export("imagefolder", source, Path("folder"), strict=True)
+        run("imagefolder", source, "folder", strict=True)
     assert not Path("folder").exists()
 
 
-def write(name: str, found: list[dict[str, Any]]) -> str:
-    Path(name).write_text("".join(json.dumps(record) + "\n" for record in found))
-    return name
+@pytest.mark.parametrize("format", FOLDERS)
+@pytest.mark.parametrize("name", ["pic.json", "pic", "pic.__key__", "pic.txt"])
+def test_an_image_is_known_by_its_content_and_not_by_its_name(format: Format, name: str, source: str) -> None:
+    Image.new("RGB", (5, 4)).save("odd.ppm")
+    Path("odd.ppm").rename(name)
+    Path("secret.png").write_text("not an image: root:x:0:0")
+    run(format, write("odd.jsonl", [{"id": "1", "image": name}, {"id": "2", "image": "secret.png"}]), "out")
+    [record] = imported("out", verify=True)
+    assert (record["id"], record["image"][-4:]) == ("1", ".ppm")
 
 
-def test_standard_input(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+# --- what was there before
+
+
+def test_standard_input_and_output(source: str) -> None:
+    line = [sys.executable, "-m", "capivara_cli", "export", "csv", "-", "--lang", "hi", "-o", "-"]
     with Path(source).open() as file:
-        monkeypatch.setattr(sys, "stdin", file)
-        export("captions.txt", "-", Path("en.txt"), lang="en")
-    assert len(Path("en.txt").read_text().splitlines()) == 103
-
-
-def test_standard_output(source: str, tmp_path: Path) -> None:
-    line = [sys.executable, "-m", "capivara_cli", "export", "csv", source, "--lang", "hi", "-o", "-"]
-    result = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
+        result = subprocess.run(line, stdin=file, capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == 0, result.stderr
-    export("csv", source, Path("hi.csv"), lang="hi")
+    run("csv", source, "hi.csv", lang="hi")
     assert result.stdout == Path("hi.csv").read_text()
     assert "2 captions" in result.stderr
     assert not Path("-").exists()
 
 
-@pytest.mark.parametrize("form", ["webdataset", "imagefolder"])
-def test_overwriting_takes_nothing_away_before_the_new_one_is_sure(form: str, source: str) -> None:
-    out = Path("out")
-    export(form, source, out, shard_size=20)
-    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+@pytest.mark.parametrize("format", FOLDERS)
+def test_overwriting_takes_nothing_away_before_the_new_export_is_complete(format: Format, source: str) -> None:
+    run(format, source, "out", shard_size=20)
+    before = content("out")
     gone = write("gone.jsonl", [{"id": "1", "image": "gone.png"}])
-    with pytest.raises(CapivaraError, match=r"nothing was left: 1 images left out\n  1: no such file"):
-        export(form, gone, out, overwrite=True)
+    with pytest.raises(CapivaraError, match=r"nothing was left: 1 of 1 rejected\n  1: no such file"):
+        run(format, gone, "out", overwrite=True)
     with pytest.raises(CapivaraError, match="nowhere.jsonl: no such file"):
-        export(form, "nowhere.jsonl", out, overwrite=True)
-    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
-    few = write("few.jsonl", lines(source)[:30])
-    export(form, few, out, shard_size=20, overwrite=True)
-    import_data(["out"], Path("back.jsonl"))
-    assert len(lines("back.jsonl")) == 30
+        run(format, "nowhere.jsonl", "out", overwrite=True)
+    records = read_jsonl(Path(source))[:30]
+    broken = write("broken.jsonl", [*records, {"id": "1", "image": "gone.png"}])
+    with pytest.raises(CapivaraError, match="no such file"):
+        run(format, broken, "out", overwrite=True, strict=True, shard_size=20)
+    assert content("out") == before
+    run(format, write("few.jsonl", records), "out", shard_size=20, overwrite=True)
+    assert len(imported("out")) == 30
+    assert not list(Path.cwd().glob("*partial*"))
+    assert not list(Path.cwd().glob(".*"))
 
 
-@pytest.mark.parametrize("form", ["webdataset", "imagefolder"])
-def test_what_is_read_is_not_written(form: str, source: str) -> None:
-    export(form, source, Path("out"), shard_size=60)
-    import_data(["out"], Path("back.jsonl"))
-    before = sorted(Path("out").rglob("*"))
-    with pytest.raises(CapivaraError, match=r"back\.jsonl:1: its image is in out, which is written"):
-        export(form, "back.jsonl", Path("out"), overwrite=True)
-    inside = "out/{00000..00001}.tar" if form == "webdataset" else "out"
-    with pytest.raises(CapivaraError, match="out is read and cannot be written too"):
-        export(form, inside, Path("out"), overwrite=True)
-    assert sorted(Path("out").rglob("*")) == before
+@pytest.mark.parametrize("format", FOLDERS)
+def test_what_is_read_is_not_written(format: Format, source: str) -> None:
+    run(format, source, "out", shard_size=60)
+    imported("out")
+    before = content("out")
+    with pytest.raises(CapivaraError, match=r"back\.jsonl:1: its image is in out, which is the output"):
+        run(format, "back.jsonl", "out", overwrite=True)
+    inside = "out/{00000..00001}.tar" if format == "webdataset" else "out"
+    with pytest.raises(CapivaraError, match="out is both input and output"):
+        run(format, inside, "out", overwrite=True)
+    assert content("out") == before
 
 
-def test_shards_are_not_gone_on_with_when_the_records_have_changed(source: str) -> None:
-    records = [*lines(source)[:30], {"id": "gone", "image": "gone.png"}]
+# --- resumed
+
+
+def test_shards_are_not_resumed_when_the_records_or_the_settings_have_changed(source: str) -> None:
+    records = [*read_jsonl(Path(source))[:30], {"id": "gone", "image": "gone.png"}]
     write("some.jsonl", records)
     with pytest.raises(CapivaraError, match="no such file"):
-        export("webdataset", "some.jsonl", Path("out"), shard_size=10, strict=True)
-    assert sorted(path.name for path in Path("out").glob("*.tar")) == ["00000.tar", "00001.tar", "00002.tar"]
+        run("webdataset", "some.jsonl", "out", shard_size=10, strict=True)
+    shards = ["00000.tar", "00001.tar", "00002.tar"]
+    assert sorted(path.name for path in Path("out.partial").iterdir()) == shards
+    assert not Path("out").exists()
+    with pytest.raises(CapivaraError, match="out was begun with other settings"):
+        run("webdataset", "some.jsonl", "out", shard_size=11)
     write("some.jsonl", records[1:30])
     with pytest.raises(CapivaraError, match="out was begun with other records"):
-        export("webdataset", "some.jsonl", Path("out"), shard_size=10)
+        run("webdataset", "some.jsonl", "out", shard_size=10)
     write("some.jsonl", [*records[:30], records[0] | {"id": "new"}])
-    export("webdataset", "some.jsonl", Path("out"), shard_size=10)
-    assert json.loads(Path("out/sizes.json").read_text()) == {
-        f"{n:05d}.tar": size for n, size in enumerate([10, 10, 10, 1])
-    }
+    before = {path.name: path.stat().st_mtime_ns for path in Path("out.partial").iterdir()}
+    run("webdataset", "some.jsonl", "out", shard_size=10)
+    assert json.loads(Path("out/sizes.json").read_text()) == dict.fromkeys(shards, 10) | {"00003.tar": 1}
+    assert {name: (Path("out") / name).stat().st_mtime_ns for name in shards} == before
+    assert not list(Path.cwd().glob("out.*"))
 
 
-@pytest.mark.parametrize("form", ["webdataset", "imagefolder"])
-@pytest.mark.parametrize("name", ["pic.json", "pic", "pic.__key__", "pic.txt"])
-def test_an_image_is_known_by_its_content_and_not_by_its_name(form: str, name: str, source: str) -> None:
-    Image.new("RGB", (5, 4)).save("odd.ppm")
-    Path("odd.ppm").rename(name)
-    Path("secret.png").write_text("no image: root:x:0:0")
-    found = [{"id": "1", "image": name}, {"id": "2", "image": "secret.png"}]
-    export(form, write("odd.jsonl", found), Path("out"))
-    import_data(["out"], Path("back.jsonl"), verify=True)
-    [record] = lines("back.jsonl")
-    assert (record["id"], record["image"][-4:]) == ("1", ".ppm")
-
-
-@pytest.mark.parametrize("form", ["webdataset", "imagefolder", "csv"])
-def test_odd_records_come_back_too(form: str, source: str) -> None:
-    found: list[dict[str, Any]] = [
-        {
-            "id": "1",
-            "image": "images/1.png",
-            "captions-hi": None,
-            "captions": [{"text": "a", "lang": "en", "score": 0.5}],
-        },
-        {"id": "2", "image": "images/1.png", "captions-pt": ["x"], "captions": [{"text": "b", "lang": "pt"}]},
-        {"id": "3", "image": "images/1.png", "text": "mine", "captions": [{"text": "a", "lang": "en"}]},
-        {"id": "4", "image": "images/1.png", "caption": "mine", "nothing": None},
-        {
-            "id": "5",
-            "image": "images/1.png",
-            "captions": [
-                {"text": "", "lang": "en"},
-                {"text": "b", "lang": "en"},
-                {"text": "line\n" * 300, "lang": "hi", "parent": 1},
-            ],
-        },
-    ]
-    export(form, write("odd.jsonl", found), Path("out.csv" if form == "csv" else "out"))
-    import_data(["out.csv" if form == "csv" else "out"], Path("back.jsonl"))
-    assert without_image(lines("back.jsonl")) == without_image(found)
-
-
-def test_what_is_no_number_is_null(source: str) -> None:
-    found = [
-        {
-            "id": "1",
-            "image": "images/1.png",
-            "captions": [{"text": "a", "lang": "en", "source": "x", "score": float("nan")}],
-        }
-    ]
-    export("csv", write("nan.jsonl", found), Path("nan.csv"))
-    import_data(["nan.csv"], Path("back.jsonl"))
-    assert lines("back.jsonl")[0]["captions"] == [{"text": "a", "lang": "en", "source": "x", "score": None}]
+def test_overwrite_starts_over(source: str) -> None:
+    Path("images/3.webp").rename("hidden")
+    with pytest.raises(CapivaraError, match="no such file"):
+        run("webdataset", source, "out", shard_size=1, strict=True)
+    run("webdataset", source, "out", shard_size=50, overwrite=True)
+    assert json.loads(Path("out/sizes.json").read_text()) == {"00000.tar": 50, "00001.tar": 50, "00002.tar": 2}
+    assert sorted(path.name for path in Path("out").iterdir()) == [f"0000{n}.tar" for n in range(3)] + ["sizes.json"]
 
 
 SETUP = """
 import rich.progress, sqlite3, webdataset
 from capivara_cli.exporting.export import export
+from capivara_cli.exporting.options import ExportOptions
 
 def run(output):
     shards = folder / f"{output.stem}-shards"
-    if (shards / "export.json").exists() or not (shards / "sizes.json").exists():
-        export("webdataset", sys.argv[2], shards, shard_size=9)
+    if not shards.exists():
+        export("webdataset", sys.argv[2], shards, ExportOptions(shard_size=9))
     # The bytes of all shards, for the comparison.
     temporary = folder / f"{output.stem}.part"
     temporary.write_bytes(b"".join(path.read_bytes() for path in sorted(shards.iterdir())))
@@ -388,28 +394,26 @@ def test_after_any_number_of_kills_the_shards_are_those_of_an_undisturbed_run(so
     assert len(list((tmp_path / "out" / "whole-shards").iterdir())) == 13
 
 
+# --- as it is typed
+
+
 @pytest.mark.parametrize(
     ("arguments", "message", "hint"),
     [
-        (
-            ["webdatset", "in.jsonl", "-o", "x"],
-            "the format webdatset is not known, did you mean webdataset",
-            "imagefolder",
-        ),
-        (["csv", "in.jsonl", "-o", "full.csv"], "full.csv is there already", "--overwrite"),
+        (["csv", "in.jsonl", "-o", "full.csv"], "full.csv already exists", "--overwrite"),
         (["csv", "in.jsonl", "-o", "images", "--overwrite"], "images is a folder", "-o images/FILE"),
-        (["csv", "in.jsonl", "-o", ".", "--overwrite"], ". is read and cannot be written", ""),
+        (["csv", "in.jsonl", "-o", ".", "--overwrite"], ". is both input and output", ""),
         (["csv", "in.jsonl", "-o", "new.png"], "new.png is not the name of a table", "-o FILE.csv"),
-        (["imagefolder", "in.jsonl", "-o", "images", "--overwrite"], "images holds something else: 1.png", "another"),
-        (["webdataset", "in.jsonl", "-o", "backup", "--overwrite"], "backup holds something else: home.tar", "another"),
-        (["webdataset", "in.jsonl", "-o", "full.csv"], "full.csv is no folder", ""),
+        (["imagefolder", "in.jsonl", "-o", "images", "--overwrite"], "images contains other files: 1.png", "another"),
+        (["webdataset", "in.jsonl", "-o", "backup", "--overwrite"], "backup contains other files: home.tar", "another"),
+        (["webdataset", "in.jsonl", "-o", "new"], "new.partial contains other files: mine.txt", "another"),
+        (["webdataset", "in.jsonl", "-o", "full.csv"], "full.csv is not a folder", ""),
         (["webdataset", "in.jsonl", "-o", "-"], "a folder cannot be written to standard output", "-o FOLDER"),
         (["captions.txt", "none.jsonl", "-o", "x.txt", "--lang", "en"], "none.jsonl: no records", ""),
-        (["csv", "in.jsonl", "-o", "in.jsonl", "--overwrite"], "in.jsonl is read", "-o"),
-        (["captions.txt", "in.jsonl", "-o", "x.txt"], "captions.txt is of one language", "--lang en"),
+        (["csv", "in.jsonl", "-o", "in.jsonl", "--overwrite"], "in.jsonl is both input and output", "-o"),
+        (["captions.txt", "in.jsonl", "-o", "x.txt"], "captions.txt holds one language", "--lang en"),
         (["captions.txt", "in.jsonl", "-o", "x.txt", "--lang", "xh"], "no caption in xh", ""),
         (["webdataset", "in.jsonl", "-o", "x", "--prefix", "../a"], "--prefix ../a", "train-"),
-        (["webdataset", "in.jsonl", "-o", "x", "--shard-size", "0"], "--shard-size 0: at least 1", ""),
         (["csv", "gone.jsonl", "-o", "x.csv"], "gone.jsonl: no such file", ""),
     ],
 )
@@ -418,8 +422,14 @@ def test_what_is_wrong_is_said_in_one_line(
 ) -> None:
     Path("full.csv").write_text("mine")
     Path("none.jsonl").touch()
-    Path("backup").mkdir()
-    Path("backup/home.tar").write_text("mine")
+    for folder, name in (("backup", "home.tar"), ("new.partial", "mine.txt")):
+        Path(folder).mkdir()
+        (Path(folder) / name).write_text("mine")
     said = refused("export", *arguments)
     assert message in said
     assert hint in said
+
+
+def test_an_unknown_format_is_named_with_the_nearest(source: str) -> None:
+    with pytest.raises(CapivaraError, match="unknown format webdatset, did you mean webdataset"):
+        export("webdatset", source, "x", ExportOptions())  # type: ignore[arg-type]
