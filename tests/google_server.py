@@ -1,4 +1,4 @@
-"""A server that speaks Google's protocol, over HTTPS, on this machine, with real faults."""
+"""A server on this machine that speaks Google's protocol over HTTPS, with real faults."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Fault = Callable[["Handler", list[str]], bool]
 
 
 def to_hindi(text: str) -> str:
-    """Each Latin letter as a Devanagari one; placeholders, digits and signs as they are."""
+    """Replace each Latin letter by a Devanagari one; keep placeholders, digits and signs."""
     parts = re.split(r"(\{[^{}\s]*\})", text)
     return "".join(p if p.startswith("{") else re.sub("[a-zA-Z]", _letter, p) for p in parts)
 
@@ -33,7 +33,7 @@ def _letter(match: re.Match[str]) -> str:
 
 
 class Server(ThreadingHTTPServer):
-    """Attributes: `faults` are asked before each reply, in turn, and make their own when they return True."""
+    """Attributes: `faults` are called in turn before each reply; one that returns True has replied itself."""
 
     daemon_threads = True
     url: str
@@ -48,7 +48,7 @@ class Server(ThreadingHTTPServer):
         self.most_at_once = self.at_once = 0
 
     def handle_error(self, *_: Any) -> None:
-        """Clients that went away are what some tests are about."""
+        """Say nothing: some tests are about clients that disconnect."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -60,7 +60,7 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None: ...
 
     def do_GET(self) -> None:
-        """Translate, or do what the fault does."""
+        """Translate, or fail as the fault does."""
         query = parse_qs(urlsplit(self.path).query)
         texts = query["q"][0].split("\n")
         with self.server.lock:
@@ -78,7 +78,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.server.at_once -= 1
 
     def translated(self, texts: list[str], translations: list[str]) -> None:
-        """A good reply, whatever is in it."""
+        """Send a well-formed reply with any translations."""
         with self.server.lock:
             self.server.served.update(texts)
         ends = ["\n"] * (len(translations) - 1) + [""]
@@ -88,7 +88,7 @@ class Handler(BaseHTTPRequestHandler):
     def reply(
         self, status: int, body: str, headers: dict[str, str] | None = None, *, length: int | None = None
     ) -> None:
-        """Any reply at all."""
+        """Send any reply."""
         content = body.encode()
         self.send_response(status)
         for name, value in (headers or {}).items():
@@ -98,7 +98,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def reset(self) -> None:
-        """End the connection in the rudest way."""
+        """Reset the connection."""
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         with suppress(OSError):
             self.connection.close()
@@ -106,7 +106,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def certificate(folder: Path) -> Path:
-    """A key and a certificate for this machine, in one file."""
+    """Write a key and a certificate for this machine into one file."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -137,7 +137,7 @@ def certificate(folder: Path) -> Path:
 
 @contextmanager
 def serving(pem: Path) -> Iterator[Server]:
-    """A running server."""
+    """Run a server."""
     server = Server()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pem)

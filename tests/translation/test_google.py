@@ -1,4 +1,4 @@
-"""googletrans against a server that has real faults: nothing wrong is recorded, and nothing is asked for twice."""
+"""googletrans against a server with real faults: nothing wrong is recorded, and nothing is requested twice."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from typing import Any
 import pytest
 
 from capivara_cli.errors import CapivaraError
-from capivara_cli.translation.google import Google, Limiter, _joined
+from capivara_cli.translation.google import Google, Limiter, _join
+from capivara_cli.translation.options import TranslateOptions
 from capivara_cli.translation.translate import translate
 from tests import kills
 from tests.conftest import command
 from tests.google_server import Fault, Handler, Server, certificate, serving, to_hindi
+from tests.helpers import read_jsonl, write_jsonl
 
 
 @pytest.fixture(scope="module")
@@ -46,36 +48,30 @@ def texts(count: int) -> list[str]:
         range(count), itertools.cycle(itertools.product(WORDS, WORDS)), strict=False)]  # fmt: skip
 
 
-def write(path: Path, captions: list[str], each: int = 2) -> Path:
-    groups = [captions[i : i + each] for i in range(0, len(captions), each)]
-    records = [
-        {"id": str(n), "image": f"{n}.jpg", "captions": [{"text": t, "lang": "en"} for t in group]}
-        for n, group in enumerate(groups)
-    ]
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    return path
+def write(path: Path, captions: list[str]) -> Path:
+    """Write records with two captions each."""
+    pairs = [captions[i : i + 2] for i in range(0, len(captions), 2)]
+    return write_jsonl(path, (
+        {"id": str(n), "image": f"{n}.jpg", "captions": [{"text": text, "lang": "en"} for text in pair]}
+        for n, pair in enumerate(pairs)
+    ))  # fmt: skip
 
 
-def run(server: Server, source: Path, output: Path, **flags: Any) -> None:
-    options: dict[str, Any] = {
-        "rate": 500.0,
-        "memory": output.parent / "memory.sqlite",
-        "timeout": 1.0,
-        "retries": 4,
-    } | flags
-    translate([source], output, to=["hi"], google_url=server.url, **options)
+def run(server: Server, source: Path, output: Path, **others: Any) -> None:
+    fixed = {"rate": 500, "memory": output.parent / "memory.sqlite", "timeout": 1, "retries": 4}
+    translate([source], output, TranslateOptions(to=["hi"], google_url=server.url, **fixed | others))
 
 
 def made(path: Path) -> dict[str, str]:
     """Source -> translation, of all records."""
-    found = {}
-    for line in path.read_text().splitlines():
-        captions = json.loads(line)["captions"]
+    translations = {}
+    for record in read_jsonl(path):
+        captions = record["captions"]
         for caption in captions:
             if "parent" in caption:
                 assert (caption["lang"], caption["source"]) == ("hi", "google")
-                found[captions[caption["parent"]]["text"]] = caption["text"]
-    return found
+                translations[captions[caption["parent"]]["text"]] = caption["text"]
+    return translations
 
 
 def remembered(path: Path) -> dict[str, str]:
@@ -85,7 +81,7 @@ def remembered(path: Path) -> dict[str, str]:
 
 def sometimes(share: float, fault: Fault, seed: int = 0) -> Fault:
     rng = random.Random(seed)
-    return lambda handler, asked: rng.random() < share and fault(handler, asked)
+    return lambda handler, queries: rng.random() < share and fault(handler, queries)
 
 
 def refuse(handler: Handler, _: list[str]) -> bool:
@@ -109,8 +105,8 @@ def reset(handler: Handler, _: list[str]) -> bool:
     return True
 
 
-def cut(handler: Handler, asked: list[str]) -> bool:
-    handler.reply(200, json.dumps([[[to_hindi(asked[0]), asked[0]]]])[:-4], length=4000)
+def cut(handler: Handler, queries: list[str]) -> bool:
+    handler.reply(200, json.dumps([[[to_hindi(queries[0]), queries[0]]]])[:-4], length=4000)
     handler.reset()
     return True
 
@@ -120,24 +116,24 @@ def html(handler: Handler, _: list[str]) -> bool:
     return True
 
 
-def fewer(handler: Handler, asked: list[str]) -> bool:
-    if len(asked) == 1:
+def fewer(handler: Handler, queries: list[str]) -> bool:
+    if len(queries) == 1:
         return False
-    handler.reply(200, json.dumps([[[to_hindi(" ".join(asked)), "", None]], None, "en"]))
+    handler.reply(200, json.dumps([[[to_hindi(" ".join(queries)), "", None]], None, "en"]))
     return True
 
 
-def echo(handler: Handler, asked: list[str]) -> bool:
-    if len(asked) == 1:  # asked for again, it is translated
+def echo(handler: Handler, queries: list[str]) -> bool:
+    if len(queries) == 1:  # at the second attempt it is translated
         return False
-    handler.reply(200, json.dumps([[["\n".join(asked), "\n".join(asked), None]], None, "en"]))
+    handler.reply(200, json.dumps([[["\n".join(queries), "\n".join(queries), None]], None, "en"]))
     return True
 
 
 FAULTS = [refuse, break_down, hang, reset, cut, html, fewer, echo]
 
 
-def test_captions_are_joined_and_come_back_to_their_own(server: Server, tmp_path: Path) -> None:
+def test_captions_share_requests_and_get_their_own_translations(server: Server, tmp_path: Path) -> None:
     captions = texts(300)
     run(server, write(tmp_path / "in.jsonl", captions), tmp_path / "out.jsonl")
     assert made(tmp_path / "out.jsonl") == {text: to_hindi(text) for text in captions}
@@ -146,11 +142,11 @@ def test_captions_are_joined_and_come_back_to_their_own(server: Server, tmp_path
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
-def test_with_faults_all_is_done_rightly_and_nothing_asked_for_twice(
+def test_with_faults_everything_is_translated_and_requested_once(
     fault: Fault, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("capivara_cli.translation.google.MOST_TEXTS", 10)
-    monkeypatch.setattr(Limiter, "refused", without_pauses)
+    monkeypatch.setattr("capivara_cli.translation.google.MAX_TEXTS", 10)
+    monkeypatch.setattr(Limiter, "slow_down", without_pauses)
     server.faults = [sometimes(0.3, fault)]
     captions = texts(200)
     run(server, write(tmp_path / "in.jsonl", captions), tmp_path / "out.jsonl")
@@ -160,26 +156,26 @@ def test_with_faults_all_is_done_rightly_and_nothing_asked_for_twice(
 
 
 def without_pauses(self: Limiter, _: float | None) -> None:
-    """The real one waits for seconds; how long is tested by itself."""
+    """Do not wait: the real one pauses for seconds, which other tests measure."""
     self.refusals += 1
 
 
 @pytest.mark.parametrize("fault", [refuse, break_down, reset, html], ids=lambda fault: fault.__name__)
-def test_a_service_that_fails_for_good_stops_the_run_and_it_goes_on_later(
+def test_a_service_that_is_down_stops_the_run_which_is_resumed_later(
     fault: Fault, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("capivara_cli.translation.google.MOST_TEXTS", 10)
-    monkeypatch.setattr(Limiter, "refused", without_pauses)
+    monkeypatch.setattr("capivara_cli.translation.google.MAX_TEXTS", 10)
+    monkeypatch.setattr(Limiter, "slow_down", without_pauses)
     captions = texts(200)
     source = write(tmp_path / "in.jsonl", captions)
 
-    def after_some(handler: Handler, asked: list[str]) -> bool:
-        return server.served.total() >= 50 and fault(handler, asked)
+    def after_some(handler: Handler, queries: list[str]) -> bool:
+        return server.served.total() >= 50 and fault(handler, queries)
 
     server.faults = [after_some]
     with pytest.raises(CapivaraError, match="the translation service gives no translations") as error:
         run(server, source, tmp_path / "out.jsonl", concurrency=1, retries=2)
-    assert "same line goes on" in (error.value.hint or "")
+    assert "run the command again" in (error.value.hint or "")
     assert not (tmp_path / "out.jsonl").exists()
     before = remembered(tmp_path / "memory.sqlite")
     assert 50 <= len(before) < 200
@@ -192,16 +188,16 @@ def test_a_service_that_fails_for_good_stops_the_run_and_it_goes_on_later(
 def test_a_text_that_the_service_fails_on_is_rejected_alone(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Limiter, "refused", without_pauses)
+    monkeypatch.setattr(Limiter, "slow_down", without_pauses)
     captions = [*texts(30), "poison in a cup"]
 
-    def poisoned(handler: Handler, asked: list[str]) -> bool:
-        return "poison in a cup" in asked and break_down(handler, asked)
+    def poisoned(handler: Handler, queries: list[str]) -> bool:
+        return "poison in a cup" in queries and break_down(handler, queries)
 
     server.faults = [poisoned]
     run(server, write(tmp_path / "in.jsonl", captions), tmp_path / "out.jsonl", retries=1)
     assert made(tmp_path / "out.jsonl") == {text: to_hindi(text) for text in captions[:-1]}
-    (rejected,) = [json.loads(line) for line in (tmp_path / "out.jsonl.rejected.jsonl").read_text().splitlines()]
+    (rejected,) = read_jsonl(tmp_path / "out.jsonl.rejected.jsonl")
     assert (rejected["text"], rejected["lang"], rejected["id"]) == ("poison in a cup", "hi", "15")
     assert "status 500" in rejected["rejected"]
 
@@ -209,8 +205,8 @@ def test_a_text_that_the_service_fails_on_is_rejected_alone(
 def test_what_is_always_echoed_is_never_recorded(server: Server, tmp_path: Path) -> None:
     captions = [*texts(10), "stays as it is in every language"]
 
-    def stubborn(handler: Handler, asked: list[str]) -> bool:
-        handler.translated(asked, [text if text == captions[-1] else to_hindi(text) for text in asked])
+    def stubborn(handler: Handler, queries: list[str]) -> bool:
+        handler.translated(queries, [text if text == captions[-1] else to_hindi(text) for text in queries])
         return True
 
     server.faults = [stubborn]
@@ -220,25 +216,25 @@ def test_what_is_always_echoed_is_never_recorded(server: Server, tmp_path: Path)
     assert "not translated" in (tmp_path / "out.jsonl.rejected.jsonl").read_text()
 
 
-def test_the_second_run_asks_for_nothing(server: Server, tmp_path: Path) -> None:
+def test_the_second_run_sends_no_request(server: Server, tmp_path: Path) -> None:
     source = write(tmp_path / "in.jsonl", texts(40))
     run(server, source, tmp_path / "one.jsonl")
-    asked = server.requests
+    before = server.requests
     run(server, source, tmp_path / "two.jsonl")
-    assert server.requests == asked
+    assert server.requests == before
     assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
 
 
 def test_the_rate_falls_when_refused_and_rises_when_served() -> None:
     limiter = Limiter(8.0, 8.0, random.Random(0))
-    limiter.refused(None)
-    limiter.refused(0.0)
+    limiter.slow_down(None)
+    limiter.slow_down(0.0)
     assert limiter.rate == 2.0
     for _ in range(10):
-        limiter.served()
+        limiter.speed_up()
     assert 2.0 < limiter.rate < 8.0
     for _ in range(100):
-        limiter.served()
+        limiter.speed_up()
     assert limiter.rate == 8.0
 
 
@@ -253,7 +249,7 @@ def test_a_refusal_pauses_all_for_as_long_as_the_service_says(server: Server) ->
         return True
 
     server.faults = [first]
-    google = Google("en", url=server.url, rate=100.0, concurrency=3)
+    google = Google(TranslateOptions(to=["hi"], google_url=server.url, rate=100, concurrency=3))
     assert dict(google.translate(texts(3), "hi", attempt=1)) == {n: to_hindi(t) for n, t in enumerate(texts(3))}
     google.close()
     assert times[-1] - times[0] >= 2.0
@@ -261,14 +257,13 @@ def test_a_refusal_pauses_all_for_as_long_as_the_service_says(server: Server) ->
 
 
 def test_a_request_has_at_most_5000_characters() -> None:
-    found = _joined(["a" * 1700] * 5 + ["b" * 9000, "c"])
-    assert found == [[0, 1], [2, 3], [4], [5], [6]]
-    assert max(len(group) for group in _joined(["a"] * 250)) == 100
+    assert _join(["a" * 1700] * 5 + ["b" * 9000, "c"]) == [[0, 1], [2, 3], [4], [5], [6]]
+    assert max(map(len, _join(["a"] * 250))) == 100
 
 
 @pytest.mark.usefixtures("pem")
-def test_no_service_at_all_is_said_in_one_line() -> None:
-    google = Google("en", url="localhost:1", retries=0)
+def test_an_unreachable_service_is_named_in_one_line() -> None:
+    google = Google(TranslateOptions(to=["hi"], google_url="localhost:1", retries=0))
     with pytest.raises(CapivaraError, match="gives no translations: ConnectError"):
         list(google.translate(["a dog"], "hi"))
     google.close()
@@ -278,10 +273,12 @@ SETUP = """
 import googletrans, httpx, h2.connection
 import rich.progress, rich.table, sqlite3, capivara_cli.translation.google
 from capivara_cli.translation.translate import translate
+from capivara_cli.translation.options import TranslateOptions
 
 def run(output):
     memory = folder / f"{output.stem}.sqlite"
-    translate([sys.argv[2]], output, to=["hi"], google_url=sys.argv[3], rate=500.0, memory=memory)
+    options = TranslateOptions(to=["hi"], google_url=sys.argv[3], rate=500, memory=memory)
+    translate([sys.argv[2]], output, options)
 """
 
 
