@@ -79,7 +79,7 @@ def with_captions(
 def load_training_data(
     options: TrainOptions, clip: Clip, candidates: list[Record], replay: Collection[str]
 ) -> TrainingData:
-    """Load the records' images and hold some records out: encode the images, or check that they can be decoded.
+    """Encode the records' images, or check that they can be decoded, and hold some records out for validation.
 
     Args:
         candidates: records from `read_records`.
@@ -89,6 +89,7 @@ def load_training_data(
         CapivaraError: when fewer images than a batch can be read.
     """
     load = load_pixels if options.model.unlock_image else embed
+    # All images, also those that will be held out: only images that can be read may be drawn for that.
     images, readable, rejected = load(clip, [record.image for record in candidates], views=options.views)
     train = [candidates[i] for i in readable]
     first = f"; the first that cannot: {rejected[0].image}: {rejected[0].reason}" if rejected else ""
@@ -115,7 +116,7 @@ def _split(total: int, options: TrainOptions) -> tuple[np.ndarray, np.ndarray]:
 
     count = min(round(total * options.data.val_share), MAX_HELD_OUT, total - options.batch_size)
     count = count if count >= MIN_HELD_OUT else 0
-    order = np.random.default_rng([options.seed, 2]).permutation(total)
+    order = np.random.default_rng([options.seed, 2]).permutation(total)  # the sampler draws from streams 0 and 1
     return np.sort(order[:count]), np.sort(order[count:])
 
 

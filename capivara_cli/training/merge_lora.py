@@ -98,7 +98,7 @@ def _trained_weights(run: Path, base: Clip) -> dict[str, Tensor]:
         return artifacts.load_tensors(_full_weights(run))
     lora.load(base, run)
     with torch.no_grad():
-        base.model = base.model.merge_and_unload(safe_merge=True)
+        base.model = base.model.merge_and_unload(safe_merge=True)  # safe: raises when a merged weight is NaN
     return _copy_weights(base)
 
 

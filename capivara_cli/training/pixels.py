@@ -24,7 +24,7 @@ class Decoder:
 
     def __init__(self, clip: Clip, views: int) -> None:
         self._views = Views(clip, views)
-        self._cache: dict[tuple[ImageRef, int], Tensor] = {}
+        self._cache: dict[tuple[ImageRef, int], Tensor] = {}  # (image, view) -> (3, H, W)
         self._cached_bytes = 0
         self._threads = ThreadPoolExecutor(os.cpu_count())
 
@@ -53,7 +53,7 @@ class PixelTable:
     def __init__(self, refs: Sequence[ImageRef], decoder: Decoder) -> None:
         self.refs = refs
         self._decoder = decoder
-        self._background = ThreadPoolExecutor(1)
+        self._background = ThreadPoolExecutor(1)  # waits for the decoder's threads while a step is computed
         self._prefetched: tuple[bytes, Future[Tensor]] | None = None  # of which rows and views, and their pixels
 
     def __len__(self) -> int:

@@ -109,7 +109,7 @@ class Sampler:
         import numpy as np
 
         images = self._images(step)
-        rng = np.random.default_rng([self.seed, 1, step])
+        rng = np.random.default_rng([self.seed, 1, step])  # stream 1; the permutations are stream 0
         text_ids = np.full(len(images), -1, np.int64)
         for lang, slots in self._slots(images, rng).items():
             text_ids[slots] = self.captions.draw(images[slots], lang, rng)

@@ -51,9 +51,9 @@ def train(options: TrainOptions, output: str | Path | None = None, *, overwrite:
     clip = _load_model(options)
     runtime = clip.runtime
     run = RunFolder(output, writes=runtime.is_main, save_seconds=options.save_seconds)
-    if runtime.is_main:
+    if runtime.is_main:  # a folder that cannot be used is refused here, before hours of encoding images
         run.open(options, overwrite=overwrite)
-    runtime.barrier()
+    runtime.barrier()  # no rank reads the folder before it is open
     data = load_training_data(options, clip, records, replay)
     run.reject(data.rejected)
     captions = tokenise_captions(data.train, [*options.lang, *replay], clip)
@@ -72,7 +72,7 @@ def train(options: TrainOptions, output: str | Path | None = None, *, overwrite:
     trainer.fit()
     if runtime.is_main:
         _finish(trainer, data, captions, time.time() - started)
-    runtime.barrier()
+    runtime.barrier()  # no rank returns a run that is not complete
     return output
 
 

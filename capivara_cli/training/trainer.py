@@ -135,11 +135,11 @@ class Trainer:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.losses.append(self._backward())
+        self.losses.append(self._backward())  # not read yet: that would wait for the GPU
         self.clip.runtime.sum_gradients(list(self.parameters.values()))
         self.scaler.step(self.optimizer)  # skips the step when fp16's gradients overflowed
         self.scaler.update()
-        self.clip.model.logit_scale.data.clamp_(0, MAX_LOGIT_SCALE)
+        self.clip.model.logit_scale.data.clamp_(0, MAX_LOGIT_SCALE)  # in place: Adam keeps the parameter's moments
         self.state.step += 1
 
     def _backward(self) -> Tensor:
@@ -150,7 +150,7 @@ class Trainer:
             following = self._draw(self.state.step + 1)
             self.images.prefetch(following.images, following.views)
         while True:
-            self.optimizer.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad(set_to_none=True)  # also what a failed attempt has added
             size = min(self.state.micro_batch or len(batch.images), len(batch.images))
             try:
                 return self._backward_in_micro_batches(batch, images, size)
