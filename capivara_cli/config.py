@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from capivara_cli.errors import CapivaraError, nearest
-from capivara_cli.options import REQUIRED, BadOption, Options, Problem, below_each_other, check, fields, unknown_keys
+from capivara_cli.errors import CapivaraError
+from capivara_cli.options import (
+    REQUIRED,
+    BadOption,
+    Options,
+    Problem,
+    below_each_other,
+    check,
+    fields,
+    flags,
+    unknown_keys,
+)
 
 PROJECT_FILE = "capivara.yaml"
 SECTIONS = (
     *("caption", "translate", "score", "train", "merge-lora"),
     *("retrieve-eval", "classify-eval", "import", "export", "demo"),
 )
-"""Keys of capivara.yaml that hold the options of a verb. Any other key but `model` is read as one of `train`."""
+"""Keys of capivara.yaml that hold the options of a verb. Any other key is read as one of `train`."""
+
+FLAGS = "flags"
+"""Source of what was typed as a flag: its name says where it is from."""
 
 HELP = "see docs/recipes.md"
 
@@ -26,7 +39,7 @@ class Layer(NamedTuple):
     """Settings of one source, nested as YAML has them.
 
     Attributes:
-        source: for messages: a file's name, `--set`, or `flags`.
+        source: for messages: a file's name, `--set`, or FLAGS.
         values: keys and values.
         typed: whether it was typed on the command line; such layers come last.
     """
@@ -36,38 +49,56 @@ class Layer(NamedTuple):
     typed: bool = False
 
 
-def resolve(cls: type[O], typed: Mapping[str, Any], recipe_keys: Iterable[str]) -> O:
+def resolve(cls: type[O], typed: Mapping[str, Any], recipe: type[Options]) -> O:
     """Make a verb's options from its section in ./capivara.yaml and, over that, the flags that were typed.
 
     Args:
         typed: field -> value.
-        recipe_keys: what else may be at the top of capivara.yaml: keys that are read as `train`'s.
+        recipe: what keys at the top of capivara.yaml belong to.
 
     Raises:
         BadOption: with every flag that does not fit.
         CapivaraError: capivara.yaml is not YAML, or has unknown keys or wrong values.
     """
-    project = read_project()
-    known = [*SECTIONS, *recipe_keys]
-    unknown = [f"{PROJECT_FILE}: unknown key {key}{nearest(str(key), known)}" for key in project if key not in known]
-    if unknown:
+    project, section = project_layers(cls)
+    recipe_values = _renamed(recipe, project.values)
+    if unknown := [f"{PROJECT_FILE}: {text}" for text in unknown_keys(recipe, recipe_values, also=SECTIONS)]:
         raise CapivaraError(below_each_other(unknown), HELP)
-    names = {field.key: name for name, field in fields(cls).items()}
-    section = {}
-    for key, value in _mapping(project.get(cls.section), cls.section).items():
-        name = str(key).replace("-", "_")
-        section[names.get(name, name)] = value
-    layers = [Layer(f"{PROJECT_FILE}, {cls.section}", section), Layer("flags", nest(typed), typed=True)]
-    if cls.model_unless is not None and not any({**section, **typed}.get(name) for name in cls.model_unless):
-        layers.insert(0, Layer(PROJECT_FILE, _shared_model(project)))
+    layers = [section, Layer(FLAGS, by_path(cls, typed), typed=True)]
+    if cls.model_unless is not None and not any({**section.values, **typed}.get(name) for name in cls.model_unless):
+        model = _mapping(project.values.get("model"), "model")
+        shared = {"model": model.get("name"), "pretrained": model.get("pretrained")}
+        layers.insert(0, Layer(PROJECT_FILE, {name: value for name, value in shared.items() if value is not None}))
     return combine(cls, layers)
 
 
-def _shared_model(project: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `model:` of capivara.yaml, which serves every verb, as the fields that name a model."""
-    names = {"name": "model", "pretrained": "pretrained"}
-    values = _mapping(project.get("model"), "model")
-    return {names[key]: value for key, value in values.items() if key in names}
+def project_layers(cls: type[Options]) -> tuple[Layer, Layer]:
+    """Return what ./capivara.yaml has at the top, which are keys of `train` in older files, and a verb's section."""
+    project = read_yaml(Path(PROJECT_FILE)) if Path(PROJECT_FILE).is_file() else {}
+    top = {key: value for key, value in project.items() if key not in SECTIONS}
+    section = by_path(cls, _mapping(project.get(cls.section), cls.section))
+    return Layer(PROJECT_FILE, top), Layer(f"{PROJECT_FILE}, {cls.section}", section)
+
+
+def _mapping(value: Any, name: str) -> dict[str, Any]:
+    if value is not None and not isinstance(value, dict):
+        raise CapivaraError(f"{PROJECT_FILE}: {name} = {value!r}: not keys and values", HELP)
+    return value or {}
+
+
+def by_path(cls: type[Options], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nest values by the paths of their fields: `{"lr": 1e-4}` -> `{"optimizer": {"lr": 1e-4}}`.
+
+    Args:
+        values: by the names of flags (`batch-size`, `lr`), or by paths.
+    """
+    paths = {field.key: path for path, field in flags(cls)}
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        key = str(name).replace("-", "_")
+        is_section = isinstance(value, Mapping) and key in fields(cls)  # `data: {train: …}`; `--data` is `data.train`
+        merge(cls, nested, nest({key if is_section else paths.get(key, key): value}), drop_tag=False)
+    return nested
 
 
 def combine(cls: type[O], layers: Sequence[Layer]) -> O:
@@ -75,7 +106,8 @@ def combine(cls: type[O], layers: Sequence[Layer]) -> O:
 
     Raises CapivaraError with everything that does not fit, each with its source; BadOption where all of it was typed.
     """
-    unknown = [f"{layer.source}: {message}" for layer in layers for message in unknown_keys(cls, layer.values)]
+    layers = [layer._replace(values=_renamed(cls, layer.values)) for layer in layers]
+    wrong = [(layer, f"{layer.source}: {text}") for layer in layers for text in unknown_keys(cls, layer.values)]
     merged: dict[str, Any] = {}
     typed: dict[str, Any] = {}
     for layer in layers:
@@ -83,41 +115,32 @@ def combine(cls: type[O], layers: Sequence[Layer]) -> O:
         merge(cls, typed if layer.typed else merged, layer.values, drop_tag=not layer.typed)
     merge(cls, merged, typed)
     values, problems = check(cls, merged)
-    if unknown:
-        raise CapivaraError(below_each_other(unknown), HELP)
-    if problems:
-        sources = [_source(problem, layers) for problem in problems]
-        error = BadOption if set(sources) == {"flags"} else CapivaraError
-        raise error(below_each_other(map(_explained, problems, sources)), None if error is BadOption else HELP)
+    wrong = wrong or [_with_source(problem, layers) for problem in problems]
+    if wrong:
+        error = BadOption if all(layer.typed for layer, _ in wrong) else CapivaraError
+        hint = None if all(layer.source == FLAGS for layer, _ in wrong) else HELP
+        raise error(below_each_other(text for _, text in wrong), hint)
     return cls(**values)
 
 
-def _source(problem: Problem, layers: Sequence[Layer]) -> str:
-    """Return the source of the last layer that sets the value; the last source of all if it is missing."""
-    for layer in reversed(layers):
-        values: Any = layer.values
-        for name in problem.path.split("."):
-            values = values.get(name, REQUIRED) if isinstance(values, Mapping) else REQUIRED
-        if values is not REQUIRED:
-            return layer.source
-    return layers[-1].source
+def _renamed(cls: type[Options], values: Mapping[str, Any]) -> dict[str, Any]:
+    return {cls.old_names.get(key, key): value for key, value in values.items()}
 
 
-def _explained(problem: Problem, source: str) -> str:
-    if source == "flags":
-        return str(problem)
-    return f"{source}: {problem if problem.value is REQUIRED else problem.as_key()}"
+def _with_source(problem: Problem, layers: Sequence[Layer]) -> tuple[Layer, str]:
+    """Return the layer that set the value, which is the last that has it, and the message."""
+    layer = next((layer for layer in reversed(layers) if _has(layer.values, problem.path.split("."))), layers[-1])
+    if layer.source == FLAGS:
+        return layer, str(problem)
+    return layer, f"{layer.source}: {problem if problem.value is REQUIRED else problem.as_key()}"
 
 
-def read_project() -> dict[str, Any]:
-    """Return what ./capivara.yaml holds; nothing where there is none."""
-    return read_yaml(Path(PROJECT_FILE)) if Path(PROJECT_FILE).is_file() else {}
-
-
-def _mapping(value: Any, name: str) -> dict[str, Any]:
-    if value is not None and not isinstance(value, dict):
-        raise CapivaraError(f"{PROJECT_FILE}: {name} = {value!r}: not keys and values", HELP)
-    return value or {}
+def _has(values: Any, path: Sequence[str]) -> bool:
+    for name in path:
+        if not isinstance(values, Mapping) or name not in values:
+            return False
+        values = values[name]
+    return True
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class CapivaraError(Exception):
     """Something that the user can put right.
@@ -19,14 +21,14 @@ class CapivaraError(Exception):
         self.hint = hint
 
 
-def nearest(word: str, known: list[str], *, prefix: str = "") -> str:
-    """`, did you mean A, B?`, or nothing when no known word is like it. The prefix is put before each."""
+def nearest(word: str, known: Iterable[str], *, prefix: str = "") -> str:
+    """Return `, did you mean A, B?`; nothing if no known word is like this one. The prefix is put before each."""
     import difflib
 
-    close = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
+    close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
     return f", did you mean {', '.join(prefix + name for name in close)}?" if close else ""
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of another library's error that says something; the error's class if it has no message."""
+    """Return the first line of another library's message that is not blank; the error's class if there is none."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -168,6 +168,8 @@ class Options:
 
     section: ClassVar[str] = ""
     """Key of the verb's section in capivara.yaml."""
+    old_names: ClassVar[Mapping[str, str]] = {}
+    """What a field was called -> its name. YAML and `--set` may still say it so."""
     model_unless: ClassVar[tuple[str, ...] | None] = None
     """`model:` of capivara.yaml serves this verb, unless one of these fields is set. None if the verb has no model."""
 
@@ -182,7 +184,7 @@ class Options:
     def __init__(self, **values: Any) -> None:
         """Check and convert every value. Raises BadOption with all that do not fit."""
         for name in values.keys() - fields(type(self)).keys():
-            raise TypeError(f"{type(self).__name__} has no {name}{nearest(name, list(fields(type(self))))}")
+            raise TypeError(f"{type(self).__name__} has no {name}{nearest(name, fields(type(self)))}")
         converted, problems = check(type(self), values)
         if problems:
             raise BadOption(below_each_other(problems))
@@ -259,12 +261,19 @@ def check(cls: type[Options], values: Mapping[str, Any], path: str = "") -> tupl
     return converted, problems
 
 
-def unknown_keys(cls: type[Options], values: Mapping[str, Any], path: str = "") -> Iterator[str]:
-    """Yield a message for each key that no field has: it is probably a typo."""
+def unknown_keys(
+    cls: type[Options], values: Mapping[str, Any], path: str = "", *, also: Iterable[str] = ()
+) -> Iterator[str]:
+    """Yield a message for each key that no field has: it is probably a typo.
+
+    Args:
+        path: of the section that is checked: `optimizer.`
+        also: what else may have been meant.
+    """
     for name, value in values.items():
         field = fields(cls).get(str(name))
         if field is None:
-            yield f"unknown key {path}{name}{nearest(str(name), list(fields(cls)), prefix=path)}"
+            yield f"unknown key {path}{name}{nearest(str(name), [*fields(cls), *also], prefix=path)}"
         elif field.section is not None and isinstance(value, Mapping):
             yield from unknown_keys(field.section, value, f"{path}{name}.")
 

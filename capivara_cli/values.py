@@ -46,7 +46,7 @@ def convert(hint: Any, value: Any) -> Any:
         return None if value is None else convert(parts[0], value)
     if kind is Literal:
         if not isinstance(value, str) or value not in parts:
-            raise ValueError(f"not one of {', '.join(parts)}{nearest(str(value), list(parts))}")
+            raise ValueError(f"not one of {', '.join(parts)}{nearest(str(value), parts)}")
         return value
     if kind is tuple or kind is Sequence:
         if isinstance(value, str) or not isinstance(value, Sequence) or (kind is tuple and len(value) != len(parts)):

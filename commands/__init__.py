@@ -1,4 +1,4 @@
-"""What a person can type. One file a command; this one puts them together."""
+"""The command line: one file per command; this one puts them together."""
 
 from __future__ import annotations
 
@@ -38,35 +38,31 @@ def capivara(
     _version_asked: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; at any place.")] = False,
+    _debug: Annotated[
+        bool, typer.Option("--debug", help="Show full tracebacks (may be given anywhere on the line).")
+    ] = False,
 ) -> None:
     """Bring CLIP to a language that it hardly knows: train an adapter, merge it, prove the gain.
 
-    Try it in a small world of its own: `capivara demo`
+    Try it in a small world: `capivara demo`
     """
-    if debug:
-        os.environ["CAPIVARA_DEBUG"] = "1"
 
 
 def main() -> None:
-    """The command's entry: one line for what the user can put right, a traceback only with --debug."""
-    if "--debug" in sys.argv[1:]:  # at any place, as a person adds it to the line that failed
-        sys.argv.remove("--debug")
-        os.environ["CAPIVARA_DEBUG"] = "1"
+    """Run the command line. An error that the user can put right is one line; `--debug` shows its traceback."""
+    debug = "--debug" in sys.argv[1:]
+    sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         app()
-    except CapivaraError as error:
-        if os.environ.get("CAPIVARA_DEBUG"):
+    except (CapivaraError, OSError) as error:
+        if debug:
             raise
+        if not isinstance(error, CapivaraError):  # a full disk, a file that may not be read: the system says it best
+            error = CapivaraError(str(error), "--debug shows where")
         _print_error(error)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
-    except OSError as error:  # a disk that is full, a file that may not be read: the system says it best
-        if os.environ.get("CAPIVARA_DEBUG"):
-            raise
-        _print_error(CapivaraError(str(error), "--debug shows where"))
-        sys.exit(1)
     finally:
         leave_process_group()
 

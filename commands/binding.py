@@ -11,16 +11,13 @@ from typing import Annotated, Any, NamedTuple, get_origin, get_type_hints
 import typer
 
 from capivara_cli.config import resolve
-from capivara_cli.options import REQUIRED, Flag, Options, fields, flags
+from capivara_cli.options import REQUIRED, Flag, Options, flags
 from capivara_cli.training.options import TrainOptions
 from capivara_cli.values import typed_of
 
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="File to write (JSONL). [default: standard output]")
 ]
-
-RECIPE_KEYS = [*fields(TrainOptions), "keep"]
-"""Keys of `train` that older files have at the top of capivara.yaml; `keep` is what `replay` was called."""
 
 
 class FlagsOf(NamedTuple):
@@ -50,7 +47,7 @@ def bind(function: Callable[..., None]) -> Callable[..., None]:
     def command(_context: typer.Context, **values: Any) -> None:
         for name, cls in bound.items():
             typed = _take_typed(cls, values, _context)
-            values[name] = resolve(cls, typed, RECIPE_KEYS) if types[name] is cls else typed
+            values[name] = resolve(cls, typed, TrainOptions) if types[name] is cls else typed
         function(**values)
 
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # typer makes flags from it

@@ -5,13 +5,12 @@ from __future__ import annotations
 import importlib.resources
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from capivara_cli.config import PROJECT_FILE, SECTIONS, Layer, combine, nest, parse_set, read_project, read_yaml
+from capivara_cli.config import FLAGS, Layer, by_path, combine, parse_set, project_layers, read_yaml
 from capivara_cli.errors import CapivaraError, nearest
 from capivara_cli.models.options import MODEL_HELP, PRETRAINED_HELP, LoraOptions
 from capivara_cli.options import BadOption, Machine, Options, flag, key, plain
-from capivara_cli.options import flags as flags_of
 from capivara_cli.values import AutoOrCount, Langs, Typed
 
 BUILT_IN = {"lora": "capivara-plus", "full": "capivara"}
@@ -78,6 +77,7 @@ class TrainOptions(Machine):
     """A training run. `train_options` makes one from a recipe and flags."""
 
     section = "train"
+    old_names: ClassVar[Mapping[str, str]] = {"keep": "replay"}
 
     lang: Langs = flag("Languages to learn, BCP-47: hi or hi,xh.", metavar="LANG")
     method: Literal["lora", "full"] = key("`lora` trains an adapter, `full` the whole text tower.")
@@ -138,24 +138,23 @@ def train_options(
     Raises:
         CapivaraError: with every unknown key and every value that does not fit, and where each was given.
     """
-    layers = _project_layers()
+    layers = [*project_layers(TrainOptions)]
     if recipe is not None:
         layers.append(_named(recipe))
-    layers += [Layer("--set", _renamed(parse_set(text)), typed=True) for text in set]
-    typed = _by_path(flags)
-    if typed.get("replay"):
-        typed = {"replay_missing": "error", **typed}
-    layers.append(Layer("flags", nest(typed), typed=True))
+    layers += [Layer("--set", parse_set(text), typed=True) for text in set]
+    if flags.get("replay"):
+        flags = {"replay_missing": "error", **flags}
+    layers.append(Layer(FLAGS, by_path(TrainOptions, flags), typed=True))
     chosen = method or next((layer.values["method"] for layer in reversed(layers) if "method" in layer.values), None)
     if not isinstance(chosen, str) or chosen not in BUILT_IN:
         raise BadOption("neither --lora nor --full", "capivara train --lang hi --lora")
-    layers.append(Layer("flags", {"method": chosen}, typed=True))
+    layers.append(Layer(FLAGS, {"method": chosen}, typed=True))
     return _checked(combine(TrainOptions, [_named(BUILT_IN[chosen]), *layers]))
 
 
 def read_options(path: Path) -> TrainOptions:
     """Read the resolved options of a run: its config.yaml. Raises CapivaraError when it is none."""
-    return combine(TrainOptions, [Layer(str(path), _renamed(read_yaml(path)))])
+    return combine(TrainOptions, [Layer(str(path), read_yaml(path))])
 
 
 def to_yaml(options: Options) -> str:
@@ -165,35 +164,14 @@ def to_yaml(options: Options) -> str:
     return yaml.safe_dump(plain(options), sort_keys=False, allow_unicode=True)
 
 
-def _project_layers() -> list[Layer]:
-    """./capivara.yaml: `train:`, and keys of a recipe at the top, as older files have them."""
-    project = read_project()
-    top = {name: value for name, value in project.items() if name not in SECTIONS}
-    section = project.get("train") or {}
-    if not isinstance(section, dict):
-        raise CapivaraError(f"{PROJECT_FILE}: train = {section!r}: not keys and values", "see docs/recipes.md")
-    return [Layer(PROJECT_FILE, _renamed(values)) for values in (top, section) if values]
-
-
-def _renamed(values: dict[str, Any]) -> dict[str, Any]:
-    """Read `keep`, which is what `replay` was called."""
-    return {("replay" if name == "keep" else name): value for name, value in values.items()}
-
-
-def _by_path(typed: Mapping[str, Any]) -> dict[str, Any]:
-    """`{"lr": 1e-4}` -> `{"optimizer.lr": 1e-4}`."""
-    paths = {field.key: path for path, field in flags_of(TrainOptions)}
-    return {paths.get(name, name): value for name, value in typed.items()}
-
-
 def _named(recipe: str) -> Layer:
     """Return a recipe file, or the built-in recipe of that name."""
     if Path(recipe).is_file():
-        return Layer(recipe, _renamed(read_yaml(Path(recipe))))
+        return Layer(recipe, read_yaml(Path(recipe)))
     with importlib.resources.as_file(importlib.resources.files("capivara_cli.configs")) as folder:
         names = sorted(path.stem for path in folder.glob("*.yaml"))
         if recipe in names:
-            return Layer(f"{recipe}.yaml", _renamed(read_yaml(folder / f"{recipe}.yaml")))
+            return Layer(f"{recipe}.yaml", read_yaml(folder / f"{recipe}.yaml"))
     raise CapivaraError(
         f"--recipe {recipe}: no such file, and no built-in recipe{nearest(recipe, names)}",
         f"built-in: {', '.join(names)}",
