@@ -1,4 +1,4 @@
-"""A small world, the demo's base model, and a run on them: real parts, made once a session."""
+"""Fixtures of all tests: a small world, the demo's base model and a run on them, and ways to run `capivara`."""
 
 from __future__ import annotations
 
@@ -26,27 +26,25 @@ from tests.forks import Forks
 if TYPE_CHECKING:
     from torch import Tensor
 
-# With two workers on two cores, threads that wait for each other would take three times as long.
+# Two workers share two cores: with two threads each, they would wait for each other and take three times as long.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 Process = subprocess.CompletedProcess[str]
 Refused = Callable[..., str]
 
-# Settings of a run of a few seconds; the flags of `settings` and of SETTINGS say the same.
+# A training run of a few seconds: settings for `train_options`, and the same as flags.
 SETTINGS = ["optimizer.lr=5e-3", "optimizer.warmup_steps=3", "batch_size=64", "max_steps=20", "eval_every=10"]
 FLAGS = [part for setting in SETTINGS for part in ("--set", setting)]
 
-
-# Files that take longest, begun first: two workers that share the others then end at the same time.
-LONGEST = [
-    f"test_{name}.py" for name in ("demo", "resume", "caption", "google", "distributed", "bad_input", "translate")
-]
+# The files that take longest run first, so that both workers finish at about the same time.
+LONGEST = ["demo", "resume", "caption", "google", "distributed", "bad_input", "translate"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the files; the tests of a file stay together, as its fixtures are shared."""
-    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+    """Sort the test files; the tests of a file stay together because they share fixtures."""
+    ranks = {f"test_{name}.py": rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -76,7 +74,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def clip(base: Path) -> Clip:
-    """The base model, loaded; each test has its own."""
+    """The base model, loaded again for each test."""
     return checkpoint.load(ModelSpec(f"local-dir:{base}"), Runtime.start("cpu", "fp32"))
 
 
@@ -89,7 +87,7 @@ def run(world: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def command(*arguments: str | Path) -> list[str]:
-    """`capivara` as a process of its own."""
+    """Return the command line that runs `capivara` in a new process."""
     return [sys.executable, "-m", "capivara_cli", *map(str, arguments)]
 
 
@@ -102,7 +100,7 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
 
 @pytest.fixture
 def capivara(tmp_path: Path, forks: Forks) -> Callable[..., Process]:
-    """Run `capivara` in an empty folder, and give back exit code, standard output and error."""
+    """Run `capivara` in an empty folder; return exit code, standard output and standard error."""
 
     def call(
         *arguments: str | Path, cwd: Path = tmp_path, env: dict[str, str] | None = None, stdin: str = ""
@@ -114,7 +112,7 @@ def capivara(tmp_path: Path, forks: Forks) -> Callable[..., Process]:
 
 @pytest.fixture
 def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refused:
-    """Type a line in the test's folder that must end with one clear error and hint, and leave nothing behind."""
+    """Run a command line that must fail with one error and at most one hint, and write no file; return its messages."""
 
     def call(*arguments: str) -> str:
         before = sorted(tmp_path.rglob("*"))
@@ -122,21 +120,21 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         monkeypatch.setattr(sys, "argv", ["capivara", *arguments])
         with pytest.raises(SystemExit) as ended:
             main()
-        said = capsys.readouterr().err
-        assert ended.value.code in (1, 2), said  # 2: a usage error
-        errors = [line for line in said.splitlines() if not line.startswith(("reading ", "note: "))]
-        assert errors[0].startswith("error: ")
-        assert len(errors) <= 2
+        messages = capsys.readouterr().err
+        assert ended.value.code in (1, 2), messages  # 2: a usage error
+        lines = [line for line in messages.splitlines() if not line.startswith(("reading ", "note: "))]
+        assert lines[0].startswith("error: ")
+        assert len(lines) <= 2
         assert sorted(tmp_path.rglob("*")) == before
-        return said
+        return messages
 
     return call
 
 
 def peak_memory(script: str, *arguments: str | Path) -> float:
-    """Run Python in a process of its own, and give the most memory that it had, in MB.
+    """Run Python code in a new process, and return its peak memory in MB.
 
-    By /proc, on Linux: `ru_maxrss` begins with what the process had that it was forked from.
+    Linux only, from /proc: `ru_maxrss` would start at what the parent process had when it forked.
     """
     report = "\nprint(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))\n"
     line = [sys.executable, "-c", script + report, *map(str, arguments)]
@@ -146,12 +144,12 @@ def peak_memory(script: str, *arguments: str | Path) -> float:
 
 
 def distance(one: dict[str, Tensor], other: dict[str, Tensor], start: dict[str, Tensor]) -> float:
-    """How far apart two trained models are, as a share of how far they went.
+    """Return the distance between two trained models, as a share of their distance from the start.
 
-    Not by element: Adam's first steps move an element by its gradient's sign, and the sign of a gradient
-    that is nearly zero is rounding.
+    Elements cannot be compared: Adam's first steps move each by the sign of its gradient, and the sign of a gradient
+    near zero depends on rounding.
     """
     assert one.keys() == other.keys() == start.keys()
-    apart = sum(float((one[name] - other[name]).float().norm() ** 2) for name in start)
-    went = sum(float((one[name] - start[name]).float().norm() ** 2) for name in start)
-    return float((apart / went) ** 0.5)
+    between = sum(float((one[name] - other[name]).float().norm() ** 2) for name in start)
+    travelled = sum(float((one[name] - start[name]).float().norm() ** 2) for name in start)
+    return float((between / travelled) ** 0.5)

@@ -1,7 +1,7 @@
-"""`capivara` as a process that starts at once: a fork of one that has imported everything and computed nothing.
+"""Run `capivara` in a process that starts at once: a fork of a server that has all imports and has computed nothing.
 
-It has file descriptors, an environment, a folder and an exit code of its own; only its imports are there already,
-which else take four seconds each time. Tests of the start itself, of signals and of pipes begin from nothing:
+A fork has its own file descriptors, environment, working folder and exit code. Only the imports are shared, which
+otherwise take four seconds each time. Tests of the start-up, of signals and of pipes use a new process instead:
 `conftest.command`.
 """
 
@@ -12,36 +12,31 @@ import subprocess
 import sys
 from pathlib import Path
 
-IMPORTS = """
+SERVER = """
 import accelerate, open_clip, peft, torch, torchvision.transforms.v2, transformers
 import capivara_cli.captioning.blip2, capivara_cli.captioning.caption, capivara_cli.evaluation.retrieve_eval
 import capivara_cli.exporting.export, capivara_cli.importing.import_data, capivara_cli.scoring.score
 import capivara_cli.training.merge_lora, capivara_cli.training.train
 import capivara_cli.translation.local, capivara_cli.translation.translate
-"""
-
-SERVER = (
-    IMPORTS
-    + """
 import json, os, sys, traceback
 from capivara_cli.commands import main
 
+def run(arguments, cwd, env, files):
+    os.setsid()
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env)
+    for number, path in enumerate(files):
+        os.dup2(os.open(path, os.O_WRONLY if number else os.O_RDONLY), number)
+    sys.argv = ["capivara", *arguments]
+    main()
+
 for line in sys.stdin:
-    asked = json.loads(line)
     child = os.fork()
     if not child:
         code = 1
         try:
-            os.setsid()
-            os.chdir(asked["cwd"])
-            os.environ.clear()
-            os.environ.update(asked["env"])
-            for number, (path, flags) in enumerate(
-                ((asked["stdin"], os.O_RDONLY), (asked["stdout"], os.O_WRONLY), (asked["stderr"], os.O_WRONLY))
-            ):
-                os.dup2(os.open(path, flags), number)
-            sys.argv = ["capivara", *asked["arguments"]]
-            main()
+            run(**json.loads(line))
             code = 0
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 1
@@ -53,14 +48,13 @@ for line in sys.stdin:
             os._exit(code)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
-)
 
 
 class Forks:
-    """Starts processes, one at a time."""
+    """Run `capivara` in forks of one server process, one at a time."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.files = [folder / name for name in ("stdin", "stdout", "stderr")]
         self.server = subprocess.Popen(
             [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -68,29 +62,18 @@ class Forks:
     def run(
         self, arguments: list[str], cwd: Path, env: dict[str, str], stdin: str = ""
     ) -> subprocess.CompletedProcess[str]:
-        """Run `capivara`, and give back exit code, standard output and error."""
-        files = {name: self.folder / name for name in ("stdin", "stdout", "stderr")}
-        files["stdin"].write_text(stdin, encoding="utf-8")
-        for name in ("stdout", "stderr"):
-            files[name].write_bytes(b"")
-        asked = {
-            "arguments": arguments,
-            "cwd": str(cwd),
-            "env": env,
-            **{name: str(path) for name, path in files.items()},
-        }
+        """Run `capivara`, and return exit code, standard output and standard error."""
         assert self.server.stdin is not None
         assert self.server.stdout is not None
-        self.server.stdin.write(json.dumps(asked) + "\n")
+        for path, content in zip(self.files, (stdin, "", ""), strict=True):
+            path.write_text(content, encoding="utf-8")
+        request = {"arguments": arguments, "cwd": str(cwd), "env": env, "files": [str(path) for path in self.files]}
+        self.server.stdin.write(json.dumps(request) + "\n")
         self.server.stdin.flush()
         code = int(self.server.stdout.readline())
-        out, error = (files[name].read_text(encoding="utf-8") for name in ("stdout", "stderr"))
+        out, error = (path.read_text(encoding="utf-8") for path in self.files[1:])
         return subprocess.CompletedProcess(arguments, code, out, error)
 
     def close(self) -> None:
-        """Let the server end."""
-        assert self.server.stdin is not None
-        assert self.server.stdout is not None
-        self.server.stdin.close()
-        self.server.wait()
-        self.server.stdout.close()
+        """End the server."""
+        self.server.communicate()

@@ -1,4 +1,4 @@
-"""A command that is killed at any moment, again and again, and must end with the bytes of an undisturbed run."""
+"""Kill a command at random moments, again and again: its output must be byte for byte that of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 LOOP = """
 import os, random, shutil, signal, time
 
-# Everything is imported once, and each run is a fork: torch must not have computed anything before.
+# Import everything once, and fork for each run; torch must not have computed anything before.
 def start(output):
     child = os.fork()
     if not child:
@@ -33,7 +33,7 @@ while kills < wanted or not finished:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         kills += 1
-        # Killed after the last step, it has nothing left to do.
+        # The output may be complete nevertheless, if the kill came after the last step.
         if not (folder / "killed.jsonl").exists() or list(folder.glob("killed.jsonl.partial*")):
             continue
     finished += 1
@@ -49,12 +49,14 @@ print(kills, finished)
 
 
 def survive(setup: str, folder: Path, *arguments: str | Path, kills: int = 20) -> None:
-    """Kill it so often, and compare.
+    """Kill a command this often, and compare its output with that of an undisturbed run.
 
     Args:
-        setup: Python that imports what is needed and defines `run(output)`, in `folder` (a Path), with `sys.argv[2:]`
-            the arguments. What it keeps beside its output is called `OUTPUT.stem + …`, and is removed with it.
-        folder: of the outputs; made.
+        setup: Python code that imports what is needed and defines `run(output)`. It sees `folder`, a Path, and the
+            arguments in `sys.argv[2:]`. The names of its other files must start with `output.stem`: they are removed.
+        folder: folder of the outputs; is created.
+        arguments: of the code.
+        kills: how often.
     """
     folder.mkdir()
     head = f"import sys\nfrom pathlib import Path\nfolder, wanted = Path(sys.argv[1]), {kills}\n"
