@@ -1,12 +1,13 @@
-"""Ten captions an image: `capivara caption`'s engine against the paper's way, on the same images, in one run.
+"""Ten captions per image: `capivara caption`'s engine against the paper's code, on the same images, in one run.
 
     python benchmarks/captioning.py [--images 16] [--batch-size 8] [--true-size] [--memory]
 
-The paper's way (arXiv 2310.13683, published code) is one `model.generate` a prefix: each image goes ten times through
-the image tower, the Q-Former and, with its image tokens, the language model. Both ways write the same number of new
-tokens, forced, greedily: `--new-tokens`. Models have BLIP-2's architecture and random weights, which time does not
-depend on: on a CPU its proportions at 220 million weights and 224 pixels, with `--true-size` (the default with a GPU)
-the configuration of Salesforce/blip2-opt-2.7b. `--memory` also measures peak memory at two numbers of records.
+The paper's published code (arXiv 2310.13683) calls `model.generate` once per prefix: each image goes ten times through
+the image tower, the Q-Former and, with its image tokens, the language model. Both are forced to write the same number
+of new tokens, greedily: `--new-tokens`. Models have BLIP-2's architecture and random weights; time does not depend on
+the weights. On a CPU they have its proportions at 220 million weights and 224 pixels. With `--true-size` (the default
+with a GPU) they have the configuration of Salesforce/blip2-opt-2.7b. `--memory` also measures peak memory with two
+numbers of records.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ import torch
 from full_size import make_images
 
 from capivara_cli.captioning.blip2 import Blip2
-from capivara_cli.captioning.caption import read_prefixes
-from capivara_cli.captioning.captioner import Asked, PreparePixels, dtype_of
+from capivara_cli.captioning.captioner import PreparePixels, dtype_of
+from capivara_cli.captioning.options import CaptionOptions
+from capivara_cli.captioning.prefixes import read_prefixes
 from capivara_cli.data.images import ImageRef
 from capivara_cli.data.loading import cores, load_images
 from capivara_cli.runtime import Runtime
@@ -49,7 +51,7 @@ SMALL: dict[str, dict[str, Any]] = {  # the same proportions, a fifteenth of the
 
 
 def make_model(sizes: dict[str, dict[str, Any]], runtime: Runtime) -> Any:
-    """BLIP-2 with random weights, made where it will run."""
+    """Return BLIP-2 with random weights, made on the device that it will run on."""
     from transformers import Blip2Config, Blip2ForConditionalGeneration
 
     config = Blip2Config(image_token_index=50304, **sizes)  # type: ignore[arg-type]
@@ -60,10 +62,10 @@ def make_model(sizes: dict[str, dict[str, Any]], runtime: Runtime) -> Any:
 
 
 class Tokenizer:
-    """OPT's way to say ten prefixes, without its vocabulary: time depends on their lengths alone."""
+    """Token ids of prefixes as long as OPT's, without its vocabulary: time depends only on their lengths."""
 
     def __call__(self, texts: list[str], **_: Any) -> Any:
-        """Token ids (K, P), padded on the left, and their mask."""
+        """Return token ids (K, P), padded on the left, and their mask."""
         from transformers import BatchEncoding
 
         lengths = [1 + len(text.split()) for text in texts]
@@ -73,12 +75,12 @@ class Tokenizer:
         return BatchEncoding({"input_ids": ids, "attention_mask": (ids != 1).long()})
 
     def decode(self, tokens: list[int], **_: Any) -> str:
-        """The tokens' numbers."""
+        """Return the token ids as text."""
         return " ".join(map(str, tokens))
 
 
 def paper(model: Any, batches: list[torch.Tensor], prompts: torch.Tensor, mask: torch.Tensor, new: int) -> list[Any]:
-    """One `generate` a prefix."""
+    """Call `generate` once per prefix."""
     result = []
     queries = torch.full((1, model.config.num_query_tokens), model.config.image_token_index, device=model.device)
     for pixels in batches:
@@ -97,7 +99,7 @@ def paper(model: Any, batches: list[torch.Tensor], prompts: torch.Tensor, mask: 
 
 
 def timed(run: Callable[[], Any]) -> tuple[float, float]:
-    """Seconds, and GB of GPU memory at the peak (0 on a CPU)."""
+    """Return seconds, and GB of GPU memory at the peak (0 on a CPU)."""
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.reset_peak_memory_stats()
@@ -110,19 +112,20 @@ def timed(run: Callable[[], Any]) -> tuple[float, float]:
 
 
 def compare(images: int, batch_size: int, new: int, sizes: dict[str, dict[str, Any]], runtime: Runtime) -> None:
-    """Both ways on the same pixels; decoding is measured apart."""
+    """Time both on the same pixels; decoding images is measured separately."""
     from types import SimpleNamespace
 
     model = make_model(sizes, runtime)
     settings = model.language_model.generation_config
-    settings.eos_token_id = None  # forced: all captions are of one length
+    settings.eos_token_id = None  # all captions get the same length
     side = model.config.vision_config.image_size
     pixels = [torch.randn(min(batch_size, images - i), 3, side, side) for i in range(0, images, batch_size)]
     processor = SimpleNamespace(image_processor=None, tokenizer=Tokenizer())
-    captioner = Blip2(model, processor, Asked(read_prefixes(None, "en"), "en", new), runtime)
+    options = CaptionOptions(max_new_tokens=new)
+    captioner = Blip2(model, processor, options, read_prefixes(None, "en"), runtime)
     count = sum(parameter.numel() for parameter in model.parameters())
     print(f"{count / 1e6:.0f} million weights in {runtime.precision}, {images} images of {side} px, {new} new tokens")
-    for batch in pixels[:1]:  # once before it is timed
+    for batch in pixels[:1]:  # warm up before timing
         captioner.captions(batch[:2])
         paper(model, [batch[:2]], captioner.prompt_ids[:1], captioner.prompt_mask[:1], 2)
     slow, slow_memory = timed(lambda: paper(model, pixels, captioner.prompt_ids, captioner.prompt_mask, new))
@@ -134,7 +137,7 @@ def compare(images: int, batch_size: int, new: int, sizes: dict[str, dict[str, A
 
 
 def decoding(count: int) -> None:
-    """The input side alone: files to normalised pixels, as BLIP-2's own processor makes them."""
+    """Time the input side: from files to normalised pixels, with BLIP-2's own processor."""
     from transformers import BlipImageProcessor
 
     with tempfile.TemporaryDirectory() as name:
@@ -146,20 +149,19 @@ def decoding(count: int) -> None:
         started = time.perf_counter()
         total = sum(len(batch.rows) for batch in load_images(batches, lambda ref: ref, prepare, workers=cores()))
         rate = total / (time.perf_counter() - started)
-    print(f"decoding and preparing 500 x 375 JPEG: {rate / cores():.0f} images/s a core ({cores()} workers)")
+    print(f"decoding and preparing 500 x 375 JPEG: {rate / cores():.0f} images/s per core ({cores()} workers)")
 
 
 MEMORY = """
 import resource, sys
-from pathlib import Path
-from capivara_cli.captioning import caption
-caption([sys.argv[1]], Path(sys.argv[2]), model=sys.argv[3], prefixes="none", max_new_tokens=1)
+from capivara_cli import CaptionOptions, caption
+caption([sys.argv[1]], sys.argv[2], CaptionOptions(model=sys.argv[3], prefixes="none", max_new_tokens=1))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
 def memory(counts: tuple[int, ...]) -> None:
-    """Peak memory of `caption` with the demo's captioner at several numbers of records."""
+    """Print the peak memory of `caption` with the demo's captioner for several numbers of records."""
     from capivara_cli.demo import CAPTIONER
     from capivara_cli.demo.world import write_world
 
@@ -179,7 +181,7 @@ def memory(counts: tuple[int, ...]) -> None:
 
 
 def main() -> None:
-    """The command above."""
+    """Run the command above."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     gpu = torch.cuda.is_available()
     parser.add_argument("--images", type=int, default=256 if gpu else 16)

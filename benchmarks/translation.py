@@ -1,11 +1,11 @@
-"""Translation: a model here against the paper's way, requests to a service, and the memory, each in one run.
+"""Translation: a local model against the paper's code, requests to a service, and the memory, each in one run.
 
     python benchmarks/translation.py [--captions 600] [--remembered 1000000]
 
-The model has NLLB-600M's architecture with a third of its width and depth and random weights, which time does not
-depend on; each caption's translation is as long as the caption, by a limit for each. The paper's way is file order,
-padded batches of ten, fp32, every caption. Captions have 6 to 25 tokens, and 40 % of them repeat others. The service is
-a server on this machine with 50 ms of latency, asked through googletrans.
+The model has NLLB-600M's architecture with half of its width and depth, and random weights; time does not depend on
+the weights. Translations have 25 tokens at most. The paper's code translates every caption in the order of the file, in
+padded batches of ten, in fp32. Captions have 6 to 25 tokens, and 40 % of them repeat others. The service is a server on
+this machine with 50 ms of latency, reached through googletrans.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ from capivara_cli.runtime import Runtime
 from capivara_cli.translation.google import Google
 from capivara_cli.translation.local import CTranslate2, Local
 from capivara_cli.translation.memory import Memory
+from capivara_cli.translation.options import TranslateOptions
 
 REPEATS = 0.4
 LATENCY = 0.05
 
 
 def make_captions(count: int) -> list[str]:
-    """Captions of 4 to 20 words, of which 40 % repeat others."""
+    """Return captions of 4 to 20 words, of which 40 % repeat others."""
     rng = random.Random(0)
     words = [a + b + c for a in "kgtdpbmn" for b in "aeiou" for c in ("ra", "ni", "lo", "ma", "tu", "se")]
     distinct = [" ".join(rng.choices(words, k=min(4 + int(rng.expovariate(0.2)), 20))) for _ in range(int(count * 0.6))]
@@ -45,7 +46,7 @@ def make_captions(count: int) -> list[str]:
 
 
 def make_model(folder: Path, captions: list[str]) -> Path:
-    """NLLB-600M's proportions: 12 + 12 layers of 1024 there, 6 + 6 of 512 here, and an eighth of its vocabulary."""
+    """Save NLLB-600M's proportions: 6 + 6 layers of 512 (not 12 + 12 of 1024), an eighth of the vocabulary."""
     from transformers import M2M100Config, M2M100ForConditionalGeneration
 
     tokenizer = make_tokenizer(captions, 1200)
@@ -67,14 +68,14 @@ def make_model(folder: Path, captions: list[str]) -> Path:
     )
     model = M2M100ForConditionalGeneration(config).eval()
     settings: Any = model.generation_config
-    settings.max_length, settings.num_beams = 25, 1  # random weights hardly ever end by themselves
+    settings.max_length, settings.num_beams = 25, 1  # random weights rarely end a text
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
 
 def paper(folder: Path, captions: list[str]) -> int:
-    """File order, batches of ten padded to their longest."""
+    """Translate in the order of the file, in batches of ten padded to their longest."""
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, src_lang=CODES["en"])
@@ -84,55 +85,54 @@ def paper(folder: Path, captions: list[str]) -> int:
         batch = tokenizer(captions[start : start + 10], return_tensors="pt", padding=True)
         with torch.inference_mode():
             model.generate(**batch, forced_bos_token_id=tokenizer.convert_tokens_to_ids(CODES["hi"]))
-    return _told("the paper's way", len(captions), time.perf_counter() - started)
+    return _print_rate("the paper's code", len(captions), time.perf_counter() - started)
 
 
 def ours(folder: Path, captions: list[str], kind: type[Local], name: str) -> int:
-    """Distinct texts, longest first, by a budget of tokens."""
-    local = kind("nllb", str(folder), "en", "hi", Runtime.start(), batch_tokens=None)
+    """Translate distinct texts, the longest first, in batches of a number of tokens."""
+    local = kind(TranslateOptions(to=["hi"], backend="nllb", model=str(folder)), "hi", Runtime.start())
     list(local.translate(captions[:4], "hi"))  # loads, and converts
     started = time.perf_counter()
     distinct = list(dict.fromkeys(captions))
     assert len(dict(local.translate(distinct, "hi"))) == len(distinct)
-    return _told(f"capivara, {name}", len(captions), time.perf_counter() - started)
+    return _print_rate(f"capivara, {name}", len(captions), time.perf_counter() - started)
 
 
-def _told(name: str, count: int, seconds: float) -> int:
+def _print_rate(name: str, count: int, seconds: float) -> int:
     print(f"  {name:36} {seconds:8.2f} s  {count / seconds:8.1f} captions/s", flush=True)
     return round(seconds * 1000)
 
 
 def service(count: int) -> None:
-    """Requests and time, joined and one by one, through the real client."""
+    """Count requests and time, joined and one by one, through the real client."""
     from tests.google_server import certificate, serving, to_hindi
 
     captions = [f"a photo of number {number} among many other things" for number in range(count)]
     with tempfile.TemporaryDirectory() as name:
         os.environ["SSL_CERT_FILE"] = str(certificate(Path(name)))
-        for label, attempt in (("one request a caption", 1), ("capivara: joined", 0)):
+        for label, attempt in (("one request per caption", 1), ("capivara: joined", 0)):
             with serving(Path(os.environ["SSL_CERT_FILE"])) as server:
                 server.latency = LATENCY
-                google = Google("en", url=server.url, rate=1e6, concurrency=4)
+                google = Google(TranslateOptions(to=["hi"], google_url=server.url, rate=1e6, concurrency=4))
                 started = time.perf_counter()
-                found = dict(google.translate(captions, "hi", attempt))
+                translations = dict(google.translate(captions, "hi", attempt))
                 seconds = time.perf_counter() - started
                 google.close()
-                assert found == {i: to_hindi(text) for i, text in enumerate(captions)}
+                assert translations == {i: to_hindi(text) for i, text in enumerate(captions)}
                 print(f"  {label:36} {seconds:8.2f} s  {server.requests:8,} requests")
 
 
 def remember(count: int) -> None:
-    """Size of the memory and look-ups a second."""
+    """Measure the memory's size and look-ups per second."""
     rng = random.Random(0)
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "memory.sqlite"
         with Memory(path) as memory:
-            maker = memory.maker("google", "google", "en", "hi")
+            maker = memory.maker_id("google", "google", "en", "hi")
             started = time.perf_counter()
             for start in range(0, count, 5000):
-                memory.add(
-                    maker, ((f"a photo of thing number {n} somewhere", "क" * 40) for n in range(start, start + 5000))
-                )
+                numbers = range(start, start + 5000)
+                memory.add(maker, {f"a photo of thing number {n} somewhere": "क" * 40 for n in numbers})
             added = time.perf_counter() - started
             texts = [f"a photo of thing number {rng.randrange(count)} somewhere" for _ in range(100_000)]
             started = time.perf_counter()
@@ -146,7 +146,7 @@ def remember(count: int) -> None:
 
 
 def main() -> None:
-    """The command above."""
+    """Run the command above."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--captions", type=int, default=600)
     parser.add_argument("--requests", type=int, default=5000, help="captions for the service")

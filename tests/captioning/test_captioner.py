@@ -45,8 +45,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def load_small(folder: Path | str, *, prefixes: tuple[str, ...] = PREFIXES, **options: Any) -> Any:
-    options = {"model": str(folder), "max_new_tokens": NEW} | options
-    return load(CaptionOptions(**options), prefixes, Runtime.start("cpu", "fp32"))
+    fixed: dict[str, Any] = {"model": str(folder), "max_new_tokens": NEW}
+    return load(CaptionOptions(**fixed | options), prefixes, Runtime.start("cpu", "fp32"))
 
 
 def describe(captioner: Any, pictures: list[Path]) -> list[list[str]]:

@@ -58,7 +58,7 @@ def write(path: Path, captions: list[str]) -> Path:
 
 
 def run(server: Server, source: Path, output: Path, **others: Any) -> None:
-    fixed = {"rate": 500, "memory": output.parent / "memory.sqlite", "timeout": 1, "retries": 4}
+    fixed: dict[str, Any] = {"rate": 500, "memory": output.parent / "memory.sqlite", "timeout": 1, "retries": 4}
     translate([source], output, TranslateOptions(to=["hi"], google_url=server.url, **fixed | others))
 
 

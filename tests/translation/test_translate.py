@@ -46,7 +46,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def options(model: Path) -> MakeOptions:
     """Options for that model and Hindi, without a cache."""
-    fixed = {"backend": "nllb", "model": str(model), "memory": "none", "precision": "fp32"}
+    fixed: dict[str, Any] = {"backend": "nllb", "model": str(model), "memory": "none", "precision": "fp32"}
 
     def make(to: str = "hi", **others: Any) -> TranslateOptions:
         return TranslateOptions(to=to, **fixed | others)
@@ -156,7 +156,7 @@ def test_implausible_translations_go_to_the_rejected_file(
 
 
 def test_records_without_captions_to_translate_pass(options: MakeOptions, tmp_path: Path) -> None:
-    bare = [
+    bare: list[dict[str, Any]] = [
         {"id": "bare", "image": "x.jpg"},
         {"id": "pt", "image": "y.jpg", "captions": [{"text": "cão", "lang": "pt"}]},
     ]
