@@ -79,8 +79,8 @@ class TrainOptions(Machine):
     section = "train"
     old_names: ClassVar[Mapping[str, str]] = {"keep": "replay"}
 
-    lang: Langs = flag("Languages to learn, BCP-47: hi or hi,xh.", metavar="LANG")
     method: Literal["lora", "full"] = key("`lora` trains an adapter, `full` the whole text tower.")
+    lang: Langs = flag("Languages to learn, BCP-47: hi or hi,xh.", metavar="LANG")
     model: ModelSection = key("The model to start from.", default={})
     data: DataSection = key("What to learn from.", default={})
     lora: LoraOptions = key("The adapter.", default={})
@@ -157,11 +157,18 @@ def read_options(path: Path) -> TrainOptions:
     return combine(TrainOptions, [Layer(str(path), read_yaml(path))])
 
 
-def to_yaml(options: Options) -> str:
+def recipe_values(options: TrainOptions) -> dict[str, Any]:
+    """Return what decides a run, as a recipe has it."""
+    values: dict[str, Any] = plain(options)
+    del values["replay_missing"]  # decides whether a run starts, not what it learns
+    return values | {"micro_batch": options.micro_batch or "auto"}
+
+
+def to_yaml(options: TrainOptions) -> str:
     """Write resolved options as YAML, which `--recipe` reads again."""
     import yaml
 
-    return yaml.safe_dump(plain(options), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(recipe_values(options), sort_keys=False, allow_unicode=True)
 
 
 def _named(recipe: str) -> Layer:

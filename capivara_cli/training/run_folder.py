@@ -23,8 +23,7 @@ from typing import TYPE_CHECKING, Any
 from capivara_cli import artifacts
 from capivara_cli.data.images import Rejected
 from capivara_cli.errors import CapivaraError
-from capivara_cli.options import plain
-from capivara_cli.training.options import TrainOptions, read_options, to_yaml
+from capivara_cli.training.options import TrainOptions, read_options, recipe_values, to_yaml
 
 if TYPE_CHECKING:
     import torch
@@ -83,7 +82,7 @@ class RunFolder:
             if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
                 raise CapivaraError(f"{self.path} is not empty and not a run of ours", "-o FOLDER names another")
             return
-        differences = list(_differences(_compared(read_options(self._config)), _compared(options)))
+        differences = list(_differences(recipe_values(read_options(self._config)), recipe_values(options)))
         if differences:
             text = "\n       ".join(differences[:10])
             raise CapivaraError(f"{self.path} holds a run with other settings:\n       {text}", OTHER_FOLDER)
@@ -181,13 +180,6 @@ class RunFolder:
         text = "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
         if self._writes:
             artifacts.write_text(path, text)
-
-
-def _compared(options: TrainOptions) -> dict[str, Any]:
-    """Return the options that two runs must share, to be the same run."""
-    settings: dict[str, Any] = plain(options)
-    del settings["replay_missing"]  # decides whether a run starts, not what it learns
-    return settings
 
 
 def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
