@@ -61,7 +61,8 @@ def convert(hint: Any, value: Any) -> Any:
     if hint is Path and isinstance(value, str):
         return Path(value)
     if not isinstance(value, hint):
-        raise ValueError({str: "not a text", bool: "neither true nor false"}.get(hint, f"not {hint.__name__}"))
+        words = {str: "not a text", bool: "neither true nor false", Path: "not a path"}
+        raise ValueError(words.get(hint, "not keys and values"))  # the others are sections
     return value
 
 

@@ -1,0 +1,111 @@
+"""The recipes: what is built in, and what a run's settings are made of."""
+
+from __future__ import annotations
+
+import importlib.resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from capivara_cli.errors import CapivaraError
+from capivara_cli.training.options import TrainOptions, read_options, to_yaml, train_options
+
+RECIPES = {path.stem: path for path in Path(str(importlib.resources.files("capivara_cli.configs"))).glob("*.yaml")}
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def lora(*sets: str, **flags: Any) -> TrainOptions:
+    return train_options("lora", set=sets, **{"lang": ["hi"]} | flags)
+
+
+def recipe(text: str, name: str = "r.yaml") -> str:
+    Path(name).write_text(text, encoding="utf-8")
+    return name
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_built_in_recipe_is_what_its_file_says(name: str) -> None:
+    values = yaml.safe_load(RECIPES[name].read_text(encoding="utf-8"))
+    options = train_options(recipe=name, lang=["hi"])
+    assert (options.method, options.batch_size) == (values["method"], values["batch_size"])
+    assert (options.max_steps, options.replay) == (values["max_steps"], values["replay"])
+    assert options.optimizer.lr == values["optimizer"]["lr"]
+
+
+def test_the_method_chooses_the_recipe_below_all() -> None:
+    full = train_options("full", lang=["hi"])
+    assert (lora().batch_size, lora().replay, lora().optimizer.name) == (1000, {"en": 0.25}, "adamw")
+    assert (full.batch_size, full.replay, full.optimizer.name) == (2816, {}, "adam")
+    assert train_options(set=["method=full"], lang=["hi"]) == full
+    assert train_options(recipe=recipe("method: full"), lang=["hi"]) == full
+    other = train_options("full", recipe="capivara-opt", lang=["hi"])
+    assert (other.method, other.optimizer.lr) == ("full", 1e-5)
+
+
+@pytest.mark.parametrize(("method", "text"), [(None, "{}"), ("fulll", "{}"), (None, "method: [lora]")])
+def test_without_a_method_both_are_offered(method: str | None, text: str) -> None:
+    with pytest.raises(CapivaraError, match="neither --lora nor --full"):
+        train_options(method, recipe=recipe(text), lang=["hi"])
+
+
+def test_each_layer_goes_over_those_before_it() -> None:
+    recipe("batch_size: 2\nmax_steps: 400\neval_every: 2\nseed: 2\ntrain: {views: 7, lr: 0.5}", "capivara.yaml")
+    file = recipe("max_steps: 300\neval_every: 3\nseed: 3\noptimizer: {eps: 0.5}")
+    options = lora("eval_every=4", "seed=4", recipe=file, seed=5)
+    assert (options.batch_size, options.views, options.max_steps, options.eval_every) == (2, 7, 300, 4)
+    assert (options.seed, options.lora.r) == (5, 8)
+    assert (options.optimizer.lr, options.optimizer.eps, options.optimizer.warmup_steps) == (0.5, 0.5, 250)
+
+
+def test_a_recipe_is_a_file_or_the_nearest_name_is_offered() -> None:
+    with pytest.raises(CapivaraError) as error:
+        lora(recipe="capivara-pluss")
+    assert "no such file, and no built-in recipe, did you mean capivara-plus" in error.value.message
+    assert lora(recipe=recipe("seed: 77\n", "capivara-opt")).seed == 77
+
+
+@pytest.mark.parametrize("name", ["replay", "keep"])
+def test_replay_and_its_old_name_keep_are_read_from_all_layers(name: str) -> None:
+    assert lora(recipe=recipe(f"{name}: {{pt: 0.5}}")).replay == {"pt": 0.5}
+    assert lora(f"{name}.pt=0.5").replay == {"pt": 0.5}
+    assert lora(f"{name}={{}}").replay == {}
+    recipe(f"{name}: {{pt: 0.5}}", "capivara.yaml")
+    assert (lora().replay, lora().replay_missing) == ({"pt": 0.5}, "skip")
+
+
+def test_a_share_without_a_number_is_a_quarter_and_its_captions_must_exist() -> None:
+    options = lora(replay=["en", "pt:0.5"])
+    assert (options.replay, options.replay_missing) == ({"en": 0.25, "pt": 0.5}, "error")
+    with pytest.raises(CapivaraError, match="--replay en:much: 'much' is not a number, for example en:0.25"):
+        lora(replay=["en:much"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"from_scratch": True}, "--from-scratch without --unlock-image"),
+        ({"unlock_image": True}, "--unlock-image goes with --full, not with --lora"),
+        ({"replay": ["en:0.5", "pt:0.5"]}, "--replay en:0.5, pt:0.5: each share must be above 0, and all together"),
+        ({"lr": 1e-9}, "optimizer.min_lr 1e-06 is above --lr 1e-09"),
+        ({"max_steps": 250}, "optimizer.warmup_steps 250 is not below --max-steps 250"),
+        ({"lang": []}, "no language: --lang LANG is missing"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(flags: dict[str, Any], message: str) -> None:
+    with pytest.raises(CapivaraError) as error:
+        lora(**flags)
+    assert error.value.message.startswith(message)
+
+
+def test_resolved_options_read_back_as_they_were() -> None:
+    sets = ["lang=[hi, 'no']", "model.name=local-dir:modèle", "micro_batch=3", "replay.en=0.1"]
+    options = train_options("lora", set=sets, seed=9)
+    file = recipe(to_yaml(options))
+    assert train_options(recipe=file) == read_options(Path(file)) == options
+    assert "modèle" in Path(file).read_text(encoding="utf-8")
