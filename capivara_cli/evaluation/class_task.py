@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from capivara_cli import console
 from capivara_cli.data import class_forms
-from capivara_cli.data.class_sets import METRIC_KEYS, ClassSet, class_indices, first_ten, shared_names
+from capivara_cli.data.class_sets import METRIC_KEYS, ClassSet, Names, class_indices, first_ten, shared_names
 from capivara_cli.data.labelled import LabelledData
 from capivara_cli.errors import CapivaraError
 from capivara_cli.metrics.classification import defined_metrics
@@ -84,8 +84,8 @@ def _labels_as_names(langs: Sequence[str], data: LabelledData, name: str) -> Cla
             f"no names of the classes {first_ten(labels)} in {', '.join(others)}",
             "--classes FILE with the names, or --classes NAME: capivara classify-eval --list shows the sets",
         )
-    console.say("the labels themselves are the names: --classes NAME|FILE takes better ones")
-    names = {label: (label.replace("_", " "),) for label in labels}
+    console.say("using the labels as the names of the classes; --classes NAME|FILE takes better ones")
+    names: Names = {label: (label.replace("_", " "),) for label in labels}
     return ClassSet(name, labels, {"en": names}, source="labels")
 
 
@@ -100,12 +100,15 @@ def match_labels(data: LabelledData, classes: ClassSet) -> list[list[int]]:
         )
     if unknown:
         console.warn(
-            f"{unknown.total():,} labels are of no class of {classes.name}, their images are left out unless they have"
-            f" another: {first_ten(unknown)}"
+            f"{unknown.total():,} labels are not classes of {classes.name}; their images are left out unless they have"
+            f" another label: {first_ten(unknown)}"
         )
     used = set(indices.values())
     if empty := [label for index, label in enumerate(classes.labels) if index not in used]:
-        console.warn(f"{len(empty):,} classes have no image, and stay as wrong answers: {first_ten(empty)}")
+        console.warn(
+            f"{len(empty):,} of {len(classes.labels):,} classes have no image and can only be wrong predictions:"
+            f" {first_ten(empty)}"
+        )
     return [[index for label in image.labels if (index := indices[label]) is not None] for image in data.images]
 
 
@@ -129,17 +132,17 @@ def make_task(
     seen = {index for indices in image_classes for index in indices} & named
     if not seen:
         raise CapivaraError(f"no image is of a class with a name in {lang}", "--classes FILE with more names")
+    multilabel = multilabel or (classes.metric if metric == "auto" else metric) in MULTILABEL_METRICS
     if nameless := [label for label in classes.labels if label not in names]:
-        lost = sum(bool(indices) and named.isdisjoint(indices) for indices in image_classes)
+        lost = 0 if multilabel else sum(bool(indices) and named.isdisjoint(indices) for indices in image_classes)
         console.warn(
-            f"{len(nameless):,} of {len(classes.labels):,} classes have no name in {lang}, {lost:,} images are left"
+            f"{len(nameless):,} of {len(classes.labels):,} classes have no name in {lang}, so {lost:,} images are left"
             f" out: {first_ten(nameless)}"
         )
         if len(labels) < FEW_CLASSES:
             console.warn(
                 f"{len(labels)} classes are too few to trust: figures in {lang} say little about the whole set"
             )
-    multilabel = multilabel or (classes.metric if metric == "auto" else metric) in MULTILABEL_METRICS
     defined = defined_metrics(len(labels), len(seen), single_label=not multilabel)
     return ClassTask(
         lang,
@@ -155,22 +158,18 @@ def make_task(
 
 def _main_metric(metric: str, classes: ClassSet, defined: Sequence[str]) -> str:
     """Return the key of `--metric`, of the class set's metric, or of the first that is defined."""
-    if metric != "auto":
-        key = METRIC_KEYS[metric]
-        if key not in defined:
-            reasons = {
-                "acc5": "there are fewer than five classes, or images with several labels",
-                "roc_auc": "it needs two classes, and images of both",
-            }
-            raise CapivaraError(
-                f"--metric {metric} is not defined here: {reasons.get(key, 'images have several labels')}",
-                f"--metric auto; defined are {', '.join(defined)}",
-            )
+    key = METRIC_KEYS.get(metric if metric != "auto" else classes.metric or "")
+    if key is not None and key in defined:
         return key
-    if classes.metric is None:
-        return defined[0]
-    key = METRIC_KEYS[classes.metric]
-    if key not in defined:
+    if metric != "auto":
+        reasons = {
+            "acc5": "there are fewer than five classes, or images with several labels",
+            "roc_auc": "it needs two classes, and images of both",
+        }
+        raise CapivaraError(
+            f"--metric {metric} is not defined here: {reasons.get(metric, 'images have several labels')}",
+            f"--metric auto; defined are {', '.join(defined)}",
+        )
+    if key is not None:
         console.warn(f"{classes.name}'s metric {classes.metric} is not defined for these data: using {defined[0]}")
-        return defined[0]
-    return key
+    return defined[0]

@@ -10,7 +10,7 @@ import pytest
 from clip_benchmark import datasets as clip_benchmark
 
 from capivara_cli.data.class_forms import load
-from capivara_cli.data.class_sets import METRIC_KEYS, ClassSet, class_indices, fill, shared_names, shipped
+from capivara_cli.data.class_sets import METRIC_KEYS, ClassSet, Names, class_indices, fill, shared_names, shipped
 from capivara_cli.errors import CapivaraError
 
 
@@ -54,7 +54,7 @@ def test_a_label_is_found_by_itself_its_index_its_spelling_and_its_english_name(
 
 
 def test_where_labels_are_numbers_a_number_is_a_label_and_not_an_index() -> None:
-    names = {label: (label,) for label in ("1", "2", "3")}
+    names: Names = {label: (label,) for label in ("1", "2", "3")}
     indices = class_indices(ClassSet("c", tuple(names), {"hi": names}), ["0", "1", "3", "1.0", "-1", "4"])
     assert list(indices.values()) == [None, 0, 2, 0, None, None]
 

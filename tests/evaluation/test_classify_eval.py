@@ -261,9 +261,9 @@ def test_labels_without_a_class_and_classes_without_an_image(shapes: Rows, evalu
     lost = sum(row["label"] in ("disc", "sun") for row in rows)
     assert result["n"] == len(rows) - lost
     text = said(capsys)
-    assert f"{lost} labels are of no class of shapes" in text
+    assert f"{lost} labels are not classes of shapes" in text
     assert "disc" in text
-    assert "2 classes have no image, and stay as wrong answers: circle, star" in text
+    assert "2 of 6 classes have no image and can only be wrong predictions: circle, star" in text
     with pytest.raises(CapivaraError, match="none of the labels in the data is one of shapes's: nothing"):
         evaluate(put("none.jsonl", [row | {"label": "nothing"} for row in rows]))
 
@@ -305,7 +305,7 @@ def test_every_image_that_is_not_scored_is_counted_and_named(shapes: Rows, evalu
     assert "'True' is not a label" in text
     assert "gone.png: no such file" in text
     assert "bad.png: not an image" in text
-    assert "2 labels are of no class of shapes" in text
+    assert "2 labels are not classes of shapes" in text
     assert "-1, elsewhere" in text
     with pytest.raises(CapivaraError, match=r"no image has a `label`; the first: .*: 'True' is not a label"):
         evaluate(put("one.jsonl", rows[:1]))
@@ -314,7 +314,7 @@ def test_every_image_that_is_not_scored_is_counted_and_named(shapes: Rows, evalu
 def test_without_classes_the_labels_are_the_names_in_english_only(evaluate: Evaluate, capsys: Says) -> None:
     [result] = evaluate(classes=None)
     assert result["n_classes"] == 6
-    assert "the labels themselves are the names" in said(capsys)
+    assert "using the labels as the names of the classes" in said(capsys)
     missing = "no names of the classes circle, cross, drop, square, star, triangle in hi"
     with pytest.raises(CapivaraError, match=missing) as refused:
         evaluate(classes=None, lang=["en", "hi"])
@@ -362,7 +362,7 @@ def test_an_empty_class_folder_is_a_class(shapes: Rows, evaluate: Evaluate, caps
     [result] = evaluate(data, classes=None)
     assert result["n"] == 8
     assert {row["label"]: row["recall"] for row in result["per_class"]}["nothing"] is None
-    assert "1 classes have no image, and stay as wrong answers: nothing" in said(capsys)
+    assert "classes have no image and can only be wrong predictions: nothing" in said(capsys)
 
 
 def test_the_parts_of_data(shapes: Rows, evaluate: Evaluate) -> None:
