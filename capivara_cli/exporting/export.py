@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from capivara_cli import console
 from capivara_cli.data import images, records
-from capivara_cli.data.output import report
+from capivara_cli.data.output import check_not_read, report
 from capivara_cli.errors import CapivaraError, nearest
 from capivara_cli.exporting import imagefolder, tables, webdataset
 from capivara_cli.exporting.job import ExportJob
@@ -56,9 +56,8 @@ def export(format: Format, source: str | Path, output: str | Path, options: Expo
     if format == "captions.txt" and options.lang is None:
         raise BadOption("captions.txt holds one language", "--lang en")
     writer = WRITERS[format]
-    _check_not_read(source, path)
     if writer.names is None:
-        _check_file(path, overwrite=options.overwrite)
+        _check_file(source, path, overwrite=options.overwrite)
     else:
         _check_folder(path, writer.names(options.prefix), overwrite=options.overwrite)
     total = records.validate([source], [options.lang] if options.lang else [])
@@ -69,18 +68,12 @@ def export(format: Format, source: str | Path, output: str | Path, options: Expo
     console.say(f"wrote {count}" if str(path) == "-" else f"wrote {path}: {count}")
 
 
-def _check_not_read(source: str, output: Path) -> None:
-    """Raise CapivaraError when the source is the output, or is in it."""
-    for path in records.expand(source) if source != "-" and output.exists() else []:
-        if output.resolve() in (path.resolve(), *path.resolve().parents):
-            raise CapivaraError(f"{output} is both input and output", "-o another place")
-
-
-def _check_file(output: Path, *, overwrite: bool) -> None:
+def _check_file(source: str, output: Path, *, overwrite: bool) -> None:
     if str(output) == "-":
         return
     if output.is_dir():
         raise CapivaraError(f"{output} is a folder", f"-o {output}/FILE")
+    check_not_read([source], output)
     if images.is_image_name(output.name) or output.suffix in (".tar", ".jsonl", ".parquet"):
         raise CapivaraError(f"{output} is not the name of a table or a text", "-o FILE.csv")
     if output.exists() and not output.is_file():

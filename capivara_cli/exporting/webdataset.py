@@ -1,7 +1,7 @@
 """WebDataset shards, written shard by shard, so that an interrupted export is resumed.
 
-The shards of `-o FOLDER` are written to FOLDER.partial, which becomes FOLDER at the end. FOLDER.partial.json says which
-shards are done.
+The shards of `-o FOLDER` are written to FOLDER.partial, which becomes FOLDER at the end. FOLDER.partial.json says how
+many shards are done.
 """
 
 from __future__ import annotations
@@ -45,10 +45,13 @@ def write(job: ExportJob) -> None:
 
     partial = partial_folder(job.output)
     progress_file = partial.with_name(f"{partial.name}.json")
+    sizes: dict[str, int] = {}
+    settings = {"source": job.source, **job.options.settings()}
+    progress: dict[str, Any] = {"settings": settings, "sizes": sizes, "records": 0, "digest": 0}
     artifacts.make_folder(partial)
     with _locked(partial, job.output):
-        records = _Counted(job.records())
-        sizes = _resume(job, records, partial, progress_file)
+        records = _counting(job.records(), progress)
+        _resume(job, records, progress, partial, progress_file)
         samples = _samples(job, records)
         for first in samples:
             shard = partial / f"{job.options.prefix}{len(sizes):05d}.tar"
@@ -62,7 +65,8 @@ def write(job: ExportJob) -> None:
                 for sample in itertools.chain([first], itertools.islice(samples, job.options.shard_size - 1)):
                     writer.write(sample)
             sizes[shard.name] = job.tally.kept - before
-            artifacts.write_json(progress_file, _progress(job, records, sizes))
+            progress |= {"rejected": job.tally.rejected, "first": job.tally.first}
+            artifacts.write_json(progress_file, progress)
         raise_if_empty(job.tally, None)
         artifacts.write_json(partial / SIZES, sizes)
         artifacts.swap_in(partial, job.output.resolve())
@@ -82,50 +86,34 @@ def _locked(partial: Path, output: Path) -> Iterator[None]:
             partial.rmdir()  # if it is empty: nothing was done, so nothing is left behind
 
 
-class _Counted:
-    """Counts the records that are read, and digests them."""
-
-    def __init__(self, records: Iterable[Record]) -> None:
-        self.count = 0
-        self.digest = 0
-        self._records = iter(records)
-
-    def __iter__(self) -> Iterator[Record]:
-        for record in self._records:
-            self.count += 1
-            self.digest = zlib.crc32(repr(record.data).encode("utf-8", "surrogatepass"), self.digest)
-            yield record
+def _counting(records: Iterator[Record], progress: dict[str, Any]) -> Iterator[Record]:
+    """Yield the records; `progress` has the number and a digest of those that were read."""
+    for record in records:
+        progress["records"] += 1
+        progress["digest"] = zlib.crc32(repr(record.data).encode("utf-8", "surrogatepass"), progress["digest"])
+        yield record
 
 
-def _progress(job: ExportJob, records: _Counted, sizes: dict[str, int]) -> dict[str, Any]:
-    return {
-        "settings": {"source": job.source, **job.options.settings()},
-        "sizes": sizes,
-        "records": records.count,
-        "digest": records.digest,
-        "rejected": job.tally.rejected,
-        "first": job.tally.first,
-    }
-
-
-def _resume(job: ExportJob, records: _Counted, partial: Path, progress_file: Path) -> dict[str, int]:
-    """Skip the records of the shards that are done, and return the sizes of these shards; or start over."""
-    progress = artifacts.read_json(progress_file) if progress_file.is_file() else None
-    if progress is None or job.options.overwrite or not all((partial / name).is_file() for name in progress["sizes"]):
+def _resume(
+    job: ExportJob, records: Iterator[Record], progress: dict[str, Any], partial: Path, progress_file: Path
+) -> None:
+    """Skip the records of the shards that are done; or start over."""
+    begun = artifacts.read_json(progress_file) if progress_file.is_file() else {"sizes": {}}
+    sizes = begun["sizes"]
+    if job.options.overwrite or not sizes or not all((partial / name).is_file() for name in sizes):
         progress_file.unlink(missing_ok=True)
         for path in partial.iterdir():
             path.unlink()
-        return {}
-    if progress["settings"] != _progress(job, records, {})["settings"]:
+        return
+    if begun["settings"] != progress["settings"]:
         raise CapivaraError(f"{job.output} was begun with other settings", "--overwrite starts over")
     artifacts.remove_leftovers(partial)  # of the shard that was being written
-    for _ in itertools.islice(records, progress["records"]):
+    for _ in itertools.islice(records, begun["records"]):
         pass
-    if records.digest != progress["digest"]:
+    if progress["digest"] != begun["digest"]:
         raise CapivaraError(f"{job.output} was begun with other records", "--overwrite starts over")
-    sizes: dict[str, int] = progress["sizes"]
-    job.tally.kept, job.tally.rejected, job.tally.first = sum(sizes.values()), progress["rejected"], progress["first"]
-    return sizes
+    progress["sizes"] |= sizes
+    job.tally.kept, job.tally.rejected, job.tally.first = sum(sizes.values()), begun["rejected"], begun["first"]
 
 
 def _samples(job: ExportJob, records: Iterable[Record]) -> Iterator[dict[str, Any]]:

@@ -6,12 +6,12 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from capivara_cli import artifacts, console
 from capivara_cli.data.captions import REJECTED, Caption
 from capivara_cli.data.options import SelectionOptions
-from capivara_cli.data.output import SHOWN, rejected_file
+from capivara_cli.data.output import SHOWN, Tally
 from capivara_cli.data.selection import JUDGED, decided_by, is_verdict
 
 if TYPE_CHECKING:
@@ -25,15 +25,6 @@ MOST_SOURCES = 1000  # sources that are counted; the rest are counted together
 OTHERS = "others"
 
 
-class Bin(NamedTuple):
-    """Captions with a score from `low` to below `high`."""
-
-    low: float
-    high: float
-    kept: int
-    dropped: int
-
-
 class Report:
     """Counts what was written, in constant memory; see `output.Observer`.
 
@@ -41,7 +32,7 @@ class Report:
         images: reason -> images that were rejected for it; None -> images that were kept.
         kept, dropped: bin -> captions.
         sources: source -> reason -> captions, as for images.
-        unusable: the first images that cannot be used, with the reason.
+        usable: counts the images that cannot be used as rejected, and all others as kept.
         unjudged: captions that have no original in the language of `--by`.
     """
 
@@ -51,7 +42,7 @@ class Report:
         self.kept: Counter[int] = Counter()
         self.dropped: Counter[int] = Counter()
         self.sources: dict[str, Counter[str | None]] = {}
-        self.unusable: list[str] = []
+        self.usable = Tally()
         self.unjudged = 0
         self._parts: list[dict[str, Any]] = []  # dropped captions of the record that comes next
 
@@ -64,9 +55,11 @@ class Report:
         parts, self._parts = self._parts, []
         self.images[reason] += 1
         if reason is not None and not is_verdict(reason):
-            if len(self.unusable) < SHOWN:
-                self.unusable.append(f"{data['id']}: {reason}")
+            self.usable.rejected += 1
+            if len(self.usable.first) < SHOWN:
+                self.usable.first.append(f"{data['id']}: {reason}")
             return  # it was not judged: any scores and marks on its captions are the user's
+        self.usable.kept += 1
         captions: list[Caption] = data.get("captions", [])
         deciding = [decided_by(captions, i, self.options) for i in range(len(captions))]
         # An original that failed may have stayed, because a caption in another language needs it.
@@ -111,38 +104,34 @@ class Report:
         if self.unjudged:
             console.say(f"{self.unjudged:,} captions have no {self.options.by} original and were kept unjudged.")
 
-    def warn(self, output: Path | None) -> None:
-        """Warn of images that cannot be used. The others were dropped because the user asked for it."""
-        count = sum(n for reason, n in self.images.items() if reason is not None and not is_verdict(reason))
-        if count:
-            where = f"; all are in {rejected_file(output)}" if output is not None else ""
-            names = "".join(f"\n  {line}" for line in self.unusable)
-            more = f"\n  and {count - len(self.unusable):,} more" if count > len(self.unusable) else ""
-            console.warn(f"{count:,} of {self.images.total():,} records rejected{where}{names}{more}")
+    def _bins(self, most: int) -> tuple[float, list[float], list[int], list[int]]:
+        """Return bins from the lowest score to the highest: their width, lower edges, kept and dropped captions.
 
-    def _bins(self, most: int) -> list[Bin]:
-        """Return at most this many bins of one width, from the lowest score to the highest."""
+        Args:
+            most: number of bins.
+        """
         numbers = self.kept.keys() | self.dropped.keys()
         first, last = min(numbers), max(numbers)
-        width = next(w for w in (1, 2, 4, 10, 20, 40, 80) if last // w - first // w < most)  # in bins as counted
-        bins = []
-        for start in range(first // width * width, last + 1, width):
-            numbers_in = range(start, start + width)
-            kept, dropped = (sum(counts[i] for i in numbers_in) for counts in (self.kept, self.dropped))
-            bins.append(Bin(start * BIN / 10_000, (start + width) * BIN / 10_000, kept, dropped))
-        return bins
+        width = next(w for w in (1, 2, 4, 10, 20, 40, 80) if last // w - first // w < most)  # in counted bins
+        starts = range(first // width * width, last + 1, width)
+        kept, dropped = (
+            [sum(counts[i] for i in range(start, start + width)) for start in starts]
+            for counts in (self.kept, self.dropped)
+        )
+        return width * BIN / 10_000, [start * BIN / 10_000 for start in starts], kept, dropped
 
     def _histogram(self) -> Table:
         from rich.table import Table
         from rich.text import Text
 
-        bins = self._bins(ROWS)
-        longest = max(item.kept + item.dropped for item in bins)
+        _, *columns = self._bins(ROWS)
+        rows = list(zip(*columns, strict=True))
+        longest = max(kept + dropped for _, kept, dropped in rows)
         table = Table(box=None, show_header=False, padding=(0, 1, 0, 0))
         table.add_column(justify="right", no_wrap=True)
         table.add_column(no_wrap=True)
         table.add_column(justify="right", no_wrap=True)
-        for low, _, kept, dropped in bins:
+        for low, kept, dropped in rows:
             length = math.ceil((kept + dropped) / longest * WIDTH)
             solid = min(round(kept / longest * WIDTH), length) if dropped else length
             bar = Text("█" * solid, style="cyan") + Text("░" * (length - solid), style="dim")
@@ -179,13 +168,11 @@ class Report:
         figure = Figure(figsize=(7, 3.6), dpi=120, layout="constrained")
         axes = figure.subplots()
         if self.kept or self.dropped:
-            bins = self._bins(PLOT_ROWS)
-            lows, widths = [item.low for item in bins], [item.high - item.low for item in bins]
-            kept, dropped = [item.kept for item in bins], [item.dropped for item in bins]
-            axes.bar(lows, kept, widths, align="edge", color="#2a7f9e", label=f"kept: {sum(kept):,}")
+            width, lows, kept, dropped = self._bins(PLOT_ROWS)
+            axes.bar(lows, kept, width, align="edge", color="#2a7f9e", label=f"kept: {sum(kept):,}")
             if self.dropped:
                 label = f"dropped: {sum(dropped):,}"
-                axes.bar(lows, dropped, widths, kept, align="edge", color="#c9c9c9", label=label)
+                axes.bar(lows, dropped, width, kept, align="edge", color="#c9c9c9", label=label)
             if self.options.min_score is not None:
                 axes.axvline(self.options.min_score, color="#444444", linewidth=1, linestyle="--")
             axes.legend(frameon=False)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from capivara_cli import artifacts, console
 from capivara_cli.data import pipeline, records
 from capivara_cli.data.images import ImageRef
-from capivara_cli.data.output import RecordResult, check_not_read, open_if_auto, raise_if_empty
+from capivara_cli.data.output import RecordResult, check_not_read, open_if_auto, raise_if_empty, report
 from capivara_cli.data.records import Record
 from capivara_cli.data.resumable import open_output
 from capivara_cli.data.selection import human_scores, select_captions
@@ -58,8 +58,8 @@ def score(sources: Sequence[str | Path], output: str | Path | None, options: Sco
         "model_files": spec.identity() if spec else None,
         "precision": open_if_auto(options.precision),
     }
-    report = Report(options)
-    with open_output(path, settings, runtime, overwrite=options.overwrite, observer=report) as out:
+    summary = Report(options)
+    with open_output(path, settings, runtime, overwrite=options.overwrite, observer=summary) as out:
         clip = checkpoint.load(spec, runtime, role="model") if spec else None
         out.begin(WINDOW, precision=clip.runtime.precision if clip else runtime.precision)
         # Worker processes are given several windows before the first comes back, so a pipe would not keep flowing.
@@ -71,13 +71,13 @@ def score(sources: Sequence[str | Path], output: str | Path | None, options: Sco
         tally = pipeline.run(job, stream, out, runtime, window=WINDOW, total=total, live=total is None)
     if tally is None:
         return
-    report.show(path)
+    summary.show(path)
     if options.pair_score is not None:
-        job.say_without_human(report)
+        job.say_without_human(summary)
     raise_if_empty(tally, path)
-    report.warn(path)
+    report(summary.usable, path)  # only unusable images need a warning: the others were dropped on purpose
     if options.plot is not None:
-        report.plot(options.plot)
+        summary.plot(options.plot)
 
 
 def _check_plot(plot: Path, sources: Sequence[str | Path], output: Path | None, *, overwrite: bool) -> None:
@@ -214,10 +214,10 @@ class _ScoreJob(pipeline.Job[Record]):
         """See `pipeline.Job`."""
         return {"rate": f"{self.per_second(self.captions):,.0f} captions/s"}
 
-    def say_without_human(self, report: Report) -> None:
+    def say_without_human(self, summary: Report) -> None:
         """Say how many images `--pair-score` could not judge, because they have no human caption."""
         if self.images_without_human == self.images:
-            sources = ", ".join(report.sources) or "none"
+            sources = ", ".join(summary.sources) or "none"
             console.warn(f"--pair-score judged no image: no caption is human (sources: {sources})")
             console.say("hint: --human SOURCE names a source of human captions")
         elif self.images_without_human:

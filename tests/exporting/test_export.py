@@ -332,11 +332,9 @@ def test_what_is_read_is_not_written(format: Format, source: str) -> None:
     run(format, source, "out", shard_size=60)
     imported("out")
     before = content("out")
-    with pytest.raises(CapivaraError, match=r"back\.jsonl:1: its image is in out, which is the output"):
-        run(format, "back.jsonl", "out", overwrite=True)
-    inside = "out/{00000..00001}.tar" if format == "webdataset" else "out"
-    with pytest.raises(CapivaraError, match="out is both input and output"):
-        run(format, inside, "out", overwrite=True)
+    for name in ("back.jsonl", "out/{00000..00001}.tar" if format == "webdataset" else "out"):
+        with pytest.raises(CapivaraError, match=r"its image is in out, which is the output"):
+            run(format, name, "out", overwrite=True)
     assert content("out") == before
 
 
@@ -402,7 +400,7 @@ def test_after_any_number_of_kills_the_shards_are_those_of_an_undisturbed_run(so
     [
         (["csv", "in.jsonl", "-o", "full.csv"], "full.csv already exists", "--overwrite"),
         (["csv", "in.jsonl", "-o", "images", "--overwrite"], "images is a folder", "-o images/FILE"),
-        (["csv", "in.jsonl", "-o", ".", "--overwrite"], ". is both input and output", ""),
+        (["csv", "in.jsonl", "-o", ".", "--overwrite"], ". is a folder", "-o"),
         (["csv", "in.jsonl", "-o", "new.png"], "new.png is not the name of a table", "-o FILE.csv"),
         (["imagefolder", "in.jsonl", "-o", "images", "--overwrite"], "images contains other files: 1.png", "another"),
         (["webdataset", "in.jsonl", "-o", "backup", "--overwrite"], "backup contains other files: home.tar", "another"),
