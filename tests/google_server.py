@@ -77,18 +77,18 @@ class Handler(BaseHTTPRequestHandler):
             with self.server.lock:
                 self.server.at_once -= 1
 
-    def translated(self, texts: list[str], translations: list[str]) -> None:
-        """Send a well-formed reply with any translations."""
+    def translated(self, texts: list[str], translations: list[str]) -> bool:
+        """Send a well-formed reply with any translations, and return True."""
         with self.server.lock:
             self.server.served.update(texts)
         ends = ["\n"] * (len(translations) - 1) + [""]
         segments = [[new + end, old + end, None] for new, old, end in zip(translations, texts, ends, strict=False)]
-        self.reply(200, json.dumps([segments, None, "en"]))
+        return self.reply(200, json.dumps([segments, None, "en"]))
 
     def reply(
         self, status: int, body: str, headers: dict[str, str] | None = None, *, length: int | None = None
-    ) -> None:
-        """Send any reply."""
+    ) -> bool:
+        """Send any reply, and return True."""
         content = body.encode()
         self.send_response(status)
         for name, value in (headers or {}).items():
@@ -96,13 +96,15 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(length or len(content)))
         self.end_headers()
         self.wfile.write(content)
+        return True
 
-    def reset(self) -> None:
-        """Reset the connection."""
+    def reset(self) -> bool:
+        """Reset the connection, and return True."""
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         with suppress(OSError):
             self.connection.close()
         self.close_connection = True
+        return True
 
 
 def certificate(folder: Path) -> Path:

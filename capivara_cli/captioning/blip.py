@@ -33,7 +33,7 @@ class Blip(Captioner):
         self.prepare = PreparePixels(processor.image_processor)
         self.tokenizer = processor.tokenizer
         config = model.config.text_config
-        # The tokenizer adds [CLS] and [SEP]. The decoder starts from its own token, and must go on after the last word.
+        # The tokenizer adds [CLS] and [SEP]. The decoder has its own start token, and must continue the last word.
         prompts = [[config.bos_token_id, *ids[1:-1]] for ids in self.tokenizer(list(prefixes)).input_ids]
         # BLIP counts positions from the first token, even from padding: only prefixes of one length share a batch.
         by_length: dict[int, list[int]] = defaultdict(list)

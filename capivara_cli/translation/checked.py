@@ -18,18 +18,18 @@ class CheckedTranslator:
     """Translators with a memory, and checks of what they return.
 
     Attributes:
-        requested: texts that translators were asked for in this run, each once.
-        recalled: texts that were in the memory.
+        requested: number of texts that were sent to translators in this run; retries do not count.
+        recalled: number of texts that were in the memory.
     """
 
     def __init__(
         self, translators: Mapping[str, Translator], languages: Mapping[str, Language], memory: Memory, origin: str
     ) -> None:
-        """Put the parts together.
+        """Store the parts.
 
         Args:
-            translators: by target.
-            languages: by code; of the origin and all targets.
+            translators: target -> translator.
+            languages: code -> language, for the origin and all targets.
             memory: where translations are looked up and saved.
             origin: BCP-47 code of the texts' language.
         """
@@ -74,8 +74,8 @@ class CheckedTranslator:
         """Yield texts and their checked translations as they come in, and save them."""
         unsaved: dict[str, str] = {}
         saved_at = time.monotonic()
-        # At the first attempt placeholders may have been mangled. From then on they are hidden behind numbers, which
-        # translators usually copy.
+        # The first attempt may have mangled placeholders. Later ones send numbers instead, which translators usually
+        # copy.
         hidden = [checks.hide(text) if attempt else text for text in texts]
         try:
             for i, result in translator.translate(hidden, target, attempt):

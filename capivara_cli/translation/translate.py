@@ -51,7 +51,7 @@ def translate(sources: Sequence[str | Path], output: str | Path | None, options:
     with ExitStack() as stack:
         for translator in set(translators.values()):
             stack.callback(translator.close)
-        if len(sources) == 1 and class_files.is_one(sources[0]):
+        if len(sources) == 1 and class_files.is_class_file(sources[0]):
             memory = stack.enter_context(_open_memory(options))
             checked = CheckedTranslator(translators, languages, memory, options.origin)
             translate_class_file(Path(sources[0]), path, checked, options)
@@ -131,11 +131,11 @@ class _TranslationJob(pipeline.Job[Record]):
     """Add the captions that records lack.
 
     Attributes:
-        translator: counts the texts that it translates; a text that several captions have counts once.
-        captions: captions to translate, once per target.
-        existing: captions that are already in one of the targets.
-        rejected: captions that have no translation.
-        samples: text -> target -> translation.
+        translator: translates the texts, and counts them.
+        captions: number of captions to translate; a caption counts once per target.
+        existing: number of captions that are already in one of the target languages.
+        rejected: number of captions without a translation.
+        samples: text -> target -> translation, to be shown at the end.
     """
 
     label = "translating"

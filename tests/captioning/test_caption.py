@@ -24,7 +24,7 @@ from tests.conftest import Process, Refused, command, peak_memory
 from tests.helpers import read_jsonl, torchrun, write_jsonl
 
 Capivara = Callable[..., Process]
-MakeOptions = Callable[..., CaptionOptions]
+Run = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
@@ -34,8 +34,15 @@ def talker(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def options(talker: Path) -> MakeOptions:
-    return partial(CaptionOptions, model=str(talker), max_new_tokens=4)
+def run(talker: Path, tmp_path: Path) -> Run:
+    """Caption with four new tokens, unless the options say otherwise; return the output's path."""
+    fixed: dict[str, Any] = {"model": str(talker), "max_new_tokens": 4}
+
+    def call(source: str | Path, output: str = "out.jsonl", **others: Any) -> Path:
+        caption([source], tmp_path / output, CaptionOptions(**fixed | others))
+        return tmp_path / output
+
+    return call
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +54,14 @@ def photos(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes((world / "images" / f"train-{number:05d}.png").read_bytes())
     return folder
+
+
+@pytest.fixture(scope="session")
+def captioned(talker: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The photos' records with captions of four new tokens."""
+    path = tmp_path_factory.mktemp("captioned") / "out.jsonl"
+    caption([photos], path, CaptionOptions(model=str(talker), max_new_tokens=4))
+    return path
 
 
 def records_of(photos: Path, count: int) -> list[dict[str, str]]:
@@ -103,26 +118,20 @@ def test_records_keep_all_that_they_have_and_a_pipe_gets_the_same(
     assert from_pipe["file_name"] == "b/00.png"
 
 
-def test_a_caption_that_already_exists_is_not_added_again(options: MakeOptions, photos: Path, tmp_path: Path) -> None:
-    caption([photos], tmp_path / "once.jsonl", options())
-    caption([tmp_path / "once.jsonl"], tmp_path / "twice.jsonl", options())
-    assert read_jsonl(tmp_path / "twice.jsonl") == read_jsonl(tmp_path / "once.jsonl")
+def test_a_caption_that_already_exists_is_not_added_again(run: Run, captioned: Path) -> None:
+    assert read_jsonl(run(captioned)) == read_jsonl(captioned)
 
 
-def test_shards_and_a_brace_pattern(
-    options: MakeOptions, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_shards_and_a_brace_pattern(run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for shard in range(2):
         with tarfile.open(tmp_path / f"{shard:02d}.tar", "w") as archive:
             for number in range(shard, 6, 2):
                 archive.add(photos / "b" / f"{2 * number:02d}.png", f"key{number}.png")
     monkeypatch.chdir(tmp_path)
-    caption(["{00..01}.tar"], "out.jsonl", options())
-    records = read_jsonl(tmp_path / "out.jsonl")
+    records = read_jsonl(run("{00..01}.tar"))
     assert [record["id"] for record in records] == ["key0", "key2", "key4", "key1", "key3", "key5"]
     assert records[0]["image"] == "00.tar#key0.png"
-    caption(["out.jsonl"], "again.jsonl", options())  # it can be read again
-    assert len(read_jsonl(tmp_path / "again.jsonl")) == 6
+    assert len(read_jsonl(run("out.jsonl", "again.jsonl"))) == 6  # it can be read again
 
 
 def write_mixed_images(folder: Path) -> None:
@@ -149,42 +158,37 @@ def write_mixed_images(folder: Path) -> None:
 
 
 def test_every_kind_of_image_is_described_or_rejected_by_name(
-    options: MakeOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_mixed_images(tmp_path / "mixed")
     monkeypatch.chdir(tmp_path)
-    caption(["mixed"], "out.jsonl", options())
-    rejected = read_jsonl(tmp_path / "out.jsonl.rejected.jsonl")
-    reasons = {record["id"]: record["rejected"] for record in rejected}
+    assert len(read_jsonl(run("mixed"))) == 10
+    reasons = {record["id"]: record["rejected"] for record in read_jsonl(tmp_path / "out.jsonl.rejected.jsonl")}
     assert set(reasons) == {"mixed/empty.png", "mixed/text.jpg", "mixed/torn.jpg"}
     assert "truncated" in reasons["mixed/torn.jpg"]
-    assert len(read_jsonl(tmp_path / "out.jsonl")) == 10
     said = capsys.readouterr().err
     assert "3 of 13 records rejected" in said
     assert "mixed/text.jpg: not an image" in said
     # Rejected records are a source again once the images are repaired.
     (tmp_path / "mixed" / "torn.jpg").write_bytes((tmp_path / "mixed" / "photo.jpg").read_bytes())
-    caption(["out.jsonl.rejected.jsonl"], "more.jsonl", options())
-    (repaired,) = read_jsonl(tmp_path / "more.jsonl")
+    (repaired,) = read_jsonl(run("out.jsonl.rejected.jsonl", "more.jsonl"))
     assert repaired["id"] == "mixed/torn.jpg"
     assert "rejected" not in repaired
 
 
 def test_strict_stops_at_the_first_and_the_run_is_resumed(
-    options: MakeOptions, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Run, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     records = records_of(photos, 7)
     records[4] = {"id": "bad", "image": "missing.png"}
-    strict = options(batch_size=2, strict=True)
-    source, out = write_jsonl(tmp_path / "in.jsonl", records), tmp_path / "out.jsonl"
+    source = write_jsonl(tmp_path / "in.jsonl", records)
     with pytest.raises(CapivaraError, match=r"in\.jsonl:5: .*missing\.png: no such file"):
-        caption([source], out, strict)
-    assert not out.exists()
+        run(source, batch_size=2, strict=True)
+    assert not (tmp_path / "out.jsonl").exists()
     assert len((tmp_path / "out.jsonl.partial").read_text().splitlines()) == 4
     (tmp_path / "missing.png").write_bytes(Path(records[0]["image"]).read_bytes())
-    caption([source], out, strict)
+    assert len(read_jsonl(run(source, batch_size=2, strict=True))) == 7
     assert "resuming after 4 records" in capsys.readouterr().err
-    assert len(read_jsonl(out)) == 7
 
 
 SETUP = """
@@ -208,29 +212,27 @@ def test_after_any_number_of_kills_the_bytes_are_those_of_an_undisturbed_run(
     assert len(read_jsonl(tmp_path / "out" / "whole.jsonl.rejected.jsonl")) == 4
 
 
-def test_other_settings_and_other_records_are_refused_by_name(
-    options: MakeOptions, photos: Path, tmp_path: Path
-) -> None:
+def test_other_settings_and_other_records_are_refused_by_name(run: Run, photos: Path, tmp_path: Path) -> None:
     records = [*records_of(photos, 4), {"id": "bad", "image": "missing.png"}]
-    strict = partial(options, batch_size=2, strict=True)
-    source, out = write_jsonl(tmp_path / "in.jsonl", records), tmp_path / "out.jsonl"
+    source = write_jsonl(tmp_path / "in.jsonl", records)
+    strict = partial(run, source, batch_size=2, strict=True)
     with pytest.raises(CapivaraError, match="no such file"):
-        caption([source], out, strict())
+        strict()
     with pytest.raises(CapivaraError, match="--max-new-tokens 4, now 5; --num-beams 1, now 2"):
-        caption([source], out, strict(max_new_tokens=5, num_beams=2))
+        strict(max_new_tokens=5, num_beams=2)
     write_jsonl(source, records[1:])
     with pytest.raises(CapivaraError, match="number 1 was 0, now 1"):
-        caption([source], out, strict())
+        strict()
 
 
-def test_two_ranks_write_what_one_writes(options: MakeOptions, talker: Path, photos: Path, tmp_path: Path) -> None:
+def test_two_ranks_write_what_one_writes(run: Run, talker: Path, photos: Path, tmp_path: Path) -> None:
     records = records_of(photos, 23)
     records[7]["image"] = "missing.png"
     source = write_jsonl(tmp_path / "in.jsonl", records)
     flags = ["caption", "in.jsonl", "--model", str(talker), "--max-new-tokens", "4", "--batch-size", "3"]
     result = torchrun("-m", "capivara_cli", *flags, "-o", "two.jsonl", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    caption([source], tmp_path / "one.jsonl", options(batch_size=3))
+    run(source, "one.jsonl", batch_size=3)
     for end in ("", ".rejected.jsonl"):
         assert (tmp_path / f"two.jsonl{end}").read_bytes() == (tmp_path / f"one.jsonl{end}").read_bytes()
     assert not list(tmp_path.glob("*partial*"))
@@ -256,9 +258,8 @@ def test_memory_does_not_grow_with_the_number_of_records(talker: Path, photos: P
 
 
 def test_out_of_memory_halves_the_batch_and_changes_nothing(
-    options: MakeOptions, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, photos: Path, captioned: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    caption([photos], tmp_path / "free.jsonl", options(batch_size=8))
     describe = Blip2.captions
 
     def with_little_memory(self: Blip2, images: Any) -> list[list[str]]:
@@ -267,8 +268,7 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(
         return describe(self, images)
 
     monkeypatch.setattr(Blip2, "captions", with_little_memory)
-    caption([photos], tmp_path / "tight.jsonl", options(batch_size=8))
-    assert (tmp_path / "tight.jsonl").read_bytes() == (tmp_path / "free.jsonl").read_bytes()
+    assert run(photos, batch_size=8).read_bytes() == captioned.read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -300,14 +300,12 @@ def test_what_is_wrong_is_said_in_one_line(
     assert hint in said
 
 
-def test_if_no_image_can_be_used_it_is_an_error_and_no_file_is_written(options: MakeOptions, tmp_path: Path) -> None:
+def test_if_no_image_can_be_used_it_is_an_error_and_no_file_is_written(run: Run, tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_text("no image")
     with pytest.raises(CapivaraError, match="nothing was left: 1 of 1 rejected"):
-        caption([tmp_path / "bad.jpg"], tmp_path / "out.jsonl", options())
+        run(tmp_path / "bad.jpg")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jpg", "out.jsonl.rejected.jsonl"]
 
 
-def test_workers_change_nothing(options: MakeOptions, photos: Path, tmp_path: Path) -> None:
-    for workers in (0, 2):
-        caption([photos], tmp_path / f"{workers}.jsonl", options(batch_size=5, workers=workers))
-    assert (tmp_path / "0.jsonl").read_bytes() == (tmp_path / "2.jsonl").read_bytes()
+def test_batch_size_and_workers_change_nothing(run: Run, photos: Path, captioned: Path) -> None:
+    assert run(photos, batch_size=5, workers=2).read_bytes() == captioned.read_bytes()

@@ -1,4 +1,4 @@
-"""What cannot be a translation is refused, and what a person would write is not."""
+"""Texts that cannot be translations are rejected; those that a person would write are not."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from capivara_cli.translation.checks import problem
 
 
 def language(code: str) -> Language:
-    found = find(code)
-    assert found is not None
-    return found
+    known = find(code)
+    assert known is not None
+    return known
 
 
 def verdict(source: str, text: str, target: str, origin: str = "en") -> str | None:
@@ -73,20 +73,22 @@ def test_a_translation_passes(source: str, text: str, target: str) -> None:
         ("a dog", "कुत्ता\x00", "hi", "broken characters"),
     ],
 )
-def test_what_is_none_is_refused_with_the_reason(source: str, text: str, target: str, reason: str) -> None:
+def test_another_text_is_rejected_with_the_reason(source: str, text: str, target: str, reason: str) -> None:
     assert reason in (verdict(source, text, target) or "")
 
 
 @pytest.mark.parametrize("lang", ["pt", "hi", "xh"])
-def test_the_worlds_own_translations_pass_and_its_english_does_not(lang: str) -> None:
+def test_translations_of_the_demos_world_pass_and_its_english_does_not(lang: str) -> None:
     for number, scene in enumerate(held_out_scenes(400, random.Random(0))):
-        english, own = (caption(scene, code, number % 4) for code in ("en", lang))
-        assert verdict(english, own, lang) is None
+        english, translation = (caption(scene, code, number % 4) for code in ("en", lang))
+        assert verdict(english, translation, lang) is None
         assert verdict(english, english, lang) is not None
 
 
-@pytest.mark.skipif("CAPIVARA_EMOJI" not in os.environ, reason="CAPIVARA_EMOJI names no folder with records of people")
-def test_captions_of_people_pass_and_english_ones_offered_as_hindi_do_not() -> None:
+@pytest.mark.skipif(
+    "CAPIVARA_EMOJI" not in os.environ, reason="CAPIVARA_EMOJI does not name a folder with human captions"
+)
+def test_human_captions_pass_and_english_ones_as_hindi_do_not() -> None:
     """`train.jsonl` and `test.jsonl` in that folder have captions in en, pt and hi, in the same order."""
     passed = total = 0
     for name in ("train", "test"):
@@ -94,7 +96,7 @@ def test_captions_of_people_pass_and_english_ones_offered_as_hindi_do_not() -> N
             captions = json.loads(line)["captions"]
             texts = {lang: [c["text"] for c in captions if c["lang"] == lang] for lang in ("en", "pt", "hi")}
             for lang in ("pt", "hi"):
-                verdicts = [verdict(e, own, lang) for e, own in zip(texts["en"], texts[lang], strict=False)]
+                verdicts = [verdict(e, text, lang) for e, text in zip(texts["en"], texts[lang], strict=False)]
                 passed += verdicts.count(None)
                 total += len(verdicts)
             for english in texts["en"]:

@@ -43,7 +43,7 @@ WORDS = ["dog", "cat", "bird", "house", "tree", "river", "stone", "cloud", "lamp
 
 
 def texts(count: int) -> list[str]:
-    """Distinct captions."""
+    """Return distinct captions."""
     return [f"a photo of a {a} and the {b} number {n}" for n, (a, b) in zip(
         range(count), itertools.cycle(itertools.product(WORDS, WORDS)), strict=False)]  # fmt: skip
 
@@ -57,13 +57,16 @@ def write(path: Path, captions: list[str]) -> Path:
     ))  # fmt: skip
 
 
-def run(server: Server, source: Path, output: Path, **others: Any) -> None:
-    fixed: dict[str, Any] = {"rate": 500, "memory": output.parent / "memory.sqlite", "timeout": 1, "retries": 4}
-    translate([source], output, TranslateOptions(to=["hi"], google_url=server.url, **fixed | others))
+def run(server: Server, source: Path, output: str = "out.jsonl", **others: Any) -> dict[str, str]:
+    """Translate into Hindi, with a cache beside the source; return source -> translation."""
+    path = source.parent / output
+    fixed: dict[str, Any] = {"rate": 500, "memory": source.parent / "memory.sqlite", "timeout": 1, "retries": 4}
+    translate([source], path, TranslateOptions(to=["hi"], google_url=server.url, **fixed | others))
+    return made(path)
 
 
 def made(path: Path) -> dict[str, str]:
-    """Source -> translation, of all records."""
+    """Return source -> translation, for all records."""
     translations = {}
     for record in read_jsonl(path):
         captions = record["captions"]
@@ -72,6 +75,10 @@ def made(path: Path) -> dict[str, str]:
                 assert (caption["lang"], caption["source"]) == ("hi", "google")
                 translations[captions[caption["parent"]]["text"]] = caption["text"]
     return translations
+
+
+def in_hindi(captions: list[str]) -> dict[str, str]:
+    return {text: to_hindi(text) for text in captions}
 
 
 def remembered(path: Path) -> dict[str, str]:
@@ -85,49 +92,40 @@ def sometimes(share: float, fault: Fault, seed: int = 0) -> Fault:
 
 
 def refuse(handler: Handler, _: list[str]) -> bool:
-    handler.reply(429, "slow down", {"Retry-After": "0"})
-    return True
+    return handler.reply(429, "slow down", {"Retry-After": "0"})
 
 
 def break_down(handler: Handler, _: list[str]) -> bool:
-    handler.reply(500, "no", {"Retry-After": "0"})
-    return True
+    return handler.reply(500, "no", {"Retry-After": "0"})
 
 
 def hang(handler: Handler, _: list[str]) -> bool:
     time.sleep(2.5)
-    handler.reset()
-    return True
+    return handler.reset()
 
 
 def reset(handler: Handler, _: list[str]) -> bool:
-    handler.reset()
-    return True
+    return handler.reset()
 
 
 def cut(handler: Handler, queries: list[str]) -> bool:
     handler.reply(200, json.dumps([[[to_hindi(queries[0]), queries[0]]]])[:-4], length=4000)
-    handler.reset()
-    return True
+    return handler.reset()
 
 
 def html(handler: Handler, _: list[str]) -> bool:
-    handler.reply(200, "<html><body>unusual traffic</body></html>")
-    return True
+    return handler.reply(200, "<html><body>unusual traffic</body></html>")
 
 
 def fewer(handler: Handler, queries: list[str]) -> bool:
-    if len(queries) == 1:
-        return False
-    handler.reply(200, json.dumps([[[to_hindi(" ".join(queries)), "", None]], None, "en"]))
-    return True
+    reply = json.dumps([[[to_hindi(" ".join(queries)), "", None]], None, "en"])
+    return len(queries) > 1 and handler.reply(200, reply)
 
 
 def echo(handler: Handler, queries: list[str]) -> bool:
-    if len(queries) == 1:  # at the second attempt it is translated
-        return False
-    handler.reply(200, json.dumps([[["\n".join(queries), "\n".join(queries), None]], None, "en"]))
-    return True
+    """Return the source; texts that are sent one by one are translated."""
+    reply = json.dumps([[["\n".join(queries), "\n".join(queries), None]], None, "en"])
+    return len(queries) > 1 and handler.reply(200, reply)
 
 
 FAULTS = [refuse, break_down, hang, reset, cut, html, fewer, echo]
@@ -135,8 +133,7 @@ FAULTS = [refuse, break_down, hang, reset, cut, html, fewer, echo]
 
 def test_captions_share_requests_and_get_their_own_translations(server: Server, tmp_path: Path) -> None:
     captions = texts(300)
-    run(server, write(tmp_path / "in.jsonl", captions), tmp_path / "out.jsonl")
-    assert made(tmp_path / "out.jsonl") == {text: to_hindi(text) for text in captions}
+    assert run(server, write(tmp_path / "in.jsonl", captions)) == in_hindi(captions)
     assert server.requests <= 4
     assert server.most_at_once <= 4
 
@@ -149,9 +146,8 @@ def test_with_faults_everything_is_translated_and_requested_once(
     monkeypatch.setattr(Limiter, "slow_down", without_pauses)
     server.faults = [sometimes(0.3, fault)]
     captions = texts(200)
-    run(server, write(tmp_path / "in.jsonl", captions), tmp_path / "out.jsonl")
-    assert made(tmp_path / "out.jsonl") == {text: to_hindi(text) for text in captions}
-    assert remembered(tmp_path / "memory.sqlite") == {text: to_hindi(text) for text in captions}
+    assert run(server, write(tmp_path / "in.jsonl", captions)) == in_hindi(captions)
+    assert remembered(tmp_path / "memory.sqlite") == in_hindi(captions)
     assert set(server.served.values()) == {1}
 
 
@@ -174,14 +170,13 @@ def test_a_service_that_is_down_stops_the_run_which_is_resumed_later(
 
     server.faults = [after_some]
     with pytest.raises(CapivaraError, match="the translation service gives no translations") as error:
-        run(server, source, tmp_path / "out.jsonl", concurrency=1, retries=2)
+        run(server, source, concurrency=1, retries=2)
     assert "run the command again" in (error.value.hint or "")
     assert not (tmp_path / "out.jsonl").exists()
     before = remembered(tmp_path / "memory.sqlite")
     assert 50 <= len(before) < 200
     server.faults = []
-    run(server, source, tmp_path / "out.jsonl", concurrency=1, retries=2)
-    assert made(tmp_path / "out.jsonl") == {text: to_hindi(text) for text in captions}
+    assert run(server, source, concurrency=1, retries=2) == in_hindi(captions)
     assert set(server.served.values()) == {1}
 
 
@@ -195,8 +190,7 @@ def test_a_text_that_the_service_fails_on_is_rejected_alone(
         return "poison in a cup" in queries and break_down(handler, queries)
 
     server.faults = [poisoned]
-    run(server, write(tmp_path / "in.jsonl", captions), tmp_path / "out.jsonl", retries=1)
-    assert made(tmp_path / "out.jsonl") == {text: to_hindi(text) for text in captions[:-1]}
+    assert run(server, write(tmp_path / "in.jsonl", captions), retries=1) == in_hindi(captions[:-1])
     (rejected,) = read_jsonl(tmp_path / "out.jsonl.rejected.jsonl")
     assert (rejected["text"], rejected["lang"], rejected["id"]) == ("poison in a cup", "hi", "15")
     assert "status 500" in rejected["rejected"]
@@ -206,21 +200,19 @@ def test_what_is_always_echoed_is_never_recorded(server: Server, tmp_path: Path)
     captions = [*texts(10), "stays as it is in every language"]
 
     def stubborn(handler: Handler, queries: list[str]) -> bool:
-        handler.translated(queries, [text if text == captions[-1] else to_hindi(text) for text in queries])
-        return True
+        return handler.translated(queries, [text if text == captions[-1] else to_hindi(text) for text in queries])
 
     server.faults = [stubborn]
-    run(server, write(tmp_path / "in.jsonl", captions), tmp_path / "out.jsonl")
-    assert captions[-1] not in made(tmp_path / "out.jsonl")
+    assert captions[-1] not in run(server, write(tmp_path / "in.jsonl", captions))
     assert captions[-1] not in remembered(tmp_path / "memory.sqlite")
     assert "not translated" in (tmp_path / "out.jsonl.rejected.jsonl").read_text()
 
 
 def test_the_second_run_sends_no_request(server: Server, tmp_path: Path) -> None:
     source = write(tmp_path / "in.jsonl", texts(40))
-    run(server, source, tmp_path / "one.jsonl")
+    run(server, source, "one.jsonl")
     before = server.requests
-    run(server, source, tmp_path / "two.jsonl")
+    run(server, source, "two.jsonl")
     assert server.requests == before
     assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
 
@@ -245,8 +237,7 @@ def test_a_refusal_pauses_all_for_as_long_as_the_service_says(server: Server) ->
         times.append(time.monotonic())
         if len(times) > 1:
             return False
-        handler.reply(429, "", {"Retry-After": "2"})
-        return True
+        return handler.reply(429, "", {"Retry-After": "2"})
 
     server.faults = [first]
     google = Google(TranslateOptions(to=["hi"], google_url=server.url, rate=100, concurrency=3))
@@ -298,5 +289,5 @@ def test_two_processes_on_one_memory_lose_nothing(server: Server, tmp_path: Path
     for process in running:
         _, said = process.communicate(timeout=120)
         assert process.returncode == 0, said.decode()
-    assert made(tmp_path / "a.out.jsonl") | made(tmp_path / "b.out.jsonl") == {t: to_hindi(t) for t in captions}
-    assert remembered(tmp_path / "memory.sqlite") == {t: to_hindi(t) for t in captions}
+    assert made(tmp_path / "a.out.jsonl") | made(tmp_path / "b.out.jsonl") == in_hindi(captions)
+    assert remembered(tmp_path / "memory.sqlite") == in_hindi(captions)

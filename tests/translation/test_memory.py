@@ -10,15 +10,16 @@ import pytest
 from capivara_cli.errors import CapivaraError
 from capivara_cli.translation.memory import Memory
 
+MAKER = ("google", "google", "en", "hi")
 
-def test_what_was_added_is_recalled_and_nothing_else(tmp_path: Path) -> None:
+
+def test_saved_translations_are_recalled_and_nothing_else(tmp_path: Path) -> None:
+    translations = {f"text {n}": f"ए {n}" for n in range(2000)}
     with Memory(tmp_path / "new" / "m.sqlite") as memory:
-        maker = memory.maker_id("google", "google", "en", "hi")
-        memory.add(maker, {f"text {n}": f"ए {n}" for n in range(2000)})
+        memory.add(memory.maker_id(*MAKER), translations)
     with Memory(tmp_path / "new" / "m.sqlite") as memory:
-        maker = memory.maker_id("google", "google", "en", "hi")
-        texts = [f"text {n}" for n in range(-3, 2003)]
-        assert memory.recall(maker, texts) == {f"text {n}": f"ए {n}" for n in range(2000)}
+        maker = memory.maker_id(*MAKER)
+        assert memory.recall(maker, [f"text {n}" for n in range(-3, 2003)]) == translations
         assert memory.recall(maker, []) == {}
         assert len(memory) == 2000
 
@@ -26,23 +27,24 @@ def test_what_was_added_is_recalled_and_nothing_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "other", [("nllb", "m", "en", "hi"), ("google", "google", "en", "pt"), ("google", "x", "en", "hi")]
 )
-def test_a_translation_belongs_to_what_made_it(other: tuple[str, str, str, str], tmp_path: Path) -> None:
-    with Memory(tmp_path / "m.sqlite") as memory:
-        memory.add(memory.maker_id("google", "google", "en", "hi"), {"a dog": "कुत्ता"})
+def test_translations_of_other_models_and_languages_are_kept_apart(other: tuple[str, str, str, str]) -> None:
+    with Memory(None) as memory:
+        memory.add(memory.maker_id(*MAKER), {"a dog": "कुत्ता"})
+        assert memory.recall(memory.maker_id(*MAKER), ["a dog"]) == {"a dog": "कुत्ता"}
         assert memory.recall(memory.maker_id(*other), ["a dog"]) == {}
 
 
 def test_texts_are_kept_as_they_are(tmp_path: Path) -> None:
-    strange = ["'; DROP TABLE translation; --", "A", "a", "é", "e\u0301", " a", "", "\u200b", "🐕" * 300]
+    texts = ["'; DROP TABLE translation; --", "A", "a", "é", "e\u0301", " a", "", "\u200b", "🐕" * 300]
     with Memory(tmp_path / "m.sqlite") as memory:
-        maker = memory.maker_id("google", "google", "en", "hi")
-        memory.add(maker, {text: f"<{text}>" for text in strange})
-        assert memory.recall(maker, strange) == {text: f"<{text}>" for text in strange}
+        maker = memory.maker_id(*MAKER)
+        memory.add(maker, {text: f"<{text}>" for text in texts})
+        assert memory.recall(maker, texts) == {text: f"<{text}>" for text in texts}
 
 
-def test_what_is_known_stays_as_it_is(tmp_path: Path) -> None:
+def test_a_saved_translation_is_not_replaced(tmp_path: Path) -> None:
     with Memory(tmp_path / "m.sqlite") as memory:
-        maker = memory.maker_id("google", "google", "en", "hi")
+        maker = memory.maker_id(*MAKER)
         memory.add(maker, {"a": "1"})
         memory.add(maker, {"a": "2", "b": "3"})
         assert memory.recall(maker, ["a", "b"]) == {"a": "1", "b": "3"}
@@ -50,7 +52,7 @@ def test_what_is_known_stays_as_it_is(tmp_path: Path) -> None:
 
 def _add(path: Path, name: str) -> None:
     with Memory(path) as memory:
-        maker = memory.maker_id("google", "google", "en", "hi")
+        maker = memory.maker_id(*MAKER)
         for number in range(200):
             memory.add(maker, {f"{name} {number}": name, f"shared {number}": "same"})
 
@@ -76,8 +78,6 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
 
 def test_none_is_a_memory_for_this_run_only() -> None:
     with Memory(None) as memory:
-        maker = memory.maker_id("google", "google", "en", "hi")
-        memory.add(maker, {"a": "1"})
-        assert memory.recall(maker, ["a"]) == {"a": "1"}
+        memory.add(memory.maker_id(*MAKER), {"a": "1"})
     with Memory(None) as memory:
         assert len(memory) == 0
