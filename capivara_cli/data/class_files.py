@@ -17,12 +17,12 @@ from capivara_cli.errors import CapivaraError
 YAML = (".yaml", ".yml")
 
 
-def is_one(source: str | Path) -> bool:
+def is_class_file(source: str | Path) -> bool:
     """Whether the name ends as a class file's does: `.json`, `.yaml` or `.yml`. Records end in `.jsonl`."""
     return Path(source).suffix.lower() in (".json", *YAML)
 
 
-def content(path: Path, *, numbers: bool = False) -> Any:
+def read_content(path: Path, *, numbers: bool = False) -> Any:
     """Read a file of JSON, YAML, or text with one name per line (`.txt`).
 
     Args:
@@ -111,7 +111,7 @@ def with_language(value: dict[str, Any], added: dict[str, Any], lang: str) -> di
 
 def read(path: Path) -> Any:
     """Read a file to translate. Raises CapivaraError when it cannot be read or has no names or templates."""
-    value = content(path, numbers=True)
+    value = read_content(path, numbers=True)
     if _has_objects(value):
         raise CapivaraError(f"{path} has lists of objects: it is not a class file", "records are JSONL: docs/data.md")
     if not isinstance(value, dict | list) or not any(texts(value)):

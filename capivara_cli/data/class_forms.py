@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from capivara_cli import console
-from capivara_cli.data.class_files import content, is_ours, load_yaml
+from capivara_cli.data.class_files import is_ours, load_yaml, read_content
 from capivara_cli.data.class_sets import (
     METRIC_KEYS,
     ClassSet,
@@ -69,7 +69,7 @@ def load(source: str) -> ClassSet:
 
 
 def _read(path: Path, key: str | None) -> ClassSet:
-    value = content(path)
+    value = read_content(path)
     name = key or path.name.removesuffix(".json").removesuffix(".yaml")
     try:
         if is_ours(value):
@@ -182,7 +182,7 @@ def with_templates(classes: ClassSet, source: str, langs: Sequence[str]) -> Clas
     Raises CapivaraError for a template without a place for the name, and for a file in an unknown form.
     """
     file, _, key = source.partition("#")
-    value = content(Path(file))
+    value = read_content(Path(file))
     if key and isinstance(value, dict):
         value = _by_key(value, key, Path(file), "--templates")
     elif isinstance(value, dict):

@@ -20,8 +20,8 @@ from capivara_cli.evaluation.results import (
     ClassificationResult,
     check_outputs,
     compare_with_baseline,
-    content,
     dataset_name,
+    make_content,
     write_lines,
     write_per_class,
     write_results,
@@ -117,8 +117,8 @@ def _evaluate(
         rows = np.arange(len(readable)) if task.multilabel else np.flatnonzero(truth.any(axis=1))
         truth = truth[rows]  # (N, C)
         scores = (table.take(rows) @ class_weights(clip, task.prompts).T).numpy()  # (N, C)
-        values = _content(role, clip, class_set, task, sources, scores, truth)
-        values["n_rejected"] = len(data.images) + len(data.rejected) - len(rows)
+        rejected = len(data.images) + len(data.rejected) - len(rows)
+        values = _content(role, clip, class_set, task, sources, scores, truth, rejected)
         images = [data.images[readable[row]] for row in rows]
         yield ClassificationResult.from_scores(values, images, task.labels, scores, truth)
 
@@ -146,8 +146,9 @@ def _content(
     sources: Sequence[str],
     scores: np.ndarray,
     truth: np.ndarray,
+    rejected: int,
 ) -> dict[str, Any]:
-    """Return the content of the result file for (N, C) scores and (N, C) bool truth."""
+    """Return the content of the result file for (N, C) scores, (N, C) bool truth and a number of images left out."""
     single_label = not task.multilabel
     values = metrics.metrics_for(scores, truth, single_label)
     # A metric that all images define need not be defined by those that can be read.
@@ -159,8 +160,8 @@ def _content(
         "images": len(truth),
         "metric": main,
     }
-    counts = {"main_metric": main, "n": len(truth), "n_classes": len(task.labels), "n_rejected": 0}
-    result = content(clip, role, sources, task.lang, "classification", values, counts, settings)
+    counts = {"main_metric": main, "n": len(truth), "n_classes": len(task.labels), "n_rejected": rejected}
+    result = make_content(clip, role, sources, task.lang, "classification", values, counts, settings)
     if single_label:
         result["confusions"] = [
             {"label": task.names[true], "predicted": task.names[predicted], "images": images}

@@ -154,7 +154,7 @@ class ClassificationResult(Result):
             }
 
 
-def content(
+def make_content(
     clip: Clip,
     role: str,
     data: Sequence[str],

@@ -17,7 +17,7 @@ from capivara_cli.evaluation.results import (
     RetrievalResult,
     check_outputs,
     compare_with_baseline,
-    content,
+    make_content,
     write_lines,
     write_results,
 )
@@ -89,5 +89,5 @@ def _evaluate(
         ranks = rank_queries(clip.encode_texts(texts), features, torch.tensor(text_rows))
         counts = {"n_texts": len(texts), "n_images": len(images), "n_rejected": len(rejected)}
         settings = {"texts": len(texts), "images": len(images)}
-        values = content(clip, role, data, lang, "retrieval", summarise(ranks), counts, settings)
+        values = make_content(clip, role, data, lang, "retrieval", summarise(ranks), counts, settings)
         yield RetrievalResult(values, ranks, texts, images)
