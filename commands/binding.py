@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -85,10 +85,11 @@ def _parameter(path: str, flag: Flag) -> inspect.Parameter:
         kind, default = str, typed.none or default
     elif typed is not None or get_origin(kind) is Sequence:
         kind, default = list[str] | None, None  # may be repeated on the command line
+    end = " [required]" if flag.default is REQUIRED else f" [default: {shown}]" if shown else ""
     option = typer.Option(
         flag.name,
-        help=f"{flag.help} [default: {shown}]" if shown else flag.help,
-        metavar=flag.metavar,
+        help=flag.help + end,
+        metavar=flag.metavar or ("|".join(get_args(kind)) if get_origin(kind) is Literal else None),
         show_default=shown is None,
         min=flag.bounds.get("min"),
         max=flag.bounds.get("max"),

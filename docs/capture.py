@@ -1,4 +1,4 @@
-"""Turn what a terminal shows into an SVG.
+"""Make an SVG of what a terminal shows.
 
 tmux capture-pane -ep | python docs/capture.py > docs/demo.svg
 """
@@ -41,7 +41,7 @@ FORMAT = """<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/sv
 
 
 def main() -> None:
-    """Standard input to standard output."""
+    """Read the screen from standard input, and write the SVG to standard output."""
     screen = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
     screen.print(Text.from_ansi(sys.stdin.read().rstrip()), soft_wrap=True)
     print(screen.export_svg(theme=THEME, code_format=FORMAT, unique_id="capture"))

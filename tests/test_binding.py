@@ -101,8 +101,7 @@ def test_help_has_choices_bounds_and_defaults() -> None:
     for text in (
         "--to LANG Languages. [default: all]",
         "--size auto|N Size. [default: auto]",
-        "acc1|map",
-        "Metric. [default: acc1]",
+        "--metric acc1|map Metric. [default: acc1]",
         "Rate. [default: 0.5]",
         "Random seed. [default: 0; x>=0]",
         "File to write (JSONL). [default: standard output]",
