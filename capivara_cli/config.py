@@ -27,8 +27,8 @@ SECTIONS = (
 )
 """Keys of capivara.yaml that hold the options of a verb. Any other key is read as one of `train`."""
 
-FLAGS = "flags"
-"""Source of what was typed as a flag: its name says where it is from."""
+SET, FLAGS = "--set", "flags"
+"""Sources of what was typed on the command line."""
 
 HELP = "see docs/recipes.md"
 
@@ -39,14 +39,17 @@ class Layer(NamedTuple):
     """Settings of one source, nested as YAML has them.
 
     Attributes:
-        source: for messages: a file's name, `--set`, or FLAGS.
+        source: a file's name, SET, or FLAGS. Messages begin with it, unless it is FLAGS: they name the flag.
         values: keys and values.
-        typed: whether it was typed on the command line; such layers come last.
     """
 
     source: str
     values: Mapping[str, Any]
-    typed: bool = False
+
+    @property
+    def typed(self) -> bool:
+        """Whether it was typed on the command line. Such layers come last."""
+        return self.source in (SET, FLAGS)
 
 
 def resolve(cls: type[O], typed: Mapping[str, Any], recipe: type[Options]) -> O:
@@ -64,7 +67,7 @@ def resolve(cls: type[O], typed: Mapping[str, Any], recipe: type[Options]) -> O:
     recipe_values = _renamed(recipe, project.values)
     if unknown := [f"{PROJECT_FILE}: {text}" for text in unknown_keys(recipe, recipe_values, also=SECTIONS)]:
         raise CapivaraError(below_each_other(unknown), HELP)
-    layers = [section, Layer(FLAGS, by_path(cls, typed), typed=True)]
+    layers = [section, Layer(FLAGS, by_path(cls, typed))]
     if cls.model_unless is not None and not any({**section.values, **typed}.get(name) for name in cls.model_unless):
         model = _mapping(project.values.get("model"), "model")
         shared = {"model": model.get("name"), "pretrained": model.get("pretrained")}

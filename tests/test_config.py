@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from capivara_cli.config import FLAGS, Layer, by_path, combine, parse_set, project_layers, read_yaml, resolve
+from capivara_cli.config import FLAGS, SET, Layer, by_path, combine, parse_set, project_layers, read_yaml, resolve
 from capivara_cli.errors import CapivaraError
 from capivara_cli.options import BadOption, Options, flag, key
 
@@ -54,8 +54,8 @@ def score(**typed: Any) -> Score:
 def recipe(*sets: str, file: str = "{}", **typed: Any) -> Recipe:
     Path("r.yaml").write_text(file, encoding="utf-8")
     layers = [Layer("r.yaml", read_yaml(Path("r.yaml")))]
-    layers += [Layer("--set", parse_set(text), typed=True) for text in sets]
-    return combine(Recipe, [*layers, Layer(FLAGS, by_path(Recipe, typed), typed=True)])
+    layers += [Layer(SET, parse_set(text)) for text in sets]
+    return combine(Recipe, [*layers, Layer(FLAGS, by_path(Recipe, typed))])
 
 
 def test_each_layer_goes_over_those_before_it() -> None:

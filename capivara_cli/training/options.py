@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from capivara_cli.config import FLAGS, Layer, by_path, combine, parse_set, project_layers, read_yaml
+from capivara_cli.config import FLAGS, SET, Layer, by_path, combine, parse_set, project_layers, read_yaml
 from capivara_cli.errors import CapivaraError, nearest
 from capivara_cli.models.options import MODEL_HELP, PRETRAINED_HELP, LoraOptions
 from capivara_cli.options import BadOption, Machine, Options, flag, key, plain
@@ -141,14 +141,14 @@ def train_options(
     layers = [*project_layers(TrainOptions)]
     if recipe is not None:
         layers.append(_named(recipe))
-    layers += [Layer("--set", parse_set(text), typed=True) for text in set]
+    layers += [Layer(SET, parse_set(text)) for text in set]
     if flags.get("replay"):
         flags = {"replay_missing": "error", **flags}
-    layers.append(Layer(FLAGS, by_path(TrainOptions, flags), typed=True))
+    layers.append(Layer(FLAGS, by_path(TrainOptions, flags)))
     chosen = method or next((layer.values["method"] for layer in reversed(layers) if "method" in layer.values), None)
     if not isinstance(chosen, str) or chosen not in BUILT_IN:
         raise BadOption("neither --lora nor --full", "capivara train --lang hi --lora")
-    layers.append(Layer(FLAGS, {"method": chosen}, typed=True))
+    layers.append(Layer(FLAGS, {"method": chosen}))
     return _checked(combine(TrainOptions, [_named(BUILT_IN[chosen]), *layers]))
 
 
