@@ -18,15 +18,15 @@ from capivara_cli.options import fields
 MIN_SCORE = 0.88
 """The base model gives most of the captioner's mistakes, which are in English, less than this."""
 
-PREFIXES = """# What the captioner's sentences begin with: it was brought up on them.
+PREFIXES = """# The first words of each caption. The captioner was trained with them.
 - a picture of
 - there is
 - the image shows
 """
 
 MARK = "# The settings of a capivara demo"  # capivara.yaml starts with it, so that `demo` knows its own folders
-SETTINGS = f"""{MARK}: what `capivara train --lang hi --lora` finds in this folder.
-# The model is small, and `optimizer` and what follows are for its size: leave them out for a pretrained one.
+SETTINGS = f"""{MARK}: commands that run in this folder read this file.
+# `optimizer` and the lines below it suit this small model. Remove them for a pretrained one.
 model:
   name: local-dir:models/base
 optimizer:
