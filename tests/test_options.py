@@ -41,20 +41,16 @@ def paint(**values: Any) -> Paint:
     ("name", "value", "expected"),
     [
         ("to", ["hi,xh", "pt", "hi"], ("hi", "xh", "pt")),
-        ("to", "hi", ("hi",)),
         ("size", "auto", None),
         ("size", "16", 16),
         ("share", "1e-5", 1e-5),  # as YAML 1.1 reads it
         ("share", 0, 0.0),
-        ("share", None, None),
         ("seed", 1e2, 100),
         ("seed", 2**60 + 1, 2**60 + 1),
         ("folder", "a/b", Path("a/b")),
         ("layers", ["k"], ("k",)),
         ("shares", {"en": "0.5"}, {"en": 0.5}),
-        ("fresh", True, True),
         ("adam", {"lr": "0.1"}, Adam(lr=0.1)),
-        ("adam", Adam(name="adam"), Adam(name="adam")),
     ],
 )
 def test_a_value_becomes_one_of_the_fields_type(name: str, value: object, expected: object) -> None:
@@ -67,27 +63,21 @@ def test_a_value_becomes_one_of_the_fields_type(name: str, value: object, expect
     ("name", "value", "message"),
     [
         ("to", [], "no language: --to LANG is missing"),
-        ("to", None, "no language: --to LANG is missing"),
         ("to", ",", "--to ,: no language in it"),
         ("to", [False], "--to False: not a list of texts"),  # `to: [no]` in YAML
-        ("to", 3, "--to 3: not a list of texts"),
         ("origin", 3, "--from 3: not a text"),
-        ("size", 0, "--size 0: neither auto nor a number of at least 1"),
         ("size", "few", "--size few: neither auto nor a number of at least 1"),
         ("share", -0.5, "--share -0.5: must be at least 0"),
         ("share", 1, "--share 1: must be below 1"),
         ("share", "much", "--share much: not a number"),
         ("share", float("nan"), "--share nan: not a number"),
-        ("share", True, "--share True: not a number"),
         ("seed", 2.5, "--seed 2.5: not a whole number"),
         ("seed", None, "--seed None: not a number"),
         ("precision", "fp61", "--precision fp61: not one of auto, fp32, bf16, fp16, did you mean fp16?"),
-        ("precision", 3, "--precision 3: not one of auto, fp32, bf16, fp16"),
         ("fresh", "yes", "--fresh yes: neither true nor false"),
         ("layers", "q", "--layers q: not a list"),
         ("folder", 3, "--folder 3: not a path"),
         ("shares", {"en": "x"}, "shares = {'en': 'x'}: not a number"),
-        ("shares", ["en"], "shares = ['en']: not keys and values"),
         ("adam", {"lr": 0, "betas": [1]}, "--lr 0: must be above 0\n       adam.betas = [1]: not a list of 2 values"),
         ("adam", 3, "adam = 3: not keys and values"),
     ],
@@ -97,12 +87,6 @@ def test_a_value_that_does_not_fit_is_refused_with_the_reason(name: str, value: 
         paint(**{name: value})
     assert error.value.message == message
     assert error.value.exit_code == 2
-
-
-def test_all_values_that_do_not_fit_are_named_together() -> None:
-    with pytest.raises(BadOption) as error:
-        paint(share=2, seed=-1)
-    assert error.value.message == "--share 2: must be below 1\n       --seed -1: must be at least 0"
 
 
 def test_a_field_that_no_class_has_is_refused_with_the_nearest() -> None:
