@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from capivara_cli.errors import CapivaraError
+from capivara_cli.errors import CapivaraError, explained
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,9 +41,7 @@ def writing(path: Path) -> Iterator[Path]:
         _remove(temporary)
         if reason := _write_failure(error):
             raise CapivaraError(f"cannot write {path}: {reason}", NO_ROOM) from error
-        if isinstance(
-            error, CapivaraError
-        ):  # about a file in this folder: name it as the user does
+        if isinstance(error, CapivaraError):  # about a file in this folder: name it as the user does
             error.message = error.message.replace(str(temporary), str(path))
         raise
 
@@ -130,10 +128,8 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    try:
+    with explained(f"cannot read {path}", (OSError, SafetensorError)):
         return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CapivaraError(f"cannot read {path}: {error}") from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -144,19 +140,14 @@ def write_text(path: Path, text: str) -> None:
 
 def make_folder(folder: Path) -> None:
     """Create a folder and its parents. Raises CapivaraError if that fails."""
-    try:
+    with explained(f"cannot make the folder {folder}", hint=NO_ROOM):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CapivaraError(f"cannot make the folder {folder}: {error.strerror}", NO_ROOM) from error
 
 
 def append_line(path: Path, line: str) -> None:
     """Append a line to a UTF-8 text file. Raises CapivaraError if that fails."""
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-    except OSError as error:
-        raise CapivaraError(f"cannot write {path}: {error.strerror}", NO_ROOM) from error
+    with explained(f"cannot write {path}", hint=NO_ROOM), path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -166,12 +157,8 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Read a JSON file. Raises CapivaraError with the file, line and column if it is not JSON."""
-    try:
+    with explained(f"cannot read {path}"), explained(f"{path} is not JSON", ValueError):
         return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CapivaraError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise CapivaraError(f"{path} is not JSON: {error}") from error
 
 
 def lock(file: IO[bytes] | int) -> bool:

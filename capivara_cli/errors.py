@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class CapivaraError(Exception):
@@ -30,5 +31,32 @@ def nearest(word: str, known: Iterable[str], *, prefix: str = "") -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of another library's message that is not blank; the error's class if there is none."""
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """Return the first line of another library's message; if it ends at a colon, also what it announces.
+
+    An assertion without a message is named by what it asserts, any other such error by its class.
+    """
+    import traceback
+
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    if isinstance(error, AssertionError) and not lines:
+        lines = [frame.line or "" for frame in traceback.extract_tb(error.__traceback__)[-1:]]
+    text = lines.pop(0) if lines else ""
+    while text.endswith(":") and lines:
+        text += f" {lines.pop(0)}"
+    return text or type(error).__name__
+
+
+@contextmanager
+def explained(
+    message: str, kinds: type[Exception] | tuple[type[Exception], ...] = OSError, *, hint: str | None = None
+) -> Iterator[None]:
+    """Turn errors of these kinds, from Python or another library, into a CapivaraError that says `MESSAGE: REASON`."""
+    try:
+        yield
+    except CapivaraError:
+        raise
+    except kinds as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise CapivaraError(f"{message}: {reason or ' '.join(str(error).split())}", hint) from error

@@ -9,12 +9,13 @@ import stat
 import tarfile
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from capivara_cli.data import shards
-from capivara_cli.errors import CapivaraError
+from capivara_cli.errors import CapivaraError, explained
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,13 +27,7 @@ MAX_PIXELS = 178_956_970
 EXTENSIONS = frozenset(
     [".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"]
 )
-_FIRST_BYTES = {
-    b"\xff\xd8\xff": ".jpg",
-    b"\x89PNG\r\n": ".png",
-    b"GIF8": ".gif",
-    b"II*\0": ".tif",
-    b"MM\0*": ".tif",
-}
+_FIRST_BYTES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG\r\n": ".png", b"GIF8": ".gif", b"II*\0": ".tif", b"MM\0*": ".tif"}
 _NOT_A_FILE = "not a file"
 
 
@@ -77,14 +72,11 @@ def find(folder: Path) -> Iterator[Path]:
     Memory is needed for the names in one folder at a time. Raises CapivaraError for a folder that cannot be read.
     """
     entries = []
-    try:
-        with os.scandir(folder) as scan:
-            for entry in scan:
-                is_folder = entry.is_dir(follow_symlinks=False)
-                if is_folder or (is_image_name(entry.name) and entry.is_file()):
-                    entries.append((entry.name, is_folder))
-    except OSError as error:
-        raise CapivaraError(f"cannot read the folder {folder}: {error.strerror}") from error
+    with explained(f"cannot read the folder {folder}"), os.scandir(folder) as scan:
+        for entry in scan:
+            is_folder = entry.is_dir(follow_symlinks=False)
+            if is_folder or (is_image_name(entry.name) and entry.is_file()):
+                entries.append((entry.name, is_folder))
     for name, is_folder in sorted(entries):
         if is_folder:
             yield from find(folder / name)
@@ -97,23 +89,29 @@ def identity(ref: ImageRef) -> bytes:
 
     The image itself is not read. Raises ImageRejected if the file does not exist.
     """
-    status = _stat(ref)
+    with _rejecting():
+        status = os.stat(ref.path)
     text = f"{ref.path}\0{ref.member or ''}\0{status.st_size}\0{status.st_mtime_ns}"
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def check(ref: ImageRef) -> None:
     """Check that the file or member exists, without reading it. Raises ImageRejected if it does not."""
-    if not stat.S_ISREG(_stat(ref).st_mode):
-        raise ImageRejected(_NOT_A_FILE)
-    if ref.member is not None:
-        _find_member(ref)
+    with _rejecting():
+        if not stat.S_ISREG(os.stat(ref.path).st_mode):
+            raise ImageRejected(_NOT_A_FILE)
+        if ref.member is not None:
+            _find_member(ref)
 
 
-def _stat(ref: ImageRef) -> os.stat_result:
+@contextmanager
+def _rejecting() -> Iterator[None]:
+    """Turn any error into ImageRejected: a broken file makes Pillow's decoders raise nearly anything."""
     try:
-        return os.stat(ref.path)
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        yield
+    except ImageRejected:
+        raise
+    except Exception as error:
         raise ImageRejected(_reason(error)) from error
 
 
@@ -125,20 +123,13 @@ def load(ref: ImageRef) -> Image:
     """
     from PIL import Image, ImageOps
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about odd EXIF, and about bombs, which are rejected below
-            with Image.open(io.BytesIO(content(ref))) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise ImageRejected(f"{image.width} x {image.height} pixels: too many, maybe a decompression bomb")
-                image.load()
-                return _to_rgb(ImageOps.exif_transpose(image))
-    except ImageRejected:
-        raise
-    except MemoryError as error:
-        raise ImageRejected("does not fit in memory") from error
-    except Exception as error:  # a broken file makes Pillow's decoders raise nearly anything
-        raise ImageRejected(_reason(error)) from error
+    with _rejecting(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about odd EXIF, and about bombs, which are rejected below
+        with Image.open(io.BytesIO(content(ref))) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ImageRejected(f"{image.width} x {image.height} pixels: too many, maybe a decompression bomb")
+            image.load()
+            return _to_rgb(ImageOps.exif_transpose(image))
 
 
 def _to_rgb(image: Image) -> Image:
@@ -151,7 +142,7 @@ def _to_rgb(image: Image) -> Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: Exception) -> str:
     from PIL import Image, UnidentifiedImageError
 
     if isinstance(error, FileNotFoundError | NotADirectoryError):
@@ -160,12 +151,16 @@ def _reason(error: BaseException) -> str:
         return "not an image that can be read"
     if isinstance(error, Image.DecompressionBombError):
         return "too many pixels, maybe a decompression bomb"
-    return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__
+    if isinstance(error, MemoryError):
+        return "does not fit in memory"
+    if isinstance(error, tarfile.ReadError):
+        return f"not a tar file: {error}"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
 def content(ref: ImageRef) -> bytes:
     """Read the bytes of the file or member. Raises ImageRejected if it does not exist or cannot be read."""
-    try:
+    with _rejecting():
         if ref.member is None:
             with open(ref.path, "rb", opener=_open_regular) as file:
                 return file.read()
@@ -173,8 +168,6 @@ def content(ref: ImageRef) -> bytes:
         with open(ref.path, "rb") as shard:
             shard.seek(offset)
             return shard.read(size)
-    except (OSError, ValueError) as error:
-        raise ImageRejected(_reason(error)) from error
 
 
 def _open_regular(path: str, flags: int) -> int:
@@ -183,17 +176,12 @@ def _open_regular(path: str, flags: int) -> int:
     if stat.S_ISREG(os.fstat(file).st_mode):
         return file
     os.close(file)
-    raise ValueError(_NOT_A_FILE)
+    raise ImageRejected(_NOT_A_FILE)
 
 
 def _find_member(ref: ImageRef) -> tuple[int, int]:
     """Return offset and size of a member in its shard."""
-    try:
-        location = shards.find(ref.path, ref.member or "")
-    except tarfile.ReadError as error:
-        raise ImageRejected(f"not a tar file: {error}") from error
-    except OSError as error:
-        raise ImageRejected(_reason(error)) from error
+    location = shards.find(ref.path, ref.member or "")
     if location is None:
         raise ImageRejected("no such member in the shard")
     return location
