@@ -51,6 +51,7 @@ def load(source: str) -> ClassSet:
     Raises CapivaraError for a file in an unknown form, and for a name that is not known or not shipped.
     """
     file, _, key = source.partition("#")
+    # A name with a suffix means a file even if there is none: the error then names the missing file, not a set.
     if Path(file).is_file() or Path(file).suffix:
         return replace(_read(Path(file), key or None), file=file)
     name = known_name(source)
@@ -86,6 +87,7 @@ def _read(path: Path, key: str | None) -> ClassSet:
 
 
 def _ours(value: dict[str, Any], name: str) -> ClassSet:
+    # Without `labels` the classes are those of the first language, in its order.
     listed = value.get("labels") or list(next(iter(value["names"].values())))
     labels = tuple(str(label).strip() for label in listed) if isinstance(listed, list) else ()
     names = {lang: _labelled_names(by_label) for lang, by_label in value["names"].items()}
@@ -121,6 +123,7 @@ def _babel(value: dict[str, Any], name: str) -> ClassSet:
         lang.lower(): _labelled_names(dict(zip(indices, texts, strict=True)))
         for lang, (indices, texts) in value.items()
     }
+    # Most languages lack names. The classes without one keep their index, so the set has at least ImageNet's 1,000.
     last = max((int(label) for by_label in names.values() for label in by_label), default=-1)
     labels = tuple(str(index) for index in range(max(last + 1, IMAGENET_CLASSES)))
     return ClassSet(name, labels, names, source="Babel-ImageNet")
@@ -199,7 +202,7 @@ def with_templates(classes: ClassSet, source: str, langs: Sequence[str]) -> Clas
         return replace(bare, templates={lang: tuple(value) for lang in langs})
     if not isinstance(value, dict) or not value or not all(isinstance(texts, list) for texts in value.values()):
         raise CapivaraError(f"{source} has no templates", 'a list: ["a photo of a {c}."]')
-    if not all(map(find, value)):
+    if not all(map(find, value)):  # keys are classes, as in CuPL's prompts; otherwise they are languages
         return replace(bare, prompts={lang: _prompts_by_class(classes, value, lang, source) for lang in langs})
     for templates in value.values():
         check_templates(templates, source)

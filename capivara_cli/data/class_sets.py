@@ -116,8 +116,9 @@ def shipped() -> dict[str, dict[str, Any]]:
 
 def known_name(text: str) -> str | None:
     """Return the name of a known set, given in any spelling or as CLIP_benchmark has it; None if it is not known."""
-    names = {name: name for name in shipped()} | _ALIASES
+    names = {name: name for name in shipped()} | _ALIASES  # spelling -> name
     known = {simple_name(spelling): name for spelling, name in names.items()}
+    # CLIP_benchmark marks where it loads a set from: `wds/vtab/pets`.
     return known.get(simple_name(text.removeprefix("wds/").removeprefix("vtab/")))
 
 
@@ -167,6 +168,7 @@ def class_indices(classes: ClassSet, labels: Iterable[str]) -> dict[str, int | N
     classes' labels are themselves numbers, a number is a label and never an index: they may count from 1.
     """
     by_label = {label: index for index, label in enumerate(classes.labels)}
+    # In the order of precedence: labels, their other spellings, English names.
     by_text = dict(by_label)
     for label, index in by_label.items():
         by_text.setdefault(normalise(label), index)

@@ -111,6 +111,7 @@ class ClassificationResult(Result):
     ) -> Self:
         """Keep what the files and the comparison need of (N, C) scores and (N, C) bool truth."""
         main = content["main_metric"]
+        # A stable sort of the negated scores: of equal scores the first class comes first, as with argmax.
         top = np.argsort(-scores, axis=1, kind="stable")[:, :TOP]
         true = [np.flatnonzero(row).tolist() for row in truth]
         label_scores = [row[classes].max() if classes else np.nan for row, classes in zip(scores, true, strict=True)]
@@ -130,6 +131,7 @@ class ClassificationResult(Result):
         """Return the differences of all metrics, and the interval if the main metric is an accuracy."""
         ours, theirs = self.content["metrics"], baseline.content["metrics"]
         difference = {name: ours[name] - theirs[name] for name in ours if name in theirs}
+        # A paired test needs the same images; one may have become unreadable between the two models.
         same_images = [image.id for image in self.images] == [image.id for image in baseline.images]
         if self.hits is not None and baseline.hits is not None and same_images:
             difference |= compare_hits(self.hits, baseline.hits, self.groups, seed=seed)
@@ -236,6 +238,7 @@ def check_outputs(
                 raise CapivaraError(f"{flag} and {first_flag[path.resolve()]} are both {path}", "use another name")
             first_flag[path.resolve()] = flag
             check_not_read(sources, path)
+            # A missing folder is made now: hours of work must not end with "no such folder".
             folder = path.absolute().parent
             artifacts.make_folder(folder)
             if not os.access(folder, os.W_OK):

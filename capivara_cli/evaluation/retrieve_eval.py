@@ -83,6 +83,7 @@ def _evaluate(
         if not queries:
             raise CapivaraError(f"none of the images that can be read has a caption in {lang}")
         texts, text_rows = queries[lang]
+        # Images without a caption stay as candidates: without them retrieval would be easier.
         without = len(images) - len(set(text_rows))
         if without and role == "model":
             console.warn(f"{without} images without a caption in {lang} are distractors only")
