@@ -15,7 +15,7 @@ from .binding import bind
 @bind
 def command(
     options: DemoOptions,
-    folder: Annotated[Path, typer.Argument(help="Folder to make.")] = Path("capivara-demo"),
+    folder: Annotated[Path, typer.Argument(help="Folder to create.")] = Path("capivara-demo"),
 ) -> None:
     """Run the whole job in a small world of drawn scenes, in a minute or two, without network or GPU.
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from capivara_cli.demo.scenes import Scene, Thing
+from capivara_cli.demo.scenes import Relation, Scene, Thing
 
 TEMPLATES = 4
 
@@ -24,10 +24,20 @@ class Phrases(NamedTuple):
 
     things: tuple[str, str, str, str]
     """The first thing as each template needs it: its case or its possessive may differ."""
-    relation: str
-    """The relation and the second thing; empty if there is one thing."""
+    last: str
+    """The last thing as a relation needs it."""
     grounds: tuple[str, str, str, str]
     """The background as each template needs it."""
+
+
+class Language(NamedTuple):
+    """How to describe scenes in a language."""
+
+    patterns: tuple[str, str, str, str]
+    """The templates."""
+    relations: dict[Relation, str]
+    """How the first thing is related to the last one, `{}`."""
+    phrases: Callable[[Scene], Phrases]
 
 
 def caption(scene: Scene, lang: str, template: int = 0) -> str:
@@ -42,10 +52,11 @@ def caption(scene: Scene, lang: str, template: int = 0) -> str:
         KeyError: another language.
         IndexError: another template.
     """
-    patterns, phrases = LANGUAGES[lang]
-    parts = phrases(scene)
+    language = LANGUAGES[lang]
+    parts = language.phrases(scene)
+    relation = language.relations[scene.relation].format(parts.last) if scene.relation else ""
     thing, ground = parts.things[template], parts.grounds[template]
-    text = patterns[template].format(thing=thing, relation=parts.relation, ground=ground)
+    text = language.patterns[template].format(thing=thing, relation=relation, ground=ground)
     # Without a second thing, the pattern leaves a double space, or a space or comma before punctuation.
     return " ".join(text.split()).replace(" ,", ",").replace(" ;", ";").rstrip(" ,")
 
@@ -58,18 +69,15 @@ _EN_PATTERNS = (
     "there is {thing} on {ground}, {relation}",
     "the image shows {thing} {relation}; the background is {ground}",
 )
-_EN_RELATIONS = {"left": "to the left of", "above": "above"}
+_EN_RELATIONS: dict[Relation, str] = {"left": "to the left of {}", "above": "above {}"}
 
 
 def _english(scene: Scene) -> Phrases:
     def name(thing: Thing) -> str:
         return f"a {thing.size} {thing.colour} {thing.shape}"
 
-    relation = ""
-    if scene.relation:
-        relation = f"{_EN_RELATIONS[scene.relation]} {name(scene.things[1])}"
-    first, ground = name(scene.things[0]), f"a {scene.background} background"
-    return Phrases((first,) * 4, relation, (ground, ground, ground, scene.background))
+    ground = f"a {scene.background} background"
+    return Phrases((name(scene.things[0]),) * 4, name(scene.things[-1]), (ground, ground, ground, scene.background))
 
 
 # Portuguese, as in Brazil: masculine and feminine forms
@@ -80,7 +88,7 @@ _PT_PATTERNS = (
     "há {thing} sobre um {ground}, {relation}",
     "a imagem mostra {thing} {relation}; o fundo é {ground}",
 )
-_PT_RELATIONS = {"left": "à esquerda de", "above": "acima de"}
+_PT_RELATIONS: dict[Relation, str] = {"left": "à esquerda de {}", "above": "acima de {}"}
 _PT_NOUNS = {
     "circle": ("círculo", "m"),
     "square": ("quadrado", "m"),
@@ -111,12 +119,9 @@ def _portuguese(scene: Scene) -> Phrases:
         colour, size = (_PT_ADJECTIVES[word][form] for word in (thing.colour, thing.size))
         return f"{('um', 'uma')[form]} {noun} {colour} {size}"
 
-    relation = ""
-    if scene.relation:
-        relation = f"{_PT_RELATIONS[scene.relation]} {name(scene.things[1])}"
     bare = _PT_GROUNDS[scene.background]
     ground = f"fundo {bare}"
-    return Phrases((name(scene.things[0]),) * 4, relation, (ground, ground, ground, bare))
+    return Phrases((name(scene.things[0]),) * 4, name(scene.things[-1]), (ground, ground, ground, bare))
 
 
 # Hindi: masculine, masculine oblique and feminine forms
@@ -127,7 +132,7 @@ _HI_PATTERNS = (
     "{ground} पर {thing} है, {relation}",
     "चित्र में {relation} {thing} है; पृष्ठभूमि {ground} है",
 )
-_HI_RELATIONS = {"left": "के बाईं ओर", "above": "के ऊपर"}
+_HI_RELATIONS: dict[Relation, str] = {"left": "{} के बाईं ओर", "above": "{} के ऊपर"}
 _HI_NOUNS = {  # direct, oblique, gender
     "circle": ("वृत्त", "वृत्त", "m"),
     "square": ("वर्ग", "वर्ग", "m"),
@@ -158,14 +163,12 @@ def _hindi(scene: Scene) -> Phrases:
         size, colour = (_HI_ADJECTIVES[word][form] for word in (thing.size, thing.colour))
         return f"एक {size} {colour} {bent if oblique else direct}"
 
-    relation = ""
-    if scene.relation:
-        relation = f"{name(scene.things[1], oblique=True)} {_HI_RELATIONS[scene.relation]}"
     first = name(scene.things[0], oblique=False)
     of_first = name(scene.things[0], oblique=True)  # before का
     bare = _HI_GROUNDS[scene.background]
     ground = f"{bare} पृष्ठभूमि"
-    return Phrases((first, of_first, first, first), relation, (ground, ground, ground, bare))
+    last = name(scene.things[-1], oblique=True)  # before के
+    return Phrases((first, of_first, first, first), last, (ground, ground, ground, bare))
 
 
 # Xhosa: noun classes
@@ -176,7 +179,7 @@ _XH_PATTERNS = (
     "kukho {thing} kumva {ground}, {relation}",
     "umfanekiso ubonisa {thing} {relation}; umva {ground}",
 )
-_XH_RELATIONS = {"left": "ngasekhohlo", "above": "ngaphezulu"}
+_XH_RELATIONS: dict[Relation, str] = {"left": "ngasekhohlo {}", "above": "ngaphezulu {}"}
 _XH_NOUNS = {
     "circle": ("isangqa", "7"),
     "square": ("isikwere", "7"),
@@ -187,13 +190,7 @@ _XH_NOUNS = {
 }
 _XH_RELATIVE = {"1a": "o", "3": "o", "5": "eli", "7": "esi", "9": "e"}
 _XH_SIZES = {
-    "small": {
-        "1a": "omncinci",
-        "3": "omncinci",
-        "5": "elincinci",
-        "7": "esincinci",
-        "9": "encinci",
-    },
+    "small": {"1a": "omncinci", "3": "omncinci", "5": "elincinci", "7": "esincinci", "9": "encinci"},
     "large": {"1a": "omkhulu", "3": "omkhulu", "5": "elikhulu", "7": "esikhulu", "9": "enkulu"},
 }
 _XH_COLOURS = {
@@ -217,14 +214,11 @@ def _xhosa(scene: Scene) -> Phrases:
         head = _fuse(concord, noun, noun_class) if concord else noun
         return f"{head} {_XH_SIZES[thing.size][noun_class]} {_XH_RELATIVE[noun_class]}{hyphen}{colour}"
 
-    relation = ""
-    if scene.relation:
-        relation = f"{_XH_RELATIONS[scene.relation]} {name(scene.things[1], 'kwa')}"
     first = name(scene.things[0])
     stem = _XH_GROUNDS[scene.background]
     # "o" makes it an attribute (a white background), "u" a predicate (the background is white).
     grounds = (f"o{stem}", f"o{stem}", f"o{stem}", f"u{stem}")
-    return Phrases((first, name(scene.things[0], "wa"), first, first), relation, grounds)
+    return Phrases((first, name(scene.things[0], "wa"), first, first), name(scene.things[-1], "kwa"), grounds)
 
 
 def _fuse(concord: str, noun: str, noun_class: str) -> str:
@@ -236,20 +230,17 @@ def _fuse(concord: str, noun: str, noun_class: str) -> str:
     return {"wa": "wo", "kwa": "ko"}[concord] + noun[1:]
 
 
-LANGUAGES: dict[str, tuple[tuple[str, ...], Callable[[Scene], Phrases]]] = {
-    "en": (_EN_PATTERNS, _english),
-    "pt": (_PT_PATTERNS, _portuguese),
-    "hi": (_HI_PATTERNS, _hindi),
-    "xh": (_XH_PATTERNS, _xhosa),
+LANGUAGES = {
+    "en": Language(_EN_PATTERNS, _EN_RELATIONS, _english),
+    "pt": Language(_PT_PATTERNS, _PT_RELATIONS, _portuguese),
+    "hi": Language(_HI_PATTERNS, _HI_RELATIONS, _hindi),
+    "xh": Language(_XH_PATTERNS, _XH_RELATIONS, _xhosa),
 }
 
-_EN_NAMES = {word: word for word in (*_PT_NOUNS, *_XH_COLOURS)}
 NAMES: dict[str, dict[str, str]] = {
-    "en": _EN_NAMES,
-    "pt": {word: noun for word, (noun, _) in _PT_NOUNS.items()}
-    | {word: _PT_ADJECTIVES[word][0] for word in _XH_COLOURS},
-    "hi": {word: noun for word, (noun, _, _) in _HI_NOUNS.items()}
-    | {word: _HI_ADJECTIVES[word][0] for word in _XH_COLOURS},
+    "en": {word: word for word in (*_PT_NOUNS, *_XH_COLOURS)},
+    "pt": {word: forms[0] for word, forms in (_PT_NOUNS | _PT_ADJECTIVES).items()},
+    "hi": {word: forms[0] for word, forms in (_HI_NOUNS | _HI_ADJECTIVES).items()},
     "xh": {word: noun for word, (noun, _) in _XH_NOUNS.items()} | _XH_COLOURS,
 }
 """Language -> English word for a shape or a colour -> the word for it, in its dictionary form."""

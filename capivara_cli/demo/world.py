@@ -48,6 +48,17 @@ RGB: dict[Colour, tuple[int, int, int]] = {
 }
 GREYS: dict[Background, int] = {"white": 242, "grey": 165, "black": 14}
 
+# The figures that make up each shape; points are in units of the radius, around the middle.
+_STAR = [(0.42 if step % 2 else 1.0, math.pi * step / 5) for step in range(10)]  # length and angle from the top
+OUTLINES: dict[Shape, list[tuple[str, list[tuple[float, float]]]]] = {
+    "circle": [("ellipse", [(-0.95, -0.95), (0.95, 0.95)])],
+    "square": [("rectangle", [(-0.85, -0.85), (0.85, 0.85)])],
+    "triangle": [("polygon", [(0, -1), (1, 0.8), (-1, 0.8)])],
+    "star": [("polygon", [(length * math.sin(angle), -length * math.cos(angle)) for length, angle in _STAR])],
+    "cross": [("rectangle", [(-0.3, -1), (0.3, 1)]), ("rectangle", [(-1, -0.3), (1, 0.3)])],
+    "drop": [("ellipse", [(-0.65, -0.3), (0.65, 1)]), ("polygon", [(0, -1), (0.58, 0.05), (-0.58, 0.05)])],
+}
+
 
 def draw(scene: Scene, rng: random.Random) -> Image.Image:
     """Draw the scene, 64 x 64 pixels RGB. `rng` chooses the position, the jitter and the shades."""
@@ -73,32 +84,10 @@ def _stamp(shape: Shape, radius: int) -> Image.Image:
     side = STAMP * SMOOTH
     mask = Image.new("L", (side, side))
     pen = ImageDraw.Draw(mask)
-
-    def scaled(*points: tuple[float, float]) -> list[tuple[float, float]]:
-        """From coordinates in units of the radius, around the middle, to pixels of the mask."""
-        return [(side / 2 + x * radius * SMOOTH, side / 2 + y * radius * SMOOTH) for x, y in points]
-
-    if shape == "circle":
-        pen.ellipse(scaled((-0.95, -0.95), (0.95, 0.95)), fill=255)
-    elif shape == "square":
-        pen.rectangle(scaled((-0.85, -0.85), (0.85, 0.85)), fill=255)
-    elif shape == "triangle":
-        pen.polygon(scaled((0, -1), (1, 0.8), (-1, 0.8)), fill=255)
-    elif shape == "star":
-        pen.polygon(scaled(*_star()), fill=255)
-    elif shape == "cross":
-        pen.rectangle(scaled((-0.3, -1), (0.3, 1)), fill=255)
-        pen.rectangle(scaled((-1, -0.3), (1, 0.3)), fill=255)
-    else:  # a drop: a circle with a tip
-        pen.ellipse(scaled((-0.65, -0.3), (0.65, 1)), fill=255)
-        pen.polygon(scaled((0, -1), (0.58, 0.05), (-0.58, 0.05)), fill=255)
+    for figure, points in OUTLINES[shape]:
+        pixels = [(side / 2 + x * radius * SMOOTH, side / 2 + y * radius * SMOOTH) for x, y in points]
+        getattr(pen, figure)(pixels, fill=255)
     return mask.resize((STAMP, STAMP), Image.Resampling.BOX)
-
-
-def _star() -> list[tuple[float, float]]:
-    """Return five points on the unit circle, the first at its top, with dents between them."""
-    corners = [(math.pi * step / 5, 0.42 if step % 2 else 1.0) for step in range(10)]
-    return [(length * math.sin(angle), -length * math.cos(angle)) for angle, length in corners]
 
 
 def write_world(folder: Path, *, train: int = 6000, test: int = 500, seed: int = 0, captions: int = 2) -> None:

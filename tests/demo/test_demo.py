@@ -150,7 +150,7 @@ def test_a_folder_that_is_not_a_demo_is_left_alone(capivara: Capivara, tmp_path:
 def test_a_language_that_the_world_does_not_have_is_a_usage_error(capivara: Capivara, tmp_path: Path) -> None:
     result = capivara("demo", "new", "--lang", "yo")
     assert result.returncode == 2
-    assert "'hi', 'pt', 'xh'" in result.stderr
+    assert "'yo' is not one of 'hi', 'pt'" in result.stderr
     assert not list(tmp_path.iterdir())
 
 
