@@ -25,7 +25,7 @@ def test_an_unavailable_device_or_precision_is_an_error_that_lists_the_choices(d
     assert says in f"{error.value.message} {error.value.hint}"
 
 
-def test_the_line_says_what_was_chosen_and_why() -> None:
+def test_the_description_has_device_precision_and_reason() -> None:
     assert Runtime.start("cpu", "fp32").describe() == "cpu in fp32 (as asked)"
 
 
@@ -34,7 +34,7 @@ def test_a_small_model_stays_in_fp32_on_a_cpu() -> None:
     assert Runtime("cpu", "bf16").for_width(128).precision == "bf16"
 
 
-def test_the_seed_makes_what_is_drawn_the_same() -> None:
+def test_the_same_seed_gives_the_same_random_numbers() -> None:
     drawn = []
     for seed in (1, 1, 2):
         Runtime.start("cpu", "fp32", seed)
@@ -77,7 +77,7 @@ def test_a_single_item_that_does_not_fit_is_an_error_with_a_hint() -> None:
         list(CPU.batches(run, 4, 4))
 
 
-def test_another_error_is_not_taken_for_memory() -> None:
+def test_another_error_is_not_treated_as_out_of_memory() -> None:
     def run(_part: slice) -> None:
         raise RuntimeError("shapes do not match")
 
@@ -87,7 +87,7 @@ def test_another_error_is_not_taken_for_memory() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_gpu_is_taken_when_there_is_one() -> None:
+def test_a_gpu_is_used_if_there_is_one() -> None:
     runtime = Runtime.start()
     assert runtime.device.startswith("cuda")
     assert runtime.for_width(128).precision in ("bf16", "fp16")
