@@ -241,12 +241,12 @@ def _choose_device(device: str, local_rank: int) -> tuple[str, str]:
     if kind == "cuda" and (number.isdigit() or not number):
         index = int(number) if number else local_rank
         if index < gpus:
-            return f"cuda:{index}", f"{torch.cuda.get_device_name(index)}, as asked"
+            return f"cuda:{index}", f"{torch.cuda.get_device_name(index)}, as requested"
         raise CapivaraError(f"--device {device}: torch finds {gpus} CUDA devices on this machine", "--device auto")
     if device == "mps" and not torch.backends.mps.is_available():
         raise CapivaraError("--device mps: this machine has no Apple GPU", "--device auto")
     if device in ("cpu", "mps"):
-        return device, "as asked"
+        return device, "as requested"
     raise CapivaraError(f"--device {device} is not known", "one of auto, cpu, cuda, cuda:0, mps")
 
 
@@ -272,7 +272,7 @@ def _free_memory() -> int:
 
 
 def _proc_line(name: str, start: str) -> list[str]:
-    """Return the words of the first line in /proc/NAME that starts so; empty if there is none, as outside Linux."""
+    """Return the words of the first line of /proc/NAME with this start; nothing if there is no such line or file."""
     try:
         lines = Path("/proc", name).read_text().splitlines()
     except OSError:

@@ -26,7 +26,7 @@ def test_an_unavailable_device_or_precision_is_an_error_that_lists_the_choices(d
 
 
 def test_the_description_has_device_precision_and_reason() -> None:
-    assert Runtime.start("cpu", "fp32").describe() == "cpu in fp32 (as asked)"
+    assert Runtime.start("cpu", "fp32").describe() == "cpu in fp32 (as requested)"
 
 
 def test_a_small_model_stays_in_fp32_on_a_cpu() -> None:

@@ -68,10 +68,10 @@ class Shard:
                             self._refuse("they are links or devices", member.name)
                         continue
                     if member.offset_data + member.size > total:
-                        self.lost = f"cut short: {member.name} is not whole, and what follows is lost"
+                        self.lost = f"truncated: {member.name} is incomplete, and what follows is lost"
                         break
                     if not is_inside(member.name):
-                        self._refuse("they lead out of it", member.name)
+                        self._refuse("their names lead out of the folder", member.name)
                         continue
                     hashes += _hash(member.name)
                     locations.append((member.offset_data, member.size))
@@ -81,7 +81,7 @@ class Shard:
         except tarfile.ReadError as error:
             if not locations:
                 raise
-            self.lost = f"cut short after {len(locations):,} members: {error}"
+            self.lost = f"truncated after {len(locations):,} members: {error}"
         self.index = _build_index(bytes(hashes), np.array(locations, np.int64).reshape(-1, 2))
         _save_index(self.path, self.index)
 
@@ -112,11 +112,11 @@ class Shard:
 def _missing_end(path: Path, offset: int, total: int) -> str | None:
     """Return what is wrong at the end of a tar's last member; None if there is the end mark, a block of zeros."""
     if offset + tarfile.BLOCKSIZE > total:
-        return "without an end mark: it may have been cut short"
+        return "without an end mark: it may be truncated"
     with path.open("rb") as file:
         file.seek(offset)
         if any(file.read(tarfile.BLOCKSIZE)):
-            return f"damaged at byte {offset:,}: the {total - offset:,} bytes from there on are lost"
+            return f"damaged at byte {offset:,}: the remaining {total - offset:,} bytes are lost"
     return None
 
 

@@ -102,7 +102,7 @@ def held_out_scenes(count: int, rng: random.Random) -> list[Scene]:
         rng: chooses and shuffles them.
 
     Raises:
-        ValueError: there are not so many.
+        ValueError: fewer such scenes exist.
     """
     scenes = [scene for scene in all_scenes() if scene.held_out]
     rng.shuffle(scenes)

@@ -147,12 +147,12 @@ def _write_records(path: Path, records: Sequence[dict[str, Any]]) -> None:
     path.write_text("".join(lines), encoding="utf-8", newline="\n")
 
 
-def write_classes(folder: Path, *, each: int = 8, seed: int = 0) -> None:
+def write_classes(folder: Path, *, per_scene: int = 8, seed: int = 0) -> None:
     """Write `shapes.jsonl` and `colours.jsonl`, pictures of one thing to classify, and class files for both.
 
     Args:
         folder: has `images/` in it.
-        each: pictures per held-out scene of one thing.
+        per_scene: pictures per held-out scene of one thing.
         seed: random seed.
     """
     import yaml
@@ -161,7 +161,7 @@ def write_classes(folder: Path, *, each: int = 8, seed: int = 0) -> None:
     singles = [scene for scene in all_scenes() if scene.relation is None]
     pictures: list[tuple[dict[str, Any], Thing]] = []
     for scene in singles:
-        for _ in range(each if scene.held_out else 0):
+        for _ in range(per_scene if scene.held_out else 0):
             pictures.append((_picture(folder, f"single-{len(pictures):05d}", scene, rng), scene.things[0]))
     for name, words, kind in (("shapes", SHAPES, "shape"), ("colours", COLOURS, "colour")):
         labelled = [{**record, "label": getattr(thing, kind)} for record, thing in pictures]

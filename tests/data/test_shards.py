@@ -74,11 +74,11 @@ def test_folders_and_links_are_not_members(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("length", "lost"),
     [
-        (512 + 5000, "cut short after 1 members"),
+        (512 + 5000, "truncated after 1 members"),
         (512 + 5120, "without an end mark"),
-        (512 + 5120 + 100, "cut short"),
-        (512 + 5120 + 512, "1.png is not whole"),
-        (512 + 5120 + 512 + 3000, "1.png is not whole"),
+        (512 + 5120 + 100, "truncated"),
+        (512 + 5120 + 512, "1.png is incomplete"),
+        (512 + 5120 + 512 + 3000, "1.png is incomplete"),
     ],
 )
 def test_a_truncated_tar_has_its_complete_members_and_a_warning(
@@ -102,7 +102,7 @@ def test_a_damaged_header_in_the_middle_is_reported(tmp_path: Path, capsys: pyte
         file.seek(3 * 1024)
         file.write(b"????")
     assert [record.id for record in records.read(path)] == ["0", "1", "2"]
-    assert "damaged at byte 3,072: the 7,168 bytes from there on are lost" in " ".join(capsys.readouterr().err.split())
+    assert "damaged at byte 3,072: the remaining 7,168 bytes are lost" in " ".join(capsys.readouterr().err.split())
 
 
 def test_samples_without_an_image_and_links_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

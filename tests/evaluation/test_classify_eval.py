@@ -45,7 +45,7 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pictures of one thing: shapes and colours to classify."""
     folder = tmp_path_factory.mktemp("things")
     (folder / "images").mkdir()
-    write_classes(folder, each=2)
+    write_classes(folder, per_scene=2)
     return folder
 
 
