@@ -11,7 +11,7 @@ import numbers
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from capivara_cli.errors import nearest
 
@@ -42,7 +42,7 @@ def convert(hint: Any, value: Any) -> Any:
     kind, parts = get_origin(hint), get_args(hint)
     if kind is Annotated:
         return convert(parts[0], _parse(typed_of(hint), value))
-    if kind is UnionType:  # `X | None`
+    if kind in (Union, UnionType):  # `X | None`
         return None if value is None else convert(parts[0], value)
     if kind is Literal:
         if not isinstance(value, str) or value not in parts:

@@ -13,6 +13,9 @@ from capivara_cli.options import BadOption, ImageWorkers, Machine, Options, flag
 from capivara_cli.values import AutoOrCount, Langs
 
 
+Kind = Literal["oil", "ink"]
+
+
 class Adam(Options):
     lr: float = flag("Highest learning rate.", default=1e-5, above=0)
     betas: tuple[float, float] = key("Decay.", default=(0.9, 0.98))
@@ -27,6 +30,7 @@ class Paint(ImageWorkers, Machine):
     size: AutoOrCount = flag("Size.", default=None)
     share: float | None = flag("Share.", default=None, min=0, below=1)
     folder: Path | None = flag("Folder.", default=None, changes_result=False)
+    kind: Kind | None = flag("Kind.", default=None)
     fresh: bool = flag("Start over.", default=False, name="--fresh/--old")
     layers: Sequence[str] = flag("Layers.", default=("q", "v"))
     shares: dict[str, float] = key("Shares.", default={})
@@ -48,6 +52,7 @@ def paint(**values: Any) -> Paint:
         ("seed", 1e2, 100),
         ("seed", 2**60 + 1, 2**60 + 1),
         ("folder", "a/b", Path("a/b")),
+        ("kind", "ink", "ink"),
         ("layers", ["k"], ("k",)),
         ("shares", {"en": "0.5"}, {"en": 0.5}),
         ("adam", {"lr": "0.1"}, Adam(lr=0.1)),
@@ -112,6 +117,7 @@ def test_the_settings_are_what_the_result_depends_on_in_jsons_types() -> None:
         "from": "en",
         "size": None,
         "share": None,
+        "kind": None,
         "fresh": False,
         "layers": ["q", "v"],
         "shares": {},
@@ -128,6 +134,7 @@ def test_flags_are_those_of_the_class_then_the_inherited_ones_with_their_paths()
         ("size", "--size"),
         ("share", "--share"),
         ("folder", "--folder"),
+        ("kind", "--kind"),
         ("fresh", "--fresh/--old"),
         ("layers", "--layers"),
         ("adam.lr", "--lr"),
