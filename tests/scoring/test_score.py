@@ -160,14 +160,15 @@ def test_scores_and_marks_of_an_image_that_cannot_be_used_are_not_ours(
 
 
 def test_a_model_whose_scores_are_not_numbers_is_named(base: Path, some: Path, tmp_path: Path) -> None:
-    shutil.copytree(base, tmp_path / "nan")
-    checkpoint.relocate(tmp_path / "nan")
-    weights = tmp_path / "nan" / "open_clip_model.safetensors"
+    shutil.copytree(base, tmp_path / "broken")
+    checkpoint.relocate(tmp_path / "broken")
+    weights = tmp_path / "broken" / "open_clip_model.safetensors"
     tensors = artifacts.load_tensors(weights)
-    tensors["text.proj.weight"].fill_(float("nan"))
+    # Finite weights, because a model with others is not loaded; but their products are infinite.
+    tensors["text.proj.weight"] = torch.full(tensors["text.proj.weight"].shape, 3e38)
     artifacts.save_tensors(weights, tensors, {"format": "pt"})
     with pytest.raises(CapivaraError, match=r"some\.jsonl:1: the model's score of caption 0 is not a number \(nan\)"):
-        score([some], tmp_path / "out.jsonl", ScoreOptions(lang=["en"], model=f"local-dir:{tmp_path / 'nan'}"))
+        score([some], tmp_path / "out.jsonl", ScoreOptions(lang=["en"], model=f"local-dir:{tmp_path / 'broken'}"))
 
 
 @pytest.mark.parametrize(("source", "said"), [("crowd", "judged no image"), ("human", "")])
@@ -384,8 +385,9 @@ def test_a_value_out_of_bounds_is_a_usage_error(flag: str, value: float, capivar
     result = capivara("score", "in.jsonl", flag, value)
     assert result.returncode == 2
     assert flag in result.stderr
+    build: MakeOptions = ScoreOptions
     with pytest.raises(CapivaraError, match=f"{flag} {value}"):
-        ScoreOptions(**{flag[2:].replace("-", "_"): value})
+        build(**{flag[2:].replace("-", "_"): value})
 
 
 @pytest.mark.parametrize(
