@@ -12,7 +12,6 @@ import pytest
 from capivara_cli.options import BadOption, ImageWorkers, Machine, Options, flag, flags, key, plain
 from capivara_cli.values import AutoOrCount, Langs
 
-
 Kind = Literal["oil", "ink"]
 
 
