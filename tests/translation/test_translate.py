@@ -86,7 +86,10 @@ def test_implausible_translations_go_to_the_rejected_file(
 
 def test_records_without_captions_to_translate_pass(run: Run, tmp_path: Path) -> None:
     portuguese = [{"text": "cão", "lang": "pt"}]
-    others = [{"id": "bare", "image": "x.jpg"}, {"id": "pt", "image": "y.jpg", "captions": portuguese}]
+    others: list[dict[str, Any]] = [
+        {"id": "bare", "image": "x.jpg"},
+        {"id": "pt", "image": "y.jpg", "captions": portuguese},
+    ]
     source = write_jsonl(tmp_path / "in.jsonl", [record(0), *others])
     assert read_jsonl(run(source))[1:] == others
     with pytest.raises(CapivaraError, match="no captions in xh were found"):
