@@ -170,21 +170,23 @@ def _elements(path: Path) -> Iterator[tuple[str, Any]]:
     parents = builder.containers  # the lists and objects that are open, the outermost first
     with _json_file(path) as file:
         for event, value in ijson.basic_parse(file):
-            builder.event(event, float(value) if isinstance(value, Decimal) else value)
-            if len(parents) > 2:
-                if len(parents) > MOST_DEPTH:
-                    raise CapivaraError(f"{path}: not JSON that can be used: nested too deeply")
-            elif event == "map_key":
-                key = value if len(parents) == 1 else key
-            elif not parents:
+            builder.event(event, float(value) if type(value) is Decimal else value)
+            depth = len(parents)
+            if 2 < depth <= MOST_DEPTH:
+                continue
+            if depth > MOST_DEPTH:
+                raise CapivaraError(f"{path}: not JSON that can be used: nested too deeply")
+            if event == "map_key":
+                key = value if depth == 1 else key
+            elif depth == 0:
                 if not event.startswith("end_"):
                     raise CapivaraError(f"{path}: not JSON with an object or a list, but a {event}")
             elif isinstance(parents[-1], list):
-                if parents[-1] and (len(parents) == 1 or isinstance(parents[0], dict)):
+                if parents[-1] and (depth == 1 or isinstance(parents[0], dict)):
                     yield key, parents[-1].pop()  # an element is complete: forget it, so that memory does not grow
-            elif len(parents) == 1 and parents[0]:
+            elif depth == 1 and parents[0]:
                 value = parents[0].pop(key)
-                if event != "end_array":
+                if event != "end_array":  # the elements of a list have been yielded
                     yield key, value
 
 

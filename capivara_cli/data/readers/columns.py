@@ -162,7 +162,7 @@ class Table:
                     continue
                 if what == "caption":
                     caption: Caption = {"text": text, "lang": str(row_lang or self.lang)}
-                    captions.append(with_keys(caption, **own_keys))
+                    captions.append(with_keys(caption, **own_keys) if own_keys else caption)
                     continue
                 caption = {"text": text, "lang": what}
                 if number < len(originals) and "parent" not in own_keys:

@@ -1,0 +1,3 @@
+from tests.sources import folder
+
+__all__ = ["folder"]
