@@ -38,6 +38,11 @@ def test_it_is_a_dict_of_first_values(items: list[tuple[str, str]]) -> None:
         assert list(spill.groups()) == [[expected[key]] for key in sorted(expected)]
 
 
+def fill(spill: Spill) -> None:
+    for number in range(20_000):
+        spill.add(number, "x" * 1000)
+
+
 def test_a_full_temporary_folder_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A limit on the size of a file stands for a full disk: the write fails in the same manner."""
     monkeypatch.setenv("SQLITE_TMPDIR", str(tmp_path))
@@ -46,7 +51,7 @@ def test_a_full_temporary_folder_is_one_clear_error(tmp_path: Path, monkeypatch:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
         try:
             with pytest.raises(CapivaraError, match="the temporary folder cannot be written") as error:
-                [spill.add(str(number), "x" * 1000) for number in range(20_000)]
+                fill(spill)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "TMPDIR" in (error.value.hint or "")

@@ -49,7 +49,7 @@ def test_lines_of_scattered_captions_follow_the_files_order(folder: Path) -> Non
 
 
 def test_captions_keep_their_own_parents(folder: Path) -> None:
-    captions = [
+    captions: list[dict[str, Any]] = [
         {"text": "first", "lang": "en"},
         {"text": "again", "lang": "en", "parent": 0},
         {"text": "x", "lang": "en", "parent": 1},

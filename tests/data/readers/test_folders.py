@@ -10,6 +10,8 @@ import pytest
 
 from tests.sources import imported, picture, rejected, shard, texts
 
+Says = pytest.CaptureFixture[str]
+
 
 def tar(name: str, **contents: bytes) -> str:
     """Write a tar with members of any name: `{"1.png": b"…"}`."""
@@ -66,9 +68,7 @@ def test_the_published_capivara_shards_that_were_not_scored(folder: Path) -> Non
     ]
 
 
-def test_a_tar_cut_short_gives_its_whole_members_and_names_the_loss(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_tar_cut_short_gives_its_whole_members_and_names_the_loss(folder: Path, capsys: Says) -> None:
     image = Path("images/1.png").read_bytes()
     tar("0.tar", **{f"{number}.png": image for number in range(5)})
     Path("0.tar").write_bytes(Path("0.tar").read_bytes()[: 3 * 1024 + 550])
@@ -76,14 +76,14 @@ def test_a_tar_cut_short_gives_its_whole_members_and_names_the_loss(
     assert "0.tar is truncated: 3.png is incomplete" in " ".join(capsys.readouterr().err.split())
 
 
-def test_members_with_absolute_paths_or_dots_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_members_with_absolute_paths_or_dots_are_refused(folder: Path, capsys: Says) -> None:
     tar("0.tar", **{"/etc/1.png": b"data", "../2.png": b"data", "3.png": b"data"})
     assert [record["id"] for record in imported("0.tar")] == ["3"]
     assert "2 members refused" in capsys.readouterr().err
 
 
 def test_one_bad_sample_or_line_does_not_cost_the_others(folder: Path) -> None:
-    members = {}
+    members: dict[str, bytes] = {}
     for number, sidecar in enumerate([b'{"caption": "good"}', b"{", b"[1]", b'{"captions": ["a", "b"]}']):
         members |= {f"{number}.png": Path(f"images/{number}.png").read_bytes(), f"{number}.json": sidecar}
     assert [texts(record) for record in imported(tar("s.tar", **members))] == [["good"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from capivara_cli.errors import CapivaraError
 from tests.sources import imported, rejected, table, texts
 
 
-def parquet(name: str, **columns: list[object]) -> str:
+def parquet(name: str, **columns: Sequence[object]) -> str:
     arrow = pytest.importorskip("pyarrow")
     import pyarrow.parquet
 
