@@ -98,6 +98,7 @@ def _resume(
     job: ExportJob, records: Iterator[Record], progress: dict[str, Any], partial: Path, progress_file: Path
 ) -> None:
     """Skip the records of the shards that are done; or start over."""
+    artifacts.remove_stale(progress_file)
     begun = artifacts.read_json(progress_file) if progress_file.is_file() else {"sizes": {}}
     sizes = begun["sizes"]
     if job.options.overwrite or not sizes or not all((partial / name).is_file() for name in sizes):
