@@ -42,7 +42,7 @@ def make_model(folder: Path, data: Path) -> Path:
     from capivara_cli import artifacts
     from capivara_cli.data import records
     from capivara_cli.demo.small_clip import make_tokenizer
-    from capivara_cli.models import checkpoint
+    from capivara_cli.models import checkpoint, model_config
     from capivara_cli.models.spec import ModelSpec
     from capivara_cli.runtime import Runtime
 
@@ -55,7 +55,7 @@ def make_model(folder: Path, data: Path) -> Path:
     tower = XLMRobertaConfig(vocab_size=250_002, max_position_embeddings=514, type_vocab_size=1, layer_norm_eps=1e-5)
     tower.to_json_file(Path(name) / "config.json")
     config = {"model_cfg": model_cfg, "preprocess_cfg": {**preprocess, "resize_mode": "shortest"}}
-    artifacts.write_json(Path(name) / checkpoint.CONFIG, config)
+    artifacts.write_json(Path(name) / model_config.CONFIG, config)
     clip = checkpoint.load(ModelSpec(f"local-dir:{name}"), Runtime.start("cpu", "fp32"), weights=False)
     checkpoint.save(clip, folder / "model")
     return folder / "model"

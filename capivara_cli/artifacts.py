@@ -36,6 +36,7 @@ def writing(path: Path) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        _sync(temporary)
         swap_in(temporary, target)
     except BaseException as error:
         _remove(temporary)
@@ -44,6 +45,14 @@ def writing(path: Path) -> Iterator[Path]:
         if isinstance(error, CapivaraError):  # about a file in this folder: name it as the user does
             error.message = error.message.replace(str(temporary), str(path))
         raise
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or each file in a folder, is on the disk: a power cut must not leave it empty once renamed."""
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        if file.is_file():
+            with file.open("r+b" if os.name == "nt" else "rb") as opened:
+                os.fsync(opened.fileno())
 
 
 def swap_in(temporary: Path, path: Path) -> None:
@@ -128,6 +137,8 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if path.exists() and not path.is_file():
+        raise CapivaraError(f"{path} is not a regular file")
     with explained(f"cannot read {path}", (OSError, SafetensorError)):
         return load_file(path)
 
@@ -157,7 +168,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Read a JSON file. Raises CapivaraError with the file, line and column if it is not JSON."""
-    with explained(f"cannot read {path}"), explained(f"{path} is not JSON", ValueError):
+    with explained(f"cannot read {path}"), explained(f"{path} is not JSON", (ValueError, RecursionError)):
         return json.loads(path.read_text(encoding="utf-8"))
 
 

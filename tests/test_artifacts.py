@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -245,3 +247,25 @@ def test_tied_weights_and_views_can_be_saved(tmp_path: Path) -> None:
 
 def test_a_name_that_is_not_unicode_has_a_fingerprint() -> None:
     assert artifacts.fingerprint("\udcff") != artifacts.fingerprint("\udcfe")
+
+
+def test_what_is_written_is_on_the_disk_before_it_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def recorded(function: Callable[..., None]) -> Callable[..., None]:
+        def call(*arguments: Any) -> None:
+            calls.append(function.__name__)
+            function(*arguments)
+
+        return call
+
+    monkeypatch.setattr(os, "fsync", recorded(os.fsync))
+    monkeypatch.setattr(os, "replace", recorded(os.replace))
+    artifacts.write_text(tmp_path / "a.txt", "text")
+    with artifacts.writing(tmp_path / "folder") as temporary:
+        (temporary / "below").mkdir(parents=True)
+        for name in ("a", "below/b"):
+            (temporary / name).touch()
+    assert calls == ["fsync", "replace", "fsync", "fsync", "replace"]

@@ -6,8 +6,8 @@ from typing import Any
 
 from capivara_cli.captioning.captioner import Captioner
 from capivara_cli.captioning.options import CaptionOptions
-from capivara_cli.errors import CapivaraError, first_line
-from capivara_cli.models import hub
+from capivara_cli.errors import CapivaraError
+from capivara_cli.models import foreign, hub
 from capivara_cli.runtime import Runtime
 
 SUPPORTED = "BLIP-2 (OPT or T5), BLIP, and chat models that transformers loads as AutoModelForImageTextToText"
@@ -24,27 +24,22 @@ def load(options: CaptionOptions, prefixes: tuple[str, ...], runtime: Runtime) -
     Raises:
         CapivaraError: no such folder, no weights in it, no network for them, or a model that cannot describe images.
     """
-    from transformers import AutoConfig
+    from transformers import AutoModelForImageTextToText
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     name = options.model
     source = hub.source_of(name)
-    try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise _load_error(name, error) from error
-    runtime = runtime.for_width(getattr(config.get_text_config(), "hidden_size", 0) or 0)
-    family = _family(config)
-    if family is None:
-        raise CapivaraError(f"{name} is a {config.model_type}, which does not describe images", f"use {SUPPORTED}")
-    try:
+    with foreign.loading(name, f"supported: {SUPPORTED}"):
+        config = foreign.load_config(source)
+        runtime = runtime.for_width(getattr(config.get_text_config(), "hidden_size", 0) or 0)
+        family = _family(config)
+        if family is None:
+            raise CapivaraError(f"{name} is a {config.model_type}, which does not describe images", f"use {SUPPORTED}")
+        if files := hub.weights_in(source):
+            foreign.check_size(lambda: AutoModelForImageTextToText.from_config(config), name, files)
         return family(*family.parts(source, runtime), options, prefixes, runtime)
-    except CapivaraError:
-        raise
-    except Exception as error:  # a broken folder makes torch, safetensors and tokenizers raise nearly anything
-        raise _load_error(name, error) from error
 
 
 def _family(config: Any) -> Any:
@@ -57,7 +52,3 @@ def _family(config: Any) -> Any:
 
     families: dict[str, Any] = {"blip": Blip, "blip-2": Blip2}
     return families.get(config.model_type) or (Chat if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING else None)
-
-
-def _load_error(name: str, error: Exception) -> CapivaraError:
-    return CapivaraError(f"{name} cannot be loaded: {first_line(error)}", f"supported: {SUPPORTED}")

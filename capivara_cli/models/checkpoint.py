@@ -6,38 +6,50 @@ import copy
 import logging
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from capivara_cli import artifacts, console
-from capivara_cli.errors import CapivaraError, first_line, nearest
-from capivara_cli.models import hub, lora
+from capivara_cli.errors import CapivaraError, nearest
+from capivara_cli.models import foreign, hub, lora, model_config
 from capivara_cli.models.clip import Clip
+from capivara_cli.models.model_config import CONFIG
 from capivara_cli.models.spec import ModelSpec
 from capivara_cli.runtime import Runtime
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_model.safetensors"
 
 # open_clip logs on the root logger. Without a handler there, logging would print those lines between ours.
 logging.getLogger().addHandler(logging.NullHandler())
 
 
-def load(spec: ModelSpec, runtime: Runtime, *, weights: bool = True, role: str | None = None) -> Clip:
+class Files(NamedTuple):
+    """What a model's folder or repository consists of: its configuration, and the file of its weights, if wanted."""
+
+    config: dict[str, Any]
+    weights: list[Path]
+
+
+def load(
+    spec: ModelSpec, runtime: Runtime, *, weights: bool = True, role: str | None = None, verify_cache: bool = False
+) -> Clip:
     """Load a model and put its adapter on it.
 
     Args:
         weights: False gives the architecture random weights, drawn from the runtime's seed.
         role: `model` or `baseline`, to tell the user what was loaded and where it runs; None prints nothing.
+        verify_cache: see `Clip`.
 
     Raises:
         CapivaraError: open_clip does not know the name, the weights are not available, the folder is not a model,
             or the adapter does not fit.
     """
     clip = _load_base(replace(spec, adapter=None), runtime, weights)
+    clip.verify_cache = verify_cache
     if spec.adapter is not None:
         lora.load(clip, spec.adapter)
     if role is not None:
@@ -52,34 +64,35 @@ def _load_base(spec: ModelSpec, runtime: Runtime, weights: bool) -> Clip:
 
     _check(spec, weights)
     source = spec.name if spec.folder is None else f"local-dir:{spec.folder.absolute()}"
-    try:
+    with foreign.loading(spec):
+        files = _files(spec, weights)
+        overrides = _text_overrides(spec, files)
+        # CLIP's weights include the text tower's: do not download that tower's own.
+        build = partial(open_clip.create_model, source, pretrained_text=False, **overrides)
+        if files is not None:
+            empty = partial(build, load_weights=False, device="meta")
+            foreign.check_size(empty, spec, files.weights, same_shapes=True)
         torch.manual_seed(runtime.seed)
-        overrides = _text_overrides(spec)
-        model = open_clip.create_model(
-            source,
-            pretrained=spec.pretrained if weights else None,
-            load_weights=weights,
-            require_pretrained=weights,
-            pretrained_text=False,  # CLIP's weights include the text tower's: do not download that tower's own
-            **overrides,
-        )
-        tokenizer = open_clip.get_tokenizer(source)
+        pretrained = spec.pretrained if weights else None
+        model = build(pretrained=pretrained, load_weights=weights, require_pretrained=weights)
         model_cfg = open_clip.get_model_config(source)
-    except CapivaraError:
-        raise
-    except Exception as error:  # a broken folder makes torch, safetensors and tokenizers raise nearly anything
-        raise CapivaraError(f"{spec} cannot be loaded: {first_line(error)}") from error
+        # A file may ask for its own code in `tokenizer_kwargs`; what is passed here wins.
+        no_code = {"trust_remote_code": False} if model_cfg["text_cfg"].get("hf_tokenizer_name") else {}
+        tokenizer = open_clip.get_tokenizer(source, **no_code)
+        preprocess_cfg = dict(model.visual.preprocess_cfg)
+        preprocess = image_transform_v2(PreprocessCfg(**preprocess_cfg), is_train=False)
+    foreign.check_finite(model.state_dict(), spec)
     model.eval().requires_grad_(False)
-    preprocess_cfg = dict(model.visual.preprocess_cfg)
     clip = Clip(
         spec=spec,
         model=model,
         tokenizer=tokenizer,
-        preprocess=image_transform_v2(PreprocessCfg(**preprocess_cfg), is_train=False),
+        preprocess=preprocess,
         model_cfg={**model_cfg, **copy.deepcopy(overrides)},
         preprocess_cfg=preprocess_cfg,
         runtime=runtime,
     )
+    _check_context(clip)
     clip.runtime = runtime.for_width(clip.text_size()[1])
     model.to(runtime.device)
     return clip
@@ -105,7 +118,8 @@ def _check(spec: ModelSpec, weights: bool) -> None:
 def _check_folder(spec: ModelSpec, folder: Path, weights: bool) -> None:
     if not (folder / CONFIG).is_file():
         raise CapivaraError(f"{spec}: no {CONFIG} in that folder", "local-dir: takes a folder written by merge-lora")
-    if weights and not any(folder.glob("open_clip_*.safetensors")) and not any(folder.glob("*.bin")):
+    foreign.check_files(folder)
+    if weights and not _weights(folder):
         raise CapivaraError(
             f"{spec}: no weights ({WEIGHTS}) in that folder", "--from-scratch starts from random weights"
         )
@@ -128,14 +142,51 @@ def _check_architecture(spec: ModelSpec, weights: bool) -> list[str]:
     return [weights_cfg.get("hf_hub", ""), text_cfg.get("hf_model_name", "")]
 
 
-def _text_overrides(spec: ModelSpec) -> dict[str, Any]:
+def _files(spec: ModelSpec, weights: bool) -> Files | None:
+    """Return the files of a folder or a repository, which may say anything; None for an architecture of open_clip."""
+    from open_clip.pretrained import download_pretrained_from_hf
+
+    if spec.folder is not None:
+        return Files(model_config.read(spec.folder / CONFIG), _weights(spec.folder) if weights else [])
+    if not spec.name.startswith("hf-hub:"):
+        return None
+    repo = spec.name.removeprefix("hf-hub:")
+    config = model_config.read(Path(download_pretrained_from_hf(repo, CONFIG)))
+    return Files(config, [Path(download_pretrained_from_hf(repo))] if weights else [])
+
+
+def _weights(folder: Path) -> list[Path]:
+    """Return the file that open_clip takes a folder's weights from; empty if there is none, or an old kind."""
+    from open_clip.factory import _find_checkpoint_in_dir
+
+    path = Path(_find_checkpoint_in_dir(folder) or "")
+    return [path] if path.suffix in (".safetensors", ".bin") else []
+
+
+def _text_overrides(spec: ModelSpec, files: Files | None) -> dict[str, Any]:
     """Make a folder's text tower load from where the folder is now, not from where it was written (see `save`)."""
-    if spec.folder is None:
+    text_cfg = files.config["model_cfg"]["text_cfg"] if files is not None else {}
+    if "hf_model_name" not in text_cfg:
         return {}
-    text_cfg = artifacts.read_json(spec.folder / CONFIG)["model_cfg"]["text_cfg"]
-    if "hf_model_name" not in text_cfg or not (spec.folder / "config.json").is_file():
-        return {}
-    return {"text_cfg": {**text_cfg, "hf_model_name": str(spec.folder.absolute()), "hf_model_pretrained": False}}
+    moved = spec.folder is not None and (spec.folder / "config.json").is_file()
+    name = str(spec.folder.absolute()) if spec.folder and moved else text_cfg["hf_model_name"]
+    foreign.load_config(name)  # only to check it
+    return {"text_cfg": {**text_cfg, "hf_model_name": name, "hf_model_pretrained": False}}
+
+
+def _check_context(clip: Clip) -> None:
+    """Raise CapivaraError if texts are cut at more tokens than the text tower has positions for."""
+    tower = getattr(clip.model, "text", clip.model)
+    positions = tower.context_length or clip.tokenizer.context_length  # 0: no limit, as T5 has none
+    if clip.has_hf_text:
+        table = getattr(getattr(tower.transformer, "embeddings", None), "position_embeddings", None)
+        padding = getattr(table, "padding_idx", None)
+        positions -= 0 if padding is None else padding + 1  # RoBERTa counts from there
+    if positions < clip.tokenizer.context_length:
+        raise CapivaraError(
+            f"{clip.spec}: its context_length is {clip.tokenizer.context_length} tokens, but its text tower has only"
+            f" {positions} positions"
+        )
 
 
 def save(clip: Clip, folder: Path, *, state: dict[str, Tensor] | None = None, card: str = "") -> None:

@@ -32,6 +32,7 @@ class Clip:
         preprocess: PIL image -> (3, H, W) float32, as open_clip evaluates.
         model_cfg, preprocess_cfg: the two parts of `open_clip_config.json`.
         runtime: the device and precision that the model runs in.
+        verify_cache: compare cached embeddings with the content of their images before they are used.
     """
 
     spec: ModelSpec
@@ -41,6 +42,7 @@ class Clip:
     model_cfg: dict[str, Any]
     preprocess_cfg: dict[str, Any]
     runtime: Runtime
+    verify_cache: bool = False
 
     @property
     def has_hf_text(self) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from capivara_cli import artifacts
 from capivara_cli.errors import CapivaraError, first_line
+from capivara_cli.models import foreign
 
 SECONDS = 10  # to wait for an answer; the hub's own client retries for a minute
 
@@ -43,7 +44,8 @@ def source_of(name: str) -> str:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise CapivaraError(f"{name}: no config.json in that folder", "save_pretrained of transformers writes one")
-        if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
+        foreign.check_files(folder)
+        if not weights_in(name):
             raise CapivaraError(f"{name}: no weights (model.safetensors) in that folder", "copy the whole folder")
         return str(folder.absolute())
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
@@ -54,6 +56,11 @@ def source_of(name: str) -> str:
             "run once with network, or copy the model's folder here and use --model FOLDER",
         )
     return name
+
+
+def weights_in(source: str) -> list[Path]:
+    """Return the files of weights in a folder; empty for a repository."""
+    return [path for suffix in ("safetensors", "bin") for path in Path(source).glob(f"*.{suffix}")]
 
 
 def identity_of(name: str) -> str | None:

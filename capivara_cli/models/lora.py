@@ -10,24 +10,18 @@ from pathlib import Path
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
-from capivara_cli import artifacts
-from capivara_cli.errors import CapivaraError
+from capivara_cli import artifacts, console
+from capivara_cli.errors import CapivaraError, first_line
+from capivara_cli.models import adapter_config, foreign
 from capivara_cli.models.clip import Clip
 from capivara_cli.models.options import LoraOptions
-from capivara_cli.models.spec import NOTES, adapter_base, adapter_folder
+from capivara_cli.models.spec import NOTES, adapter_base, adapter_folder, read_notes
 
 if TYPE_CHECKING:
     import torch
     from peft import LoraConfig
     from torch import Tensor
 
-# The keys of adapter_config.json that are read. All others are ignored: PEFT imports the module that `megatron_core`
-# names, for one.
-CONFIG_KEYS = (
-    *("r", "lora_alpha", "target_modules", "exclude_modules", "modules_to_save", "trainable_token_indices", "bias"),
-    *("fan_in_fan_out", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "layers_to_transform"),
-    *("layers_pattern", "lora_bias"),
-)
 MAX_PROBLEMS = 5  # shown of an adapter that does not fit
 
 
@@ -128,17 +122,20 @@ def load(clip: Clip, path: Path) -> None:
     from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 
     folder = adapter_folder(path)
-    base = adapter_base(folder)
+    foreign.check_files(folder)
+    base, scale = adapter_base(folder), read_notes(folder).get("logit_scale")
     hint = f"it was trained on {base}: --model {base}" if base else None
     tensors = artifacts.load_tensors(folder / "adapter_model.safetensors")
+    foreign.check_finite(tensors, folder)
+    settings = adapter_config.read(folder, tensors)
     try:
         with _quiet():
-            config = LoraConfig(**_read_config(folder), inference_mode=True)
+            config = LoraConfig(**settings, inference_mode=True)
             problems = _drop_unknown_tokens(clip, config)
             wrapped = get_peft_model(clip.model, config)
             problems += _shape_problems(wrapped, tensors)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:  # what PEFT raises for a bad config
-        raise CapivaraError(f"{folder} does not fit {clip.spec}: {error}", hint) from error
+        raise CapivaraError(f"{folder} does not fit {clip.spec}: {first_line(error)}", hint) from error
     if problems:
         more = [f"and {len(problems) - MAX_PROBLEMS} more"] if len(problems) > MAX_PROBLEMS else []
         lines = "\n       ".join(["", *problems[:MAX_PROBLEMS], *more])
@@ -147,18 +144,10 @@ def load(clip: Clip, path: Path) -> None:
         set_peft_model_state_dict(wrapped, tensors)
     clip.model = wrapped.eval().to(clip.runtime.device)
     clip.spec = replace(clip.spec, adapter=folder)
-    notes = folder / NOTES
-    if notes.is_file():  # an adapter that PEFT wrote has no notes
-        clip.model.logit_scale.data.fill_(artifacts.read_json(notes)["logit_scale"])
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    """Return the adapter's shape (CONFIG_KEYS). Raises CapivaraError when it is not a LoRA adapter."""
-    settings = artifacts.read_json(folder / "adapter_config.json")
-    kind = settings.get("peft_type") if isinstance(settings, dict) else None
-    if kind != "LORA":
-        raise CapivaraError(f"{folder} is not a LoRA adapter: its peft_type is {kind}")
-    return {key: settings[key] for key in CONFIG_KEYS if settings.get(key) is not None}
+    if scale is None:
+        console.say(f"note: {folder} has no logit scale ({NOTES}), so the base model's is used")
+    else:
+        clip.model.logit_scale.data.fill_(scale)
 
 
 def _drop_unknown_tokens(clip: Clip, config: LoraConfig) -> list[str]:
@@ -169,7 +158,7 @@ def _drop_unknown_tokens(clip: Clip, config: LoraConfig) -> list[str]:
     problems = []
     for name, ids in rows.items():
         count = clip.model.get_submodule(name).weight.shape[0]
-        if max(ids) >= count:
+        if max(ids, default=0) >= count:
             problems.append(f"{name}: rows up to {max(ids)}, the model has {count}")
     if problems:
         config.trainable_token_indices = None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from capivara_cli import artifacts
 from capivara_cli.errors import CapivaraError
 
 DEFAULT_MODEL = "xlm-roberta-base-ViT-B-32"
 DEFAULT_PRETRAINED = "laion5b_s13b_b90k"
+MAX_LOGIT_SCALE = 20  # its exponential is the factor: CLIP trains to 4.6, and exp(89) is infinite
 NOTES = "capivara.json"  # beside PEFT's files: the base model, the languages, and the logit scale
 
 
@@ -98,9 +100,28 @@ def adapter_folder(path: Path) -> Path:
 
 def adapter_base(path: Path) -> ModelSpec | None:
     """Return the model that an adapter was trained on; None if the adapter does not say."""
-    notes = adapter_folder(path) / NOTES
-    base = artifacts.read_json(notes) if notes.is_file() else {}
-    return ModelSpec(base["model"], base.get("pretrained")) if base.get("model") else None
+    notes = read_notes(path)
+    return ModelSpec(notes["model"], notes.get("pretrained")) if notes.get("model") else None
+
+
+def read_notes(path: Path) -> dict[str, Any]:
+    """Return what stands beside an adapter: its base model and logit scale. PEFT alone writes nothing there.
+
+    Raises CapivaraError if a value cannot be right.
+    """
+    file = adapter_folder(path) / NOTES
+    notes = artifacts.read_json(file) if file.is_file() else {}
+    if not isinstance(notes, dict):
+        raise CapivaraError(f"{file}: not keys and values")
+    for name in ("model", "pretrained"):
+        if not isinstance(notes.get(name), str | None):
+            raise CapivaraError(f"{file}: {name} = {notes[name]!r} is not a name")
+    scale = notes.get("logit_scale", 0)
+    if type(scale) not in (int, float) or not abs(scale) <= MAX_LOGIT_SCALE:  # nor NaN
+        raise CapivaraError(
+            f"{file}: logit_scale = {scale!r} is not a number from {-MAX_LOGIT_SCALE} to {MAX_LOGIT_SCALE}"
+        )
+    return notes
 
 
 def with_baseline(spec: ModelSpec, baseline: str | None) -> list[tuple[str, ModelSpec]]:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from capivara_cli import artifacts, console
 from capivara_cli.errors import CapivaraError
-from capivara_cli.models import checkpoint, lora
+from capivara_cli.models import checkpoint, foreign, lora
 from capivara_cli.models.clip import Clip
 from capivara_cli.models.spec import DEFAULT_MODEL, NOTES, ModelSpec, adapter_folder
 from capivara_cli.runtime import Runtime
 from capivara_cli.training.model_card import merged_card
-from capivara_cli.training.options import MergeOptions
+from capivara_cli.training.options import MergeOptions, read_options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,11 +44,11 @@ def merge_lora(run: str | Path, output: str | Path, options: MergeOptions | None
     before = _copy_weights(base)
     after = _trained_weights(run, base)
     weights = {name: _interpolate(before[name], tensor, options) for name, tensor in after.items()}
-    changed = sum(not before[name].equal(tensor) for name, tensor in after.items())
+    changed = sum(not before[name].to(tensor.dtype).equal(tensor) for name, tensor in weights.items())
     card = merged_card(output.name, str(spec), summary.get("lang", []), summary, _licence(spec))
     checkpoint.save(base, output, state=weights, card=card)
     size = (output / checkpoint.WEIGHTS).stat().st_size / 2**20
-    console.say(f"wrote {output}: {changed} of {len(after)} tensors differ from {spec}; {size:,.1f} MiB")
+    console.say(f"wrote {output}: {changed} of {len(weights)} tensors differ from {spec}; {size:,.1f} MiB")
     return output
 
 
@@ -62,14 +62,17 @@ def _check_output(run: Path, output: Path, overwrite: bool) -> None:
 
 
 def _read_summary(run: Path) -> dict[str, Any]:
-    """Return run.json; of an unfinished run or a bare adapter, the notes beside the adapter; else nothing."""
+    """Return run.json. Of an unfinished run or a bare adapter, return what is known of the base model and languages."""
     summary = run / "run.json"
     if summary.is_file():
         return artifacts.read_json(summary)
     if (run / "state.safetensors").is_file():
         console.warn(f"{run} is not complete: its best weights so far are merged")
-    if _full_weights(run).is_file():  # without its summary a run of --full does not name its base model
-        return {}
+    if _full_weights(run).is_file():  # an unfinished run of --full
+        if not (run / "config.yaml").is_file():
+            return {}
+        trained = read_options(run / "config.yaml")
+        return {**vars(trained.model), "model": trained.model.name, "lang": list(trained.lang)}
     notes = adapter_folder(run) / NOTES
     return artifacts.read_json(notes) if notes.is_file() else {}
 
@@ -95,7 +98,9 @@ def _trained_weights(run: Path, base: Clip) -> dict[str, Tensor]:
     import torch
 
     if _full_weights(run).is_file():
-        return artifacts.load_tensors(_full_weights(run))
+        weights = artifacts.load_tensors(_full_weights(run))
+        foreign.check_finite(weights, _full_weights(run))
+        return weights
     lora.load(base, run)
     with torch.no_grad():
         base.model = base.model.merge_and_unload(safe_merge=True)  # safe: raises when a merged weight is NaN
@@ -112,8 +117,8 @@ def _interpolate(before: Tensor, after: Tensor, options: MergeOptions) -> Tensor
     return mixed.to(getattr(torch, options.dtype))
 
 
-def _licence(base: ModelSpec) -> str:
-    """Return what the base model's own card says, where it can be read; the recipe's model is MIT."""
+def _licence(base: ModelSpec) -> str | None:
+    """Return the licence that the base model's card names; None if it is not known. The recipe's model is MIT."""
     import yaml
 
     if base.folder is not None and (base.folder / "README.md").is_file():
@@ -121,4 +126,4 @@ def _licence(base: ModelSpec) -> str:
         head = yaml.safe_load(parts[1]) if len(parts) > 2 else None
         if isinstance(head, dict) and isinstance(head.get("license"), str):
             return str(head["license"])
-    return "mit" if base.name == DEFAULT_MODEL else "that of the base model"
+    return "mit" if base.name == DEFAULT_MODEL else None

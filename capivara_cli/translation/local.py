@@ -9,10 +9,10 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from capivara_cli import artifacts
+from capivara_cli import artifacts, console
 from capivara_cli.data.languages import code_for
 from capivara_cli.errors import CapivaraError, first_line
-from capivara_cli.models import hub
+from capivara_cli.models import foreign, hub
 from capivara_cli.runtime import Runtime
 from capivara_cli.translation.options import TranslateOptions
 from capivara_cli.translation.translator import Failure, Translator
@@ -86,30 +86,29 @@ class Local(Translator):
 
     def _load(self) -> tuple[Any, Any]:
         """Return model and tokenizer. Raises CapivaraError when they cannot be loaded."""
-        source = hub.source_of(self.model)
-        try:
-            return self._load_model(source), self._load_tokenizer(source)
-        except CapivaraError:
-            raise
-        except ImportError as error:
-            raise CapivaraError(
-                f"{self.model}: its tokenizer needs another package: {' '.join(str(error).split())[:100]}",
-                "pip install 'capivara-cli[sentencepiece]'",
-            ) from error
-        except Exception as error:  # a broken folder makes torch, safetensors and tokenizers raise nearly anything
-            raise CapivaraError(
-                f"{self.model} cannot be loaded: {first_line(error)}", "--model, or another --backend"
-            ) from error
-
-    def _load_model(self, source: str) -> Any:
-        import torch
-        from transformers import AutoConfig, AutoModelForSeq2SeqLM
+        from transformers import AutoModelForSeq2SeqLM
         from transformers.utils import logging
 
         logging.set_verbosity_error()
         logging.disable_progress_bar()
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-        self.runtime = self.runtime.for_width(config.hidden_size)
+        source = hub.source_of(self.model)
+        with foreign.loading(self.model, "--model, or another --backend"):
+            config = foreign.load_config(source)
+            if files := hub.weights_in(source):
+                foreign.check_size(lambda: AutoModelForSeq2SeqLM.from_config(config), self.model, files)
+            self.runtime = self.runtime.for_width(config.hidden_size)
+            try:
+                return self._load_model(source), self._load_tokenizer(source)
+            except ImportError as error:
+                raise CapivaraError(
+                    f"{self.model}: its tokenizer needs another package: {' '.join(str(error).split())[:100]}",
+                    "pip install 'capivara-cli[sentencepiece]'",
+                ) from error
+
+    def _load_model(self, source: str) -> Any:
+        import torch
+        from transformers import AutoModelForSeq2SeqLM
+
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.runtime.precision, torch.float32)
         model = AutoModelForSeq2SeqLM.from_pretrained(source, dtype=dtype, trust_remote_code=False)
         return model.eval().to(self.runtime.device)
@@ -171,15 +170,29 @@ class CTranslate2(Local):
         kind = "float16" if on_gpu else "int8"
         key = artifacts.fingerprint(hub.identity_of(source) or source, kind)
         folder = artifacts.cache_folder() / "ctranslate2" / key
-        if not (folder / "model.bin").is_file():
+
+        def convert() -> None:
             with artifacts.writing(folder) as temporary:
                 ctranslate2.converters.TransformersConverter(source).convert(str(temporary), quantization=kind)
+
+        def open_converted() -> Any:
+            threads = {} if on_gpu else {"intra_threads": torch.get_num_threads()}
+            return ctranslate2.Translator(str(folder), device="cuda" if on_gpu else "cpu", **threads)
+
+        if not (folder / "model.bin").is_file():
+            convert()
         try:
             self._generation = GenerationConfig.from_pretrained(source)
         except OSError:  # a folder without generation_config.json
             self._generation = GenerationConfig()
-        threads = {} if on_gpu else {"intra_threads": torch.get_num_threads()}
-        return ctranslate2.Translator(str(folder), device="cuda" if on_gpu else "cpu", **threads)
+        try:
+            return open_converted()
+        except RuntimeError as error:
+            if "out of memory" in str(error):
+                raise
+            console.say(f"note: {folder} is damaged ({first_line(error)}): the model is converted again")
+            convert()
+            return open_converted()
 
     def _generate(
         self, model: Any, tokenizer: Any, tokens: list[list[int]], first_token: str | None, attempt: int

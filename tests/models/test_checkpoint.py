@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from capivara_cli.errors import CapivaraError
-from capivara_cli.models import checkpoint
+from capivara_cli.models import checkpoint, model_config
 from capivara_cli.models.clip import Clip
 from capivara_cli.models.spec import ModelSpec
 from capivara_cli.runtime import Runtime
@@ -34,9 +34,9 @@ def test_a_saved_model_is_the_same_in_plain_open_clip(clip: Clip, tmp_path: Path
 
 def test_a_moved_model_loads(clip: Clip, base: Path, tmp_path: Path) -> None:
     shutil.copytree(base, tmp_path / "here")
-    config = json.loads((tmp_path / "here" / checkpoint.CONFIG).read_text())
+    config = json.loads((tmp_path / "here" / model_config.CONFIG).read_text())
     config["model_cfg"]["text_cfg"]["hf_model_name"] = "/nowhere"
-    (tmp_path / "here" / checkpoint.CONFIG).write_text(json.dumps(config))
+    (tmp_path / "here" / model_config.CONFIG).write_text(json.dumps(config))
     moved = load_folder(tmp_path / "here")
     assert moved.encode_texts(TEXTS).equal(clip.encode_texts(TEXTS))
 
