@@ -19,7 +19,7 @@ CPU = Runtime("cpu", "fp32")
         ("cpu", "fp16", "needs a GPU"),
     ],
 )
-def test_an_unavailable_device_or_precision_is_an_error_that_lists_the_choices(device: str, precision: str, says: str) -> None:
+def test_an_unavailable_device_or_precision_is_an_error(device: str, precision: str, says: str) -> None:
     with pytest.raises(CapivaraError) as error:
         Runtime.start(device, precision)
     assert says in f"{error.value.message} {error.value.hint}"
