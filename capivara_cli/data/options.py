@@ -54,7 +54,7 @@ class SelectionOptions(Options):
             raise BadOption(f"--min-captions {self.min_captions} needs --diverse", "--diverse 0.3")
 
     def covers(self, lang: str) -> bool:
-        """Return whether captions in this language may be dropped."""
+        """Return whether `--lang` includes this language."""
         return not self.lang or lang in self.lang
 
     def judges(self, lang: str) -> bool:

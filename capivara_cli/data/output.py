@@ -38,7 +38,7 @@ class RecordResult:
     """What became of a record.
 
     Attributes:
-        data: the record to write; as it came if it was rejected.
+        data: the record to write, also if it was rejected.
         reason: why it was rejected; None if it was kept.
         parts: what was rejected of a record that was kept: objects with `id`, and the reason under `rejected`.
     """

@@ -135,10 +135,9 @@ def make_task(
     multilabel = multilabel or (classes.metric if metric == "auto" else metric) in MULTILABEL_METRICS
     if nameless := [label for label in classes.labels if label not in names]:
         lost = 0 if multilabel else sum(bool(indices) and named.isdisjoint(indices) for indices in image_classes)
-        console.warn(
-            f"{len(nameless):,} of {len(classes.labels):,} classes have no name in {lang}, so {lost:,} images are left"
-            f" out: {first_ten(nameless)}"
-        )
+        left_out = f"; {lost:,} images are left out" if lost else ""
+        missing = f"{len(nameless):,} of {len(classes.labels):,} classes have no name in {lang} ({first_ten(nameless)})"
+        console.warn(missing + left_out)
         if len(labels) < FEW_CLASSES:
             console.warn(
                 f"{len(labels)} classes are too few to trust: figures in {lang} say little about the whole set"

@@ -26,7 +26,7 @@ from capivara_cli.metrics.retrieval import Ranks
 from capivara_cli.models.clip import Clip
 
 TOP = 5  # predictions per image in --predictions
-HITS = {"acc1": 1, "acc5": 5, "mean_per_class_recall": 1}  # metrics that are a mean over images -> their k
+HITS = {"acc1": 1, "acc5": 5, "mean_per_class_recall": 1}  # metrics computed from hits@k -> k
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,7 @@ class ClassificationResult(Result):
         top_scores: (N, 5) these scores.
         true: indices of each image's own classes.
         label_scores: (N,) the highest score of an image's own classes; NaN for an image of no class.
-        hits: (N,) probability that each image is classified correctly, by the main metric; None if the main metric is
-            not a mean over images.
+        hits: (N,) probability that each image is classified correctly; None if the main metric is not in HITS.
         groups: (N,) class index of each image, if the main metric is a mean over classes.
     """
 

@@ -101,7 +101,7 @@ class _ScoreJob(pipeline.Job[Record]):
     Attributes:
         clip: None if the captions have their scores.
         captions, images: that this rank has judged.
-        images_without_human: those of them that have no human caption.
+        images_without_human: those of them that have no human caption that was judged.
         languages: captions in each language, of records that come from a pipe.
     """
 
@@ -215,10 +215,11 @@ class _ScoreJob(pipeline.Job[Record]):
         return {"rate": f"{self.per_second(self.captions):,.0f} captions/s"}
 
     def say_without_human(self, summary: Report) -> None:
-        """Say how many images `--pair-score` could not judge, because they have no human caption."""
+        """Say how many images `--pair-score` could not judge, because they have no human caption that was judged."""
         if self.images_without_human == self.images:
             sources = ", ".join(summary.sources) or "none"
-            console.warn(f"--pair-score judged no image: no caption is human (sources: {sources})")
+            console.warn(f"--pair-score judged no image: no caption that was judged is human (sources: {sources})")
             console.say("hint: --human SOURCE names a source of human captions")
         elif self.images_without_human:
-            console.say(f"--pair-score: {self.images_without_human:,} of {self.images:,} images have no human caption")
+            images = f"{self.images_without_human:,} of {self.images:,} images"
+            console.say(f"--pair-score: {images} have no human caption that was judged")
