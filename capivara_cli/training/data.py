@@ -48,8 +48,8 @@ def read_records(options: TrainOptions) -> tuple[list[Record], dict[str, float]]
     """Read the records that have a caption to learn or to replay.
 
     Returns:
-        the records, and the replay shares that apply: a language to learn is not replayed, and one that the data do
-        not have only if `options.replay_missing` allows that.
+        the records, and the replay shares that apply. A language to learn is not replayed. A replay language without
+        captions is dropped if `options.replay_missing` is `skip`, and is an error if it is `error`.
     """
     everything = records.read_all(options.data.train)
     counts = records.languages(everything)
@@ -60,7 +60,7 @@ def read_records(options: TrainOptions) -> tuple[list[Record], dict[str, float]]
         if lang not in options.lang and (counts[lang] or not skip_missing)
     }
     usable = with_captions(everything, [*options.lang, *replay])
-    _check_enough(len(usable), options, f"images with captions in {', '.join(options.lang)}")
+    _check_enough(len(usable), options, f"images with captions in {', '.join([*options.lang, *replay])}")
     return usable, replay
 
 
@@ -105,7 +105,7 @@ def load_training_data(
         val, train = [train[i] for i in held_out], [train[i] for i in rest]
     queries = collect_queries(val, list(dict.fromkeys([*options.lang, *replay, WATCHED])))
     if not queries:
-        say("no validation: too few images to hold any out; --val FILE names some")
+        say("no validation: no image is held out, or none of --val can be read")
     validation = Validation(clip, val_images, queries) if queries else None
     return TrainingData(train, images, val, validation, rejected)
 

@@ -23,7 +23,7 @@ def run_card(options: TrainOptions, summary: dict[str, Any], path: Path) -> str:
         "full": ("Fine-tuned model", "`model/` (OpenCLIP)"),
     }[options.method]
     counts = ", ".join(f"{count:,} {lang}" for lang, count in summary["captions"].items())
-    return f"""{_front_matter([*options.lang, *options.replay], options.model.name)}
+    return f"""{_front_matter(list(summary["captions"]), options.model.name)}
 # {path.name}
 
 {what} of `{options.model.name}` for {langs}, made with capivara {__version__}. The weights are in {files}.
@@ -45,21 +45,29 @@ are those of step {summary["best_step"]} of {summary["steps"]}. For figures to p
 ## Training
 
 {summary["images"]:,} images with {counts} captions; {summary["parameters"]:,} parameters
-trained in {summary["seconds"]:.0f} s on {summary["arithmetic"]}. `capivara train --recipe config.yaml` trains it again:
+trained in {summary["seconds"]:.0f} s on {summary["arithmetic"]}.
+`capivara train --recipe {path}/config.yaml -o again` trains it again:
 
 ```yaml
 {to_yaml(options)}```
 """
 
 
-def merged_card(name: str, base: str, langs: list[str], summary: dict[str, Any], licence: str) -> str:
-    """Return the card of a merged model. `summary` is the contents of run.json; empty for a bare adapter."""
+def merged_card(name: str, base: str, langs: list[str], summary: dict[str, Any], licence: str | None) -> str:
+    """Return the card of a merged model.
+
+    Args:
+        summary: the contents of run.json; empty for a bare adapter.
+        licence: as the base model's card names it; None if it is not known.
+    """
+    known = {"license": licence} if licence is not None else {}
+    named = f" ({licence})" if licence is not None else ""
     scores = _score_table(summary.get("before", {}), summary.get("after", {}))
-    return f"""{_front_matter(langs, base, license=licence)}
+    return f"""{_front_matter(langs, base, **known)}
 # {name}
 
 `{base}` adapted to {", ".join(langs)} with capivara {__version__}: the whole model, adapter merged.
-The weights are derived from the base model, so its licence ({licence}) holds for them too.
+The weights are derived from the base model, so its licence{named} holds for them too.
 
 {scores}
 ## Use

@@ -10,14 +10,14 @@ from typing import Annotated, Any, ClassVar, Literal
 from capivara_cli.config import FLAGS, SET, Layer, by_path, combine, parse_set, project_layers, read_yaml
 from capivara_cli.errors import CapivaraError, nearest
 from capivara_cli.models.options import MODEL_HELP, PRETRAINED_HELP, LoraOptions
-from capivara_cli.options import BadOption, Machine, Options, flag, key, plain
+from capivara_cli.options import BadOption, Machine, Options, below_each_other, fields, flag, key, plain
 from capivara_cli.values import AutoOrCount, Langs, Typed
 
 BUILT_IN = {"lora": "capivara-plus", "full": "capivara"}
 """Method -> the recipe of `configs/` that lies below all others."""
 
 
-def _share_of_each(value: Any) -> dict[str, float]:
+def _parse_shares(value: Any) -> dict[str, float]:
     """`["en:0.25", "pt"]` -> shares; a quarter where none is typed (small models forget English with less)."""
     if isinstance(value, Mapping):
         return dict(value)
@@ -85,14 +85,14 @@ class TrainOptions(Machine):
     data: DataSection = key("What to learn from.", default={})
     lora: LoraOptions = key("The adapter.", default={})
     optimizer: OptimizerSection = key("The optimiser.", default={})
-    replay: Annotated[dict[str, float], Typed(_share_of_each, many=True)] = flag(
+    replay: Annotated[dict[str, float], Typed(_parse_shares, many=True)] = flag(
         "Share of each batch for a language that must not be forgotten: en:0.25.",
         default={},
         metavar="LANG[:SHARE]",
         shown="the recipe's",
     )
     replay_missing: Literal["skip", "error"] = key(
-        "What to do where the data have no captions in a language of `replay`.", default="skip"
+        "What to do where the data have no captions in a language of `replay`.", default="skip", changes_result=False
     )
     views: int = flag(
         "Views of each image: the plain one, then augmented ones; one is drawn per step.", default=1, min=1, max=100
@@ -107,7 +107,10 @@ class TrainOptions(Machine):
     max_steps: int = flag("Optimiser steps.", default=1500, shown="the recipe's", above=0)
     eval_every: int = key("Steps between validations.", default=100, above=0)
     save_seconds: float = key(
-        "Least seconds between two saves of the state that a killed run resumes from.", default=30, min=0
+        "Least seconds between two saves of the state that a killed run resumes from.",
+        default=30,
+        min=0,
+        changes_result=False,
     )
 
 
@@ -140,7 +143,7 @@ def train_options(
     """
     layers = [*project_layers(TrainOptions)]
     if recipe is not None:
-        layers.append(_named(recipe))
+        layers.append(_read_recipe(recipe))
     layers += [Layer(SET, parse_set(text)) for text in set]
     if flags.get("replay"):
         flags = {"replay_missing": "error", **flags}
@@ -149,7 +152,7 @@ def train_options(
     if not isinstance(chosen, str) or chosen not in BUILT_IN:
         raise BadOption("neither --lora nor --full", "capivara train --lang hi --lora")
     layers.append(Layer(FLAGS, {"method": chosen}))
-    return _checked(combine(TrainOptions, [_named(BUILT_IN[chosen]), *layers]))
+    return _checked(combine(TrainOptions, [_read_recipe(BUILT_IN[chosen]), *layers]))
 
 
 def read_options(path: Path) -> TrainOptions:
@@ -157,21 +160,31 @@ def read_options(path: Path) -> TrainOptions:
     return combine(TrainOptions, [Layer(str(path), read_yaml(path))])
 
 
-def recipe_values(options: TrainOptions) -> dict[str, Any]:
-    """Return what decides a run, as a recipe has it."""
-    values: dict[str, Any] = plain(options)
-    del values["replay_missing"]  # decides whether a run starts, not what it learns
-    return values | {"micro_batch": options.micro_batch or "auto"}
+def result_values(options: TrainOptions) -> dict[str, Any]:
+    """Return what decides the result of a run: it can be resumed only with the same."""
+    return _result_values(options) | {"seed": options.seed}  # other commands compute the same with any seed
+
+
+def _result_values(options: Options) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, field in fields(type(options)).items():
+        if field.changes_result:
+            value = getattr(options, name)
+            values[name] = _result_values(value) if isinstance(value, Options) else plain(value)
+    return values
 
 
 def to_yaml(options: TrainOptions) -> str:
     """Write resolved options as YAML, which `--recipe` reads again."""
     import yaml
 
-    return yaml.safe_dump(recipe_values(options), sort_keys=False, allow_unicode=True)
+    values: dict[str, Any] = plain(options)
+    del values["replay_missing"]  # decides whether a run starts, not what it learns
+    values["micro_batch"] = options.micro_batch or "auto"
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
-def _named(recipe: str) -> Layer:
+def _read_recipe(recipe: str) -> Layer:
     """Return a recipe file, or the built-in recipe of that name."""
     if Path(recipe).is_file():
         return Layer(recipe, read_yaml(Path(recipe)))
@@ -204,5 +217,5 @@ def _checked(options: TrainOptions) -> TrainOptions:
             f" --set optimizer.warmup_steps={options.max_steps // 10}"
         )
     if problems:
-        raise CapivaraError("\n       ".join(problems))
+        raise CapivaraError(below_each_other(problems))
     return options

@@ -23,13 +23,14 @@ from typing import TYPE_CHECKING, Any
 from capivara_cli import artifacts
 from capivara_cli.data.images import Rejected
 from capivara_cli.errors import CapivaraError
-from capivara_cli.training.options import TrainOptions, read_options, recipe_values, to_yaml
+from capivara_cli.options import below_each_other
+from capivara_cli.training.options import TrainOptions, read_options, result_values, to_yaml
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-MAX_SHARE_OF_SAVING = 0.05  # of the time; a whole text tower with its moments takes seconds to write
+MAX_SHARE_OF_SAVING = 0.05  # of a run's time: a whole text tower with Adam's moments takes seconds to write
 OTHER_FOLDER = "-o FOLDER keeps both, --overwrite replaces it"
 
 
@@ -42,7 +43,8 @@ class TrainerState:
         best: validation score of the best weights so far; `best_step` is their step.
         data: fingerprint of the data, so that a run is not resumed on other data.
         numerics: device, precision and ranks, for a warning when the run is resumed on others.
-        micro_batch: texts per forward pass; kept because sums of floats depend on how they are cut. None: all.
+        micro_batch: texts per forward pass; kept because sums of floats depend on how a batch is cut. None: not yet
+            estimated.
         scaler: state of fp16's loss scaling.
         losses: of the steps since the last log line.
     """
@@ -77,15 +79,18 @@ class RunFolder:
         return self._summary.is_file()
 
     def check(self, options: TrainOptions) -> None:
-        """Raise CapivaraError when the folder holds anything but a run with these options. An empty one is fine."""
+        """Raise CapivaraError unless the folder is missing, empty, or holds a run with these options.
+
+        Options that do not change the result may differ.
+        """
         if not self._config.is_file():
             if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
                 raise CapivaraError(f"{self.path} is not empty and not a run of ours", "-o FOLDER names another")
             return
-        differences = list(_differences(recipe_values(read_options(self._config)), recipe_values(options)))
+        differences = list(_differences(result_values(read_options(self._config)), result_values(options)))
         if differences:
-            text = "\n       ".join(differences[:10])
-            raise CapivaraError(f"{self.path} holds a run with other settings:\n       {text}", OTHER_FOLDER)
+            text = below_each_other([f"{self.path} holds a run with other settings:", *differences[:10]])
+            raise CapivaraError(text, OTHER_FOLDER)
 
     def open(self, options: TrainOptions, *, overwrite: bool) -> None:
         """Make the folder, or check that it holds this very run. Raises CapivaraError when it holds another."""
@@ -165,8 +170,8 @@ class RunFolder:
         """Drop the metrics of steps that will be done again."""
         self._write_lines(self._metrics, (line for line in self.metrics() if line["step"] <= step))
 
-    def reject(self, rejected: list[Rejected]) -> None:
-        """Name the images that could not be used."""
+    def write_rejected(self, rejected: list[Rejected]) -> None:
+        """Write the images that could not be used, and why."""
         if rejected:
             self._write_lines(self.path / "rejected.jsonl", map(asdict, rejected))
 

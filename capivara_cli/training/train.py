@@ -55,7 +55,7 @@ def train(options: TrainOptions, output: str | Path | None = None, *, overwrite:
         run.open(options, overwrite=overwrite)
     runtime.barrier()  # no rank reads the folder before it is open
     data = load_training_data(options, clip, records, replay)
-    run.reject(data.rejected)
+    run.write_rejected(data.rejected)
     captions = tokenise_captions(data.train, [*options.lang, *replay], clip)
     _unfreeze(options, clip, captions)
     trainer = Trainer(
@@ -156,7 +156,7 @@ def _save_weights(options: TrainOptions, clip: Clip, run: RunFolder) -> None:
 
 def _announce(data: TrainingData, captions: CaptionTable, trainer: Trainer) -> None:
     counts = ", ".join(f"{count:,} {lang}" for lang, count in captions.totals().items())
-    console.say(f"{len(data.train):,} images, captions: {counts}; {trainer.size():,} parameters train")
+    console.say(f"{len(data.train):,} images, captions: {counts}; {trainer.count_parameters():,} parameters train")
     if data.rejected:
         first = data.rejected[0]
         console.warn(
@@ -181,7 +181,7 @@ def _finish(trainer: Trainer, data: TrainingData, captions: CaptionTable, second
         "captions": captions.totals(),
         "held_out": len(data.val),
         "rejected": len(data.rejected),
-        "parameters": trainer.size(),
+        "parameters": trainer.count_parameters(),
         "steps": state.step,
         "best_step": best_step,
         "before": _scores(metrics, 0),

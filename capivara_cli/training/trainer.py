@@ -81,10 +81,11 @@ class Trainer:
             self.losses = [torch.tensor(loss, device=runtime.device) for loss in self.state.losses]
             if self.state.scaler:
                 self.scaler.load_state_dict(self.state.scaler)
-        if self.state.micro_batch is None:
-            self.state.micro_batch = self.options.micro_batch or self._estimate_micro_batch()
+        # The smaller of both: the user may have lowered it since, and a run that was out of memory has halved it.
+        sizes = [size for size in (self.state.micro_batch, self.options.micro_batch) if size]
+        self.state.micro_batch = min(sizes) if sizes else self._estimate_micro_batch()
 
-    def size(self) -> int:
+    def count_parameters(self) -> int:
         """Return how many numbers train."""
         return sum(parameter.numel() for parameter in self.parameters.values())
 
@@ -187,8 +188,8 @@ class Trainer:
             encode_texts, image_side, scale, clip.runtime, keep_graphs=keep_graphs, scale_loss=self.scaler.scale
         )
 
-    def _estimate_micro_batch(self) -> int | None:
-        """Return how many pairs should fit in memory, by the size of the activations; None for the whole batch.
+    def _estimate_micro_batch(self) -> int:
+        """Return how many of this rank's pairs should fit in memory, by the size of the activations.
 
         A transformer keeps 34 bytes per token, layer and channel for the backward pass, at 2 bytes per number
         (arXiv 2205.05198, equation 1, without the attention scores, which SDPA never stores). Half of the free memory
@@ -204,7 +205,7 @@ class Trainer:
             image_tokens, layers, channels = self.clip.image_size()
             bytes_per_pair += bytes_per_channel * image_tokens * layers * channels
         fits = int(runtime.memory()[0] / 2 / bytes_per_pair)
-        return None if fits >= local_batch else max(fits, 1)
+        return min(max(fits, 1), local_batch)
 
     def _fetch_losses(self) -> list[float]:
         """Return the losses since the last log line. Raises CapivaraError when one is not a number."""
@@ -216,8 +217,8 @@ class Trainer:
             step = self.state.step - len(losses) + 1 + int(bad[0])
             raise CapivaraError(
                 f"the loss of step {step} is {float(losses[bad[0]])}; training stopped",
-                f"a smaller --lr (now {self.options.optimizer.lr:g}) or --precision fp32;"
-                f" the last good state is in {self.run.path}",
+                f"start over with a smaller --lr (now {self.options.optimizer.lr:g}) or with --precision fp32:"
+                " --overwrite, or -o FOLDER to keep the weights so far",
             )
         return [float(loss) for loss in losses]
 

@@ -136,6 +136,34 @@ def test_a_folder_with_another_run_is_refused_by_the_settings_that_differ(run: P
         train(train_options(recipe=str(run / "config.yaml"), seed=5), run)
 
 
+def test_settings_that_do_not_change_the_result_may_change_in_a_resumed_run(tmp_path: Path) -> None:
+    options = train_options("lora", lang=["hi"])
+    run = RunFolder(tmp_path / "run")
+    run.open(options, overwrite=False)
+    other = options.replace(micro_batch=8, device="cpu", save_seconds=5)
+    run.check(other)
+    with pytest.raises(CapivaraError, match=r"settings:\n +model.name: was .*, now b\n +lora.r: was 8, now 4$"):
+        run.check(other.replace(model=options.model.replace(name="b"), lora=options.lora.replace(r=4)))
+
+
+def test_a_lower_micro_batch_takes_effect_in_a_resumed_run(world: Path, clip: Clip, tmp_path: Path) -> None:
+    scenes = records.read_all([world / "train.jsonl"])
+    sampler = Sampler(tokenise_captions(scenes, ["hi"], clip), ["hi"], {}, 32, 1, 0)
+    table, _, _ = embed(clip, [record.image for record in scenes])
+    clip.model.text.requires_grad_(True)
+
+    def micro_batch(saved: int | None, option: int | None) -> int | None:
+        options = TrainOptions(method="full", lang=["hi"], batch_size=32, micro_batch=option)
+        state = TrainerState(micro_batch=saved)
+        return Trainer(options, clip, RunFolder(tmp_path), sampler, table, None, lambda: None, state).state.micro_batch
+
+    assert micro_batch(None, None) == 32  # estimated: the batch fits as a whole
+    assert micro_batch(None, 16) == 16
+    assert micro_batch(16, 8) == 8
+    assert micro_batch(8, 16) == 8  # a run that was out of memory does not grow again
+    assert micro_batch(8, None) == 8
+
+
 def test_a_folder_with_other_files_is_never_overwritten(train_small: TrainSmall, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(CapivaraError, match="not a run of ours"):
@@ -181,6 +209,7 @@ def test_the_card_says_what_the_run_was(run: Path) -> None:
     assert yaml.safe_load(head)["language"] == ["hi", "en"]
     assert "| hi |" in card
     assert "capivara merge-lora" in card
+    assert f"capivara train --recipe {run}/config.yaml -o again" in card
 
 
 def test_records_for_validation_are_scored_and_never_trained_on(world: Path, train_small: TrainSmall) -> None:
@@ -206,7 +235,9 @@ def test_several_languages_from_tar_shards(world: Path, train_small: TrainSmall,
 
 
 def test_fewer_images_than_a_batch_are_refused_with_a_size_that_fits(train_small: TrainSmall) -> None:
-    with pytest.raises(CapivaraError, match="400 images with captions in hi, fewer than the batch of 500") as caught:
+    with pytest.raises(
+        CapivaraError, match="400 images with captions in hi, en, fewer than the batch of 500"
+    ) as caught:
         train_small(batch_size=500)
     assert caught.value.hint == "--batch-size 128"
 
@@ -216,4 +247,6 @@ def test_a_language_to_replay_that_the_data_do_not_have_is_an_error_only_when_it
 ) -> None:
     with pytest.raises(CapivaraError, match="no caption in fr"):
         train_small(replay=["fr"])
-    assert json.loads((train_small(set=["replay={fr: 0.5}"]) / "run.json").read_text())["captions"].keys() == {"hi"}
+    run = train_small(set=["replay={fr: 0.5}"])
+    assert json.loads((run / "run.json").read_text())["captions"].keys() == {"hi"}
+    assert "language:\n- hi\nlibrary_name" in (run / "README.md").read_text()
