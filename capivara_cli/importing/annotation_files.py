@@ -17,7 +17,7 @@ from capivara_cli.data.readers.rows import Row, inside
 from capivara_cli.data.readers.sample import Sample
 from capivara_cli.errors import CapivaraError, nearest
 
-MOST_DEPTH = 100  # of nested lists and objects
+MAX_DEPTH = 100  # of nested lists and objects
 
 _COCO_KEYS = {"images": ("id", "file_name"), "annotations": ("image_id", "caption")}
 
@@ -26,25 +26,25 @@ def _has(sample: Sample, *keys: str) -> bool:
     return sample.path.suffix == ".json" and all(f'"{key}"' in sample.text for key in keys)
 
 
-def looks_like_coco(sample: Sample) -> bool:
+def is_coco(sample: Sample) -> bool:
     """Return whether a file has lists of images or annotations, by the names of their keys."""
     return _has(sample, "images", "file_name") or _has(sample, "annotations", "image_id")
 
 
-def looks_like_karpathy(sample: Sample) -> bool:
+def is_karpathy(sample: Sample) -> bool:
     """Return whether a file has images with sentences."""
     return _has(sample, "sentences")
 
 
-def looks_like_pracegover(sample: Sample) -> bool:
+def is_pracegover(sample: Sample) -> bool:
     """Return whether a file has images with one caption each."""
     return _has(sample, "filename", "caption")
 
 
-def looks_like_xm3600(sample: Sample) -> bool:
+def is_xm3600(sample: Sample) -> bool:
     """Return whether a file, or `captions.jsonl` in a folder, has the keys of Crossmodal-3600."""
     if "captions.jsonl" in sample.names:
-        return looks_like_xm3600(Sample(sample.path / "captions.jsonl"))
+        return is_xm3600(Sample(sample.path / "captions.jsonl"))
     return sample.path.suffix == ".jsonl" and '"image/key"' in sample.text
 
 
@@ -172,9 +172,9 @@ def _elements(path: Path) -> Iterator[tuple[str, Any]]:
         for event, value in ijson.basic_parse(file):
             builder.event(event, float(value) if type(value) is Decimal else value)
             depth = len(parents)
-            if 2 < depth <= MOST_DEPTH:
+            if 2 < depth <= MAX_DEPTH:
                 continue
-            if depth > MOST_DEPTH:
+            if depth > MAX_DEPTH:
                 raise CapivaraError(f"{path}: not JSON that can be used: nested too deeply")
             if event == "map_key":
                 key = value if depth == 1 else key

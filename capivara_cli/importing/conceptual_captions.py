@@ -16,7 +16,7 @@ from capivara_cli.data.spill import Spill
 from capivara_cli.errors import CapivaraError
 
 
-def looks_like_cc3m(sample: Sample) -> bool:
+def is_cc3m(sample: Sample) -> bool:
     """Return whether a file is a table of texts and web addresses."""
     return len(sample.header) == 2 and sample.header[1].startswith("http")
 

@@ -8,6 +8,7 @@ import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from capivara_cli.data.captions import is_caption
 from capivara_cli.data.images import ImageRef, ImageRejected
 from capivara_cli.data.languages import find, table
 from capivara_cli.data.loading import load_images
-from capivara_cli.data.output import RecordResult, check_not_read, report
+from capivara_cli.data.output import RecordResult, check_not_a_source, report
 from capivara_cli.data.readers.formats import Format, WrongFormat, check_options, choose, guess
 from capivara_cli.data.readers.rows import Row, join
 from capivara_cli.data.readers.tables import write_images
@@ -101,7 +102,7 @@ def _check_files(sources: Sequence[str], path: Path | None, options: ImportOptio
             raise CapivaraError(f"{source}: no such file")
         if file.exists() and not file.is_file() and not file.is_dir():
             raise CapivaraError(f"{source} is not a file", "a pipe can be read only once: save it first")
-    check_not_read([*sources, *([options.translations] if options.translations else [])], path)
+    check_not_a_source([*sources, *([options.translations] if options.translations else [])], path)
 
 
 def _translations(options: ImportOptions) -> Translations | None:
@@ -199,26 +200,19 @@ class _ImageCheck:
     digest: str | None = None
 
 
-@dataclass(frozen=True)
-class _Checker:
-    """Check an image, in a worker process."""
-
-    verify: bool
-    dedupe: bool
-
-    def __call__(self, ref: ImageRef) -> _ImageCheck:
-        """Never raises; problems are in the returned object."""
-        check = _ImageCheck()
-        try:
-            if self.dedupe:
-                check.digest = hashlib.blake2b(images.content(ref), digest_size=16).hexdigest()
-            if self.verify:
-                check.size = images.load(ref).size
-            if not self.dedupe and not self.verify:
-                images.check(ref)
-        except ImageRejected as error:
-            check.problem = error.message
-        return check
+def _check_image(ref: ImageRef, *, verify: bool, dedupe: bool) -> _ImageCheck:
+    """Check an image, in a worker process. Never raises; problems are in the returned object."""
+    check = _ImageCheck()
+    try:
+        if dedupe:
+            check.digest = hashlib.blake2b(images.content(ref), digest_size=16).hexdigest()
+        if verify:
+            check.size = images.load(ref).size
+        if not dedupe and not verify:
+            images.check(ref)
+    except ImageRejected as error:
+        check.problem = error.message
+    return check
 
 
 class _ImportJob(pipeline.Job[Item]):
@@ -235,7 +229,7 @@ class _ImportJob(pipeline.Job[Item]):
     def __init__(self, options: ImportOptions) -> None:
         self.options = options
         self.folder = Path()
-        self.check = _Checker(options.verify, options.dedupe)
+        self.check = partial(_check_image, verify=options.verify, dedupe=options.dedupe)
         self.summary = Summary()
         self.skipped = 0
         self._resuming = True
@@ -272,7 +266,7 @@ class _ImportJob(pipeline.Job[Item]):
         data = item.for_folder(self.folder)
         problem = item.problem or self._duplicate(item, check) or check.problem
         if problem is None:
-            self.summary.sizes.add(check.size)
+            self.summary.add_size(check.size)
         elif self.options.strict:
             raise CapivaraError(f"{item.where}: {item.id}: {problem}", "without --strict it is left out")
         return RecordResult(data, problem)

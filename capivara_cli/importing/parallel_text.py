@@ -19,12 +19,12 @@ _CAPTIONS = re.compile(r"(?:test_1kcaptions_|)([A-Za-z]{2,3}(?:[_-][A-Za-z]+)?)\
 _COUNTRIES = {"jp": "ja", "cn": "zh", "kr": "ko"}  # XTD names some languages by their country
 
 
-def looks_like_xtd(sample: Sample) -> bool:
+def is_xtd(sample: Sample) -> bool:
     """Return whether a folder has XTD's file of names."""
     return _XTD_NAMES in sample.names
 
 
-def looks_like_flickr30k_200(sample: Sample) -> bool:
+def is_flickr30k_200(sample: Sample) -> bool:
     """Return whether a folder has Flickr30k-200's file of names."""
     return _FLICKR_NAMES in sample.names
 

@@ -1,4 +1,4 @@
-"""What came in: images, captions by language, sizes."""
+"""What was imported: images, captions by language, sizes."""
 
 from __future__ import annotations
 
@@ -8,83 +8,69 @@ from typing import Any
 
 from capivara_cli import console
 
-MOST_LABELS = 10_000  # that are counted
-
-
-class Sizes:
-    """The smallest, the largest and the middle of many images' shorter sides."""
-
-    def __init__(self) -> None:
-        self.counts: Counter[int] = Counter()
-
-    def add(self, size: tuple[int, int] | None) -> None:
-        """Width and height of an image, in pixels."""
-        if size is not None:
-            self.counts[min(size)] += 1
-
-    def line(self) -> str:
-        """`64 to 4,000 pixels, half of them at least 480`."""
-        seen, half = 0, self.counts.total() / 2
-        for side in sorted(self.counts, reverse=True):
-            seen += self.counts[side]
-            if seen >= half:
-                break
-        return f"shorter sides: {min(self.counts):,} to {max(self.counts):,} pixels, half of them at least {side:,}"
+MAX_LABELS = 10_000  # distinct labels that are counted
+SHOWN_LABELS = 8
 
 
 class Summary:
-    """Counts what an output is shown, in constant memory."""
+    """Count what an output is shown, in constant memory."""
 
     def __init__(self) -> None:
-        self.sizes = Sizes()
         self.images = 0
+        self.without_captions = 0  # images
         self.labels: Counter[str] = Counter()
-        self.captions: Counter[str] = Counter()
-        self.with_lang: Counter[str] = Counter()  # images that have a caption in it
-        self.most: Counter[str] = Counter()  # captions in it that an image has at most
-        self.bare = 0  # images without a caption
+        self.captions: Counter[str] = Counter()  # by language, as the next two
+        self.captioned: Counter[str] = Counter()  # images
+        self.most: Counter[str] = Counter()  # captions of one image
+        self.sides: Counter[int] = Counter()  # shorter sides of the images, in pixels
 
-    def record(self, data: dict[str, Any], reason: str | None) -> None:
-        """A record, and why it was rejected if it was."""
+    def add_size(self, size: tuple[int, int] | None) -> None:
+        """Count the width and height of an image, in pixels."""
+        if size is not None:
+            self.sides[min(size)] += 1
+
+    def add_record(self, data: dict[str, Any], reason: str | None) -> None:
+        """Count a record that was not rejected."""
         if reason is not None:
             return
         self.images += 1
-        own = Counter(caption["lang"] for caption in data.get("captions", []))
-        self.bare += not own
-        self.captions.update(own)
-        self.with_lang.update(own.keys())
-        for lang, count in own.items():
+        captions = Counter(caption["lang"] for caption in data.get("captions", []))
+        self.without_captions += not captions
+        for lang, count in captions.items():
+            self.captions[lang] += count
+            self.captioned[lang] += 1
             self.most[lang] = max(self.most[lang], count)
         label = data.get("label")
-        if isinstance(label, str) and (label in self.labels or len(self.labels) < MOST_LABELS):
+        if isinstance(label, str) and (label in self.labels or len(self.labels) < MAX_LABELS):
             self.labels[label] += 1
 
-    def part(self, data: dict[str, Any]) -> None:
-        """Records are rejected whole here."""
+    def add_part(self, data: dict[str, Any]) -> None:
+        """See `Observer`: no part of a record is rejected here."""
 
     def show(self, output: Path | None, *, verified: bool) -> None:
-        """A table by language, and what else is worth knowing."""
-        from rich import box
-        from rich.table import Table
-        from rich.text import Text
-
+        """Show a table by language, and what else is worth knowing."""
         if not self.images:
             return
-        where = f" in {output}" if output is not None else ""
-        console.say(f"{self.images:,} images{where}")
+        console.say(f"{self.images:,} images" + (f" in {output}" if output is not None else ""))
         if self.captions:
-            table = Table("language", "captions", "images", "captions an image", box=box.SIMPLE_HEAD)
-            for column in table.columns[1:]:
-                column.justify = "right"
+            table = console.table("language", "captions", "images", "captions per image")
             for lang, count in self.captions.most_common():
-                mean = count / self.with_lang[lang]
-                each = f"{mean:.1f}, at most {self.most[lang]:,}" if self.most[lang] > mean else f"{mean:.0f}"
-                table.add_row(Text(console.clean(lang)), f"{count:,}", f"{self.with_lang[lang]:,}", each)
+                mean, most = count / self.captioned[lang], self.most[lang]
+                per_image = f"{mean:.1f}, at most {most:,}" if most > mean else f"{mean:.0f}"
+                table.add_row(console.clean(lang), f"{count:,}", f"{self.captioned[lang]:,}", per_image)
             console.show(table)
-        if self.bare:
-            console.say(f"{self.bare:,} images without a caption" + ("" if self.captions else ": capivara caption"))
+        if self.without_captions:
+            hint = "" if self.captions else ": capivara caption"
+            console.say(f"{self.without_captions:,} images without a caption{hint}")
         if self.labels:
-            names = ", ".join(f"{name} ({count:,})" for name, count in self.labels.most_common(8))
-            console.say(f"{len(self.labels):,} labels: {names}" + (" …" if len(self.labels) > 8 else ""))
-        if verified and self.sizes.counts:
-            console.say(self.sizes.line())
+            names = ", ".join(f"{name} ({count:,})" for name, count in self.labels.most_common(SHOWN_LABELS))
+            more = " …" if len(self.labels) > SHOWN_LABELS else ""
+            console.say(f"{len(self.labels):,} labels: {names}{more}")
+        if verified and self.sides:
+            larger = 0
+            for side in sorted(self.sides, reverse=True):
+                larger += self.sides[side]
+                if larger >= self.sides.total() / 2:
+                    break
+            low, high = min(self.sides), max(self.sides)
+            console.say(f"shorter sides: {low:,} to {high:,} pixels, half of them at least {side:,}")

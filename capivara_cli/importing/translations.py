@@ -15,7 +15,7 @@ from capivara_cli.data.captions import Caption, with_keys
 from capivara_cli.data.readers import text_files
 from capivara_cli.data.readers.rows import Row
 from capivara_cli.data.spill import Spill
-from capivara_cli.errors import CapivaraError
+from capivara_cli.errors import CapivaraError, explained
 
 KEYS = ("image", "id", "key", "image_id", "file_name", "filename", "filepath", "source", "text", "caption", "title")
 TEXTS = ("translation", "translated", "target")
@@ -199,16 +199,13 @@ def _normal(text: str) -> str:
 
 def _sheet(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield the rows of the first sheet of an .xlsx file, with their numbers."""
-    try:
+    with explained(f"{path} needs openpyxl", ImportError, hint="pip install 'capivara-cli[xlsx]'"):
         import openpyxl
-    except ImportError as error:
-        raise CapivaraError(
-            f"{path} needs openpyxl, which is not installed", "pip install 'capivara-cli[xlsx]'"
-        ) from error
-    try:
-        with closing(openpyxl.load_workbook(path, read_only=True, data_only=True)) as book:
-            for number, row in enumerate(book.worksheets[0].iter_rows(values_only=True), start=1):
-                if any(value is not None for value in row):
-                    yield number, ["" if value is None else str(value) for value in row]
-    except Exception as error:  # a broken file makes zipfile and the XML parser raise nearly anything
-        raise CapivaraError(f"{path} cannot be read as .xlsx: {error}") from error
+
+    with (
+        explained(f"{path} cannot be read as .xlsx", Exception),  # zipfile and the XML parser raise nearly anything
+        closing(openpyxl.load_workbook(path, read_only=True, data_only=True)) as book,
+    ):
+        for number, row in enumerate(book.worksheets[0].iter_rows(values_only=True), start=1):
+            if any(value is not None for value in row):
+                yield number, ["" if value is None else str(value) for value in row]

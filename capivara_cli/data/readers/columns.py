@@ -23,8 +23,14 @@ NAMES = {
     "label": ("label", "class", "category", "labels"),
     "lang": ("lang", "language"),
 }
-OWN = ("source", "prefix", "parent", "score")  # keys of a caption that `capivara export csv` writes as columns
-MORE = "more"  # its column for all other keys, as JSON: {"caption": {…}, "record": {…}}
+CAPTION_COLUMNS = (
+    "source",
+    "prefix",
+    "parent",
+    "score",
+)  # keys of a caption that `capivara export csv` writes as columns
+EXTRA_COLUMN = "more"  # its column for all other keys, as JSON: {"caption": {…}, "record": {…}}
+_NUMBERS: dict[str, tuple[type, ...]] = {"parent": (int,), "score": (int, float)}
 _LANGUAGE = re.compile(r"(?:(?:caption|text|title|sentence|description)s?[ _.-])?([a-z]{2,3}(?:-[A-Za-z0-9]+)*)", re.I)
 _WORDS = frozenset(["am", "as", "be", "is", "it", "my", "no", "or", "so", "to"])  # seldom codes of languages
 _NUMBERED = re.compile(r"(.+\.\w+)#\d+")  # Flickr's image.jpg#3
@@ -42,7 +48,7 @@ def find_columns(header: Sequence[str], options: ReaderOptions, path: Path) -> d
                 f"--column {what}={column}: {what} is not a language{nearest(what, list(NAMES))}",
                 f"{', '.join(NAMES)}, or a language",
             )
-        if header and column not in header:
+        if column not in header:
             raise CapivaraError(f"{path} has no column {column}", f"its columns are: {', '.join(header)}")
         columns[what] = column
     lower = {name.lower(): name for name in header}
@@ -55,9 +61,9 @@ def find_columns(header: Sequence[str], options: ReaderOptions, path: Path) -> d
         if match and name.lower() not in _WORDS and name not in columns.values() and find(match[1]) is not None:
             columns.setdefault(match[1].lower(), name)
     if "image" not in columns:
-        names = ", ".join(header) or "not named"
         raise CapivaraError(
-            f"{path}: no column for images; its columns are: {names}", "--column image=NAME --column caption=NAME"
+            f"{path}: no column for images; its columns are: {', '.join(header)}",
+            "--column image=NAME --column caption=NAME",
         )
     return columns
 
@@ -87,7 +93,7 @@ class Table:
         own_keys, more = _own_keys(values), _more(values)
         used = {*self.columns.values(), *own_keys}
         if more is not None:
-            used |= {MORE, *OWN}
+            used |= {EXTRA_COLUMN, *CAPTION_COLUMNS}
         extra = {name: value for name, value in values.items() if name not in used and value not in (None, "")}
         label = self._value(values, "label")
         if label not in (None, ""):
@@ -175,31 +181,29 @@ class Table:
 
 def _more(values: dict[str, Any]) -> dict[str, Any] | None:
     """Return what a table that we exported has in its column of JSON; None for tables of others."""
-    if MORE not in values or not set(OWN) <= values.keys():
-        return None
-    try:
-        more = json.loads(values[MORE] or "{}")
-    except (ValueError, TypeError, RecursionError):
-        return None
+    more = _parsed(values[EXTRA_COLUMN] or "{}") if {EXTRA_COLUMN, *CAPTION_COLUMNS} <= values.keys() else None
     return more if isinstance(more, dict) and more.keys() <= {"caption", "record"} else None
 
 
 def _own_keys(values: dict[str, Any]) -> dict[str, Any]:
     """Return the keys of a caption that the columns of our own tables have, without values of the wrong type."""
     keys: dict[str, Any] = {}
-    for key in OWN:
+    for key in CAPTION_COLUMNS:
         value = values.get(key)
-        if value in (None, ""):
-            continue
-        if key in ("parent", "score"):
-            try:
-                value = json.loads(value) if isinstance(value, str) else value
-            except (ValueError, RecursionError):
-                continue
-            if not isinstance(value, int if key == "parent" else int | float) or isinstance(value, bool):
-                continue
-        keys[key] = value
+        if key in _NUMBERS:
+            value = _parsed(value) if isinstance(value, str) else value
+            value = value if type(value) in _NUMBERS[key] else None
+        if value not in (None, ""):
+            keys[key] = value
     return keys
+
+
+def _parsed(text: Any) -> Any:
+    """Return the value of JSON; None for what is not JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        return None
 
 
 def _structs(values: dict[str, Any]) -> list[Caption] | None:

@@ -19,19 +19,19 @@ _SPLITS = {"train", "val", "valid", "validation", "dev", "test"}
 _NOT_CLASSES = _SPLITS | {"images", "annotations"}
 
 
-def looks_like_folder(sample: Sample) -> bool:
+def is_folder(sample: Sample) -> bool:
     """Return whether a source may be a folder of images: any folder may."""
-    return sample.is_folder
+    return sample.path.is_dir()
 
 
-def looks_like_shards(sample: Sample) -> bool:
+def is_webdataset(sample: Sample) -> bool:
     """Return whether a source is a tar shard, a pattern of them, or a folder with some."""
     return sample.has(".tar")
 
 
-def looks_like_jsonl(sample: Sample) -> bool:
+def is_jsonl(sample: Sample) -> bool:
     """Return whether a source is a file of our records, by its name."""
-    return sample.path.suffix == ".jsonl" and not sample.is_folder
+    return sample.path.suffix == ".jsonl" and not sample.path.is_dir()
 
 
 def folder(path: Path, options: ReaderOptions) -> Iterator[Row]:
@@ -139,7 +139,7 @@ def jsonl(path: Path, options: ReaderOptions) -> Iterator[Row]:
 
 def _checked(data: dict[str, Any], where: str, folder: Path) -> Row:
     try:
-        return _from_record(records.checked(data, where, folder))
+        return _from_record(records.make_record(data, where, folder))
     except CapivaraError as error:
         return Row(where, where, id=where, problem=error.message.removeprefix(f"{where}: "))
 

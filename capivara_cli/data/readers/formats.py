@@ -22,17 +22,17 @@ class Format:
 
     Attributes:
         read: yields the rows of a source.
+        looks_like: whether a source may be of this format.
         description: for the person.
         options: names of the reader's options that it uses, besides `lang`.
         scattered: whether the captions of an image may stand apart, so that rows have to be joined.
-        looks_like: whether a source may be of this format.
     """
 
     read: Callable[[Path, ReaderOptions], Iterator[Row]]
+    looks_like: Callable[[Sample], bool]
     description: str
     options: tuple[str, ...]
-    scattered: bool
-    looks_like: Callable[[Sample], bool]
+    scattered: bool = False
 
 
 class WrongFormat(CapivaraError):
@@ -44,59 +44,25 @@ class WrongFormat(CapivaraError):
         self.format = format
 
 
-_COLUMNS = ("images", "column")
+_TABLE = ("images", "column")
+_CSV = "a table with a header (open_clip's filepath and title, or --column)"
+_FOLDER = "images in folders, classes too; .json .txt .cls beside them, or metadata.jsonl"
+_HUGGING_FACE = "a folder of save_to_disk (pip install 'capivara-cli[datasets]')"
+_PARQUET = "Parquet, images inside or beside (pip install 'capivara-cli[parquet]')"
+_RECORDS = "our own records: to verify, or to add translations"
+_TAR = "tar shards: images with .json .txt .cls; the published CAPIVARA shards"
 
 # A source is of the last format that it looks like: special ones stand below general ones.
 FORMATS: dict[str, Format] = {
-    "folder": Format(
-        folders.folder,
-        "images in folders, classes too; .json .txt .cls beside them, or metadata.jsonl",
-        ("labels", "encoding", "split"),
-        scattered=False,
-        looks_like=folders.looks_like_folder,
-    ),
-    "csv": Format(
-        tables.delimited,
-        "a table with a header, its columns by their names (open_clip's filepath, title)",
-        (*_COLUMNS, "encoding"),
-        scattered=True,
-        looks_like=tables.looks_like_csv,
-    ),
-    "tsv": Format(
-        tables.delimited,
-        "the same",
-        (*_COLUMNS, "encoding"),
-        scattered=True,
-        looks_like=tables.looks_like_tsv,
-    ),
-    "parquet": Format(
-        tables.parquet,
-        "Parquet files, images inside or beside (pip install 'capivara-cli[parquet]')",
-        (*_COLUMNS, "split"),
-        scattered=True,
-        looks_like=tables.looks_like_parquet,
-    ),
-    "webdataset": Format(
-        folders.shards,
-        "tar shards: images with .json .txt .cls; the published CAPIVARA shards",
-        ("encoding", "split"),
-        scattered=False,
-        looks_like=folders.looks_like_shards,
-    ),
+    "folder": Format(folders.folder, folders.is_folder, _FOLDER, ("labels", "encoding", "split")),
+    "csv": Format(tables.delimited, tables.is_csv, _CSV, (*_TABLE, "encoding"), scattered=True),
+    "tsv": Format(tables.delimited, tables.is_tsv, "the same", (*_TABLE, "encoding"), scattered=True),
+    "parquet": Format(tables.parquet, tables.is_parquet, _PARQUET, (*_TABLE, "split"), scattered=True),
+    "webdataset": Format(folders.shards, folders.is_webdataset, _TAR, ("encoding", "split")),
     "huggingface": Format(
-        tables.hugging_face,
-        "a folder of datasets' save_to_disk (pip install 'capivara-cli[datasets]')",
-        (*_COLUMNS, "split"),
-        scattered=True,
-        looks_like=tables.looks_like_hugging_face,
+        tables.hugging_face, tables.is_hugging_face, _HUGGING_FACE, (*_TABLE, "split"), scattered=True
     ),
-    "jsonl": Format(
-        folders.jsonl,
-        "records of our own: to verify, or to add translations",
-        ("encoding",),
-        scattered=False,
-        looks_like=folders.looks_like_jsonl,
-    ),
+    "jsonl": Format(folders.jsonl, folders.is_jsonl, _RECORDS, ("encoding",)),
 }
 
 

@@ -54,7 +54,8 @@ def join(rows: Iterable[Row], *, scattered: bool = True) -> Iterator[Row]:
     joined with no other.
 
     Args:
-        scattered: join rows; otherwise all are only read to the end before the first one is yielded.
+        scattered: whether rows of one key may stand apart. If not, no rows are joined, but all are read before the first
+            one is yielded.
     """
     with Spill() as numbers, Spill() as parts:
         last_key, number = None, 0

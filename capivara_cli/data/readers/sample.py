@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from capivara_cli.data.readers import text_files
 
-MOST_NAMES = 10_000  # of a folder that are looked at
+MAX_NAMES = 10_000  # of a folder that are looked at
 
 
-@dataclass(frozen=True)
 class Sample:
     """A source; each part of it is read once, when the first format asks for it."""
 
-    path: Path
-
-    @cached_property
-    def is_folder(self) -> bool:
-        """Whether the source is a folder."""
-        return self.path.is_dir()
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
     @cached_property
     def names(self) -> frozenset[str]:
         """Names of the files and folders in a folder; of a file none."""
-        entries = self.path.iterdir() if self.is_folder else iter(())
-        return frozenset(entry.name for entry in itertools.islice(entries, MOST_NAMES))
+        entries = self.path.iterdir() if self.path.is_dir() else iter(())
+        return frozenset(entry.name for entry in itertools.islice(entries, MAX_NAMES))
 
     @cached_property
     def text(self) -> str:
@@ -41,6 +35,6 @@ class Sample:
 
     def has(self, ending: str) -> bool:
         """Return whether the file ends so, or one in the folder or one folder deeper."""
-        if not self.is_folder:
+        if not self.path.is_dir():
             return self.path.name.endswith(ending)
         return any(name.endswith(ending) for name in self.names) or any(self.path.glob(f"*/*{ending}"))

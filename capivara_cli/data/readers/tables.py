@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,25 +17,25 @@ from capivara_cli.data.readers.columns import NAMES, Table, find_columns
 from capivara_cli.data.readers.options import ReaderOptions
 from capivara_cli.data.readers.rows import Row
 from capivara_cli.data.readers.sample import Sample
-from capivara_cli.errors import CapivaraError
+from capivara_cli.errors import CapivaraError, explained
 
 
-def looks_like_csv(sample: Sample) -> bool:
+def is_csv(sample: Sample) -> bool:
     """Return whether a file is a table with a column for images."""
     return any(name.lower() in NAMES["image"] for name in sample.header)
 
 
-def looks_like_tsv(sample: Sample) -> bool:
+def is_tsv(sample: Sample) -> bool:
     """Return whether a file is such a table, and its name ends in .tsv."""
-    return sample.path.suffix == ".tsv" and looks_like_csv(sample)
+    return sample.path.suffix == ".tsv" and is_csv(sample)
 
 
-def looks_like_parquet(sample: Sample) -> bool:
+def is_parquet(sample: Sample) -> bool:
     """Return whether a source is a Parquet file, or a folder with some."""
     return sample.has(".parquet")
 
 
-def looks_like_hugging_face(sample: Sample) -> bool:
+def is_hugging_face(sample: Sample) -> bool:
     """Return whether a folder was written by `save_to_disk`."""
     return bool(sample.names & {"dataset_dict.json", "state.json"})
 
@@ -43,43 +44,32 @@ def delimited(path: Path, options: ReaderOptions) -> Iterator[Row]:
     """Read a table with a header; or one without, if `column` has numbers (1 is the first)."""
     rows = text_files.rows(path, options.encoding)
     numbered = bool(options.column) and all(name.isdecimal() for name in options.column.values())
-    header = [] if numbered else [name.strip() for name in next(rows, (0, []))[1]]
-    if not numbered and not header:
+    first = next(rows, (0, []))
+    header = [name.strip() for name in first[1]]
+    if not header:
         raise CapivaraError(f"{path}: empty", "a table with a header: filepath,title")
+    if numbered:
+        header = [str(number) for number in range(1, len(header) + 1)]
+        rows = itertools.chain([first], rows)
     repeated = {name for name in header if header.count(name) > 1 and name}
     if repeated:
         raise CapivaraError(f"{path}: several columns are called {', '.join(sorted(repeated))}", "rename all but one")
     table = Table(find_columns(header, options, path), options.images or path.parent, options.lang)
-    width = len(header)
     for line, fields in rows:
         where = f"{path}:{line}"
-        if not width:  # the first row of a table without a header
-            width = len(fields)
-            header = [str(number) for number in range(1, width + 1)]
-            _check_numbers(table.columns, width, path)
-        if len(fields) != width:
-            yield Row(where, "", id=where, problem=f"{len(fields)} fields where there should be {width}")
+        if len(fields) != len(header):
+            yield Row(where, "", id=where, problem=f"{len(fields)} fields where there should be {len(header)}")
         elif not all(map(text_files.is_decoded, fields)):
             yield Row(where, "", id=where, problem="not in the file's encoding: --encoding latin-1, or iconv")
         else:
             yield table.row(where, dict(zip(header, fields, strict=True)))
 
 
-def _check_numbers(columns: Mapping[str, str], width: int, path: Path) -> None:
-    for number in columns.values():
-        if not 0 < int(number) <= width:
-            raise CapivaraError(f"{path} has no column {number}: there are {width}", "1 is the first")
-
-
 def parquet(path: Path, options: ReaderOptions) -> Iterator[Row]:
     """Read a Parquet file, or a folder of them."""
-    try:
+    with explained("Parquet needs pyarrow", ImportError, hint="pip install 'capivara-cli[parquet]'"):
         import pyarrow
         import pyarrow.parquet as reader
-    except ImportError as error:
-        raise CapivaraError(
-            "Parquet needs pyarrow, which is not installed", "pip install 'capivara-cli[parquet]'"
-        ) from error
 
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     if options.split is not None and path.is_dir():
@@ -87,20 +77,16 @@ def parquet(path: Path, options: ReaderOptions) -> Iterator[Row]:
         of_split = re.compile(rf"(.*/)?{re.escape(options.split)}([-_./].*)?")
         files = [file for file in files if of_split.fullmatch(file.relative_to(path).as_posix())]
     if not files:
-        raise CapivaraError(f"{path}: no Parquet files in it", "--split, or a folder above")
+        raise CapivaraError(f"{path}: no Parquet files in it", "check --split, or name the parent folder")
     for file in files:
-        try:
+        with explained(f"{file} cannot be read as Parquet", (pyarrow.ArrowException, OSError)):
             content = reader.ParquetFile(file)
             columns = find_columns(content.schema_arrow.names, options, file)
             classes = _classes(content.schema_arrow.metadata)
             table = Table(columns, options.images or file.parent, options.lang, classes)
-            number = 0
-            for batch in content.iter_batches(batch_size=32):
-                for values in batch.to_pylist():
-                    number += 1
-                    yield table.row(f"{file}: row {number}", values)
-        except (pyarrow.ArrowException, OSError) as error:
-            raise CapivaraError(f"{file} cannot be read as Parquet: {' '.join(str(error).split())}") from error
+            rows = itertools.chain.from_iterable(batch.to_pylist() for batch in content.iter_batches(batch_size=32))
+            for number, values in enumerate(rows, start=1):
+                yield table.row(f"{file}: row {number}", values)
 
 
 def _classes(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
@@ -114,18 +100,12 @@ def _classes(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
 
 def hugging_face(path: Path, options: ReaderOptions) -> Iterator[Row]:
     """Read a data set that `save_to_disk` of Hugging Face's `datasets` wrote; images are inside, or files."""
-    try:
+    with explained("this needs datasets", ImportError, hint="pip install 'capivara-cli[datasets]'"):
         import datasets
-    except ImportError as error:
-        raise CapivaraError(
-            "this needs datasets, which is not installed", "pip install 'capivara-cli[datasets]'"
-        ) from error
 
-    try:
+    # A folder that only looks like one makes it raise nearly anything.
+    with explained(f"{path} is not a data set that save_to_disk wrote", Exception):
         data = datasets.load_from_disk(str(path))
-    except Exception as error:  # a folder that only looks like one makes it raise nearly anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise CapivaraError(f"{path} is not a data set that save_to_disk wrote: {reason}") from error
     if isinstance(data, datasets.DatasetDict):
         if options.split is None and len(data) > 1:
             raise CapivaraError(f"{path} has several splits", f"--split: {', '.join(data)}")

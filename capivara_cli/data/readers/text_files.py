@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from capivara_cli.errors import CapivaraError
+from capivara_cli.errors import CapivaraError, explained
 
 SAMPLE = 1 << 18  # characters of a file's start, by which its form is judged
 DELIMITERS = "\t,;|"  # open_clip's .csv files are separated by tabs
@@ -31,11 +31,8 @@ def encoding_of(path: Path, encoding: str | None) -> str:
         except (LookupError, UnicodeError) as error:
             raise CapivaraError(f"--encoding {encoding} is not known", "utf-8, utf-16, latin-1, cp1252 …") from error
         return encoding
-    try:
-        with path.open("rb") as file:
-            start = file.read(2)
-    except OSError as error:
-        raise CapivaraError(f"cannot read {path}: {error.strerror}") from error
+    with explained(f"cannot read {path}"), path.open("rb") as file:
+        start = file.read(2)
     return "utf-16" if start in _MARKS else "utf-8-sig"
 
 
@@ -46,13 +43,13 @@ def opened(path: Path, encoding: str | None = None, newline: str | None = None) 
     Raises CapivaraError, also inside the block, for a file that cannot be read or decoded.
     """
     name = encoding_of(path, encoding)
-    try:
-        with path.open(encoding=name, errors="surrogateescape", newline=newline) as file:
-            yield file
-    except UnicodeError as error:
-        raise CapivaraError(f"{path}: not {_shown(name)}", f"--encoding, or iconv -t UTF-8 {path}") from error
-    except OSError as error:
-        raise CapivaraError(f"cannot read {path}: {error.strerror}") from error
+    hint = f"--encoding, or iconv -t UTF-8 {path}"
+    with (
+        explained(f"cannot read {path}"),
+        explained(f"{path}: not {_shown(name)}", UnicodeError, hint=hint),
+        path.open(encoding=name, errors="surrogateescape", newline=newline) as file,
+    ):
+        yield file
 
 
 def beginning(path: Path) -> str:
