@@ -54,7 +54,7 @@ def join(rows: Iterable[Row], *, scattered: bool = True) -> Iterator[Row]:
     joined with no other.
 
     Args:
-        scattered: whether rows of one key may stand apart. If not, no rows are joined, but all are read before the first
+        scattered: whether rows of one key may stand apart. If not, none are joined, but all are read before the first
             one is yielded.
     """
     with Spill() as numbers, Spill() as parts:
