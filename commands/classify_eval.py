@@ -15,9 +15,9 @@ from .retrieve_eval import ResultFile, or_pipe
 
 def _list_sets(value: bool) -> None:
     if value:
-        from capivara_cli.data.class_sets import shipped
+        from capivara_cli.data.class_sets import known_sets
 
-        for name, entry in shipped().items():
+        for name, entry in known_sets().items():
             source = f"names in {', '.join(entry['langs'])}" if entry["langs"] else f"names: {entry['source']}"
             answer(f"{name:19} {entry['classes']:5,} classes  {entry['metric']:22} {source}")
         raise typer.Exit

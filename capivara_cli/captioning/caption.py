@@ -14,7 +14,7 @@ from capivara_cli.captioning.prefixes import read_prefixes
 from capivara_cli.data import pipeline, records
 from capivara_cli.data.captions import Caption
 from capivara_cli.data.loading import load_images
-from capivara_cli.data.output import OPEN, RecordResult, Tally, check_not_read, open_if_auto, report
+from capivara_cli.data.output import UNDECIDED, RecordResult, Tally, check_not_a_source, report, undecided_if_auto
 from capivara_cli.data.records import Record
 from capivara_cli.data.resumable import open_output
 from capivara_cli.models import hub
@@ -38,19 +38,19 @@ def caption(sources: Sequence[str | Path], output: str | Path | None, options: C
     path = Path(output) if output is not None else None
     runtime = Runtime.start(options.device, options.precision, options.seed)
     prefixes = read_prefixes(options.prefixes, options.lang)
-    check_not_read(sources, path)
+    check_not_a_source(sources, path)
     settings = options.settings() | {
         "sources": [str(source) for source in sources],
         "prefixes": list(prefixes),
         "model_files": hub.identity_of(options.model),
-        "batch_size": open_if_auto(options.batch_size),
-        "precision": open_if_auto(options.precision),
+        "batch_size": undecided_if_auto(options.batch_size),
+        "precision": undecided_if_auto(options.precision),
     }
     total = records.validate(sources)
     with open_output(path, settings, runtime, overwrite=options.overwrite) as out:
         captioner = load(options, prefixes, runtime)
         size = out.settings["batch_size"]
-        if size is OPEN:
+        if size is UNDECIDED:
             size = runtime.min_over_ranks(captioner.batch_size())
         out.begin(size, batch_size=size, precision=captioner.runtime.precision)
         console.say(f"{options.model} on {captioner.runtime.describe()}, {size} images at once")

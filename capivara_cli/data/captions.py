@@ -45,7 +45,7 @@ def lineage(captions: Sequence[Caption], i: int) -> list[int]:
 
 
 def select(captions: Sequence[Caption], kept: Sequence[int]) -> list[Caption]:
-    """Return the captions that are kept; `parent` becomes the parent's new index, or goes where the parent goes."""
+    """Return the kept captions; `parent` is updated, or removed if the parent is not kept."""
     index = {old: new for new, old in enumerate(kept)}
     selected = []
     for i in kept:

@@ -94,7 +94,7 @@ def is_ours(value: Any) -> bool:
 _BY_LANGUAGE = ("names", "templates", "prompts")
 
 
-def in_language(value: dict[str, Any], lang: str, path: Path) -> dict[str, Any]:
+def select_language(value: dict[str, Any], lang: str, path: Path) -> dict[str, Any]:
     """Return the names, templates and prompts of a file of our own form in a language.
 
     Raises CapivaraError when it has no names in that language.

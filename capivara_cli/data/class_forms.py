@@ -34,8 +34,8 @@ from capivara_cli.data.class_sets import (
     first_ten,
     in_language,
     known_name,
+    known_sets,
     normalise,
-    shipped,
     simple_name,
 )
 from capivara_cli.data.languages import find
@@ -46,9 +46,9 @@ IMAGENET_CLASSES = 1000
 
 
 def load(source: str) -> ClassSet:
-    """Load the class set of `--classes`: a file, `FILE#KEY` for one set of several, or the name of a shipped set.
+    """Load the class set of `--classes`: a file, `FILE#KEY` for one set of several, or the name of an included set.
 
-    Raises CapivaraError for a file in an unknown form, and for a name that is not known or not shipped.
+    Raises CapivaraError for a file in an unknown form, and for a set that is unknown or not included.
     """
     file, _, key = source.partition("#")
     # A name with a suffix means a file even if there is none: the error then names the missing file, not a set.
@@ -57,13 +57,13 @@ def load(source: str) -> ClassSet:
     name = known_name(source)
     if name is None:
         raise CapivaraError(
-            f"no class set {source}, and no such file{nearest(source, list(shipped()))}",
+            f"no class set {source}, and no such file{nearest(source, list(known_sets()))}",
             "capivara classify-eval --list shows the sets; --classes FILE takes your own",
         )
-    if not shipped()[name]["langs"]:
+    if not known_sets()[name]["langs"]:
         raise CapivaraError(
             f"{name} is known, but its names are not included in capivara",
-            f"--classes FILE: {shipped()[name]['source']}",
+            f"--classes FILE: {known_sets()[name]['source']}",
         )
     path = importlib.resources.files("capivara_cli.configs") / "classes" / f"{name}.yaml"
     return replace(_ours(load_yaml(path.read_text(encoding="utf-8")), name), file=str(path))

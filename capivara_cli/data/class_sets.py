@@ -97,7 +97,7 @@ def in_language(by_language: Mapping[str, T], lang: str) -> T | None:
 
 
 @cache
-def shipped() -> dict[str, dict[str, Any]]:
+def known_sets() -> dict[str, dict[str, Any]]:
     """Return all known sets: name -> title, classes, metric, source, langs. A set without `langs` has no names here."""
     folder = importlib.resources.files("capivara_cli.configs")
     sets: dict[str, dict[str, Any]] = {}
@@ -116,7 +116,7 @@ def shipped() -> dict[str, dict[str, Any]]:
 
 def known_name(text: str) -> str | None:
     """Return the name of a known set, given in any spelling or as CLIP_benchmark has it; None if it is not known."""
-    names = {name: name for name in shipped()} | _ALIASES  # spelling -> name
+    names = {name: name for name in known_sets()} | _ALIASES  # spelling -> name
     known = {simple_name(spelling): name for spelling, name in names.items()}
     # CLIP_benchmark marks where it loads a set from: `wds/vtab/pets`.
     return known.get(simple_name(text.removeprefix("wds/").removeprefix("vtab/")))

@@ -12,6 +12,8 @@ from capivara_cli.data.readers import formats
 from capivara_cli.data.readers.options import ReaderOptions
 from capivara_cli.errors import CapivaraError
 
+_LABELS_COME_FROM = "labels come from class folders, `label` in JSONL, .cls files, or a column `label`"
+
 
 @dataclass(frozen=True)
 class LabelledImage:
@@ -67,7 +69,7 @@ def read(sources: Sequence[str], options: ReaderOptions) -> LabelledData:
     if not any(item.labels for item in items):
         first = f"; the first: {rejected[0].image}: {rejected[0].reason}" if rejected else ""
         problem = f"no image has a `label`{first}" if items or rejected else "no images in it"
-        raise CapivaraError(f"{' '.join(sources)}: {problem}", "folders of classes, or label in JSONL, .cls, a column")
+        raise CapivaraError(f"{' '.join(sources)}: {problem}", _LABELS_COME_FROM)
     return LabelledData(items, rejected, any(len(item.labels) != 1 for item in items), tuple(empty_folders))
 
 

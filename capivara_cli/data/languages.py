@@ -1,7 +1,7 @@
 """Languages: their BCP-47 codes, their scripts, and what each translation backend calls them.
 
 The table is configs/languages.tsv. Its codes for googletrans, NLLB (FLORES-200) and M2M100 are those of the libraries.
-MADLAD and Marian models have theirs in their tokenizers too, and are checked against them when they are loaded.
+When a MADLAD or Marian model is loaded, the code is checked against the model's tokenizer.
 """
 
 from __future__ import annotations

@@ -26,7 +26,10 @@ class SelectionOptions(Options):
     min_score: float | None = flag("Drop captions that score less; the recipe's is 0.2.", default=None, min=-1, max=1)
     top_k: int | None = flag("Keep only the K captions with the best scores.", default=None, min=1, metavar="K")
     diverse: float | None = flag(
-        "Drop captions while two have a TF-IDF cosine above this; the recipe's is 0.3.", default=None, min=0, max=1
+        "Drop similar captions until no two have a TF-IDF cosine above this; the recipe's is 0.3.",
+        default=None,
+        min=0,
+        max=1,
     )
     min_captions: int | None = flag(
         "Never cut an image below N captions (with --diverse).",

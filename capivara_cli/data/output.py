@@ -19,18 +19,18 @@ from capivara_cli.errors import CapivaraError
 
 R = TypeVar("R", bound=Record)
 
-KEPT, LOST, PART = b"+", b"-", b"~"
+KEPT, REJECTED_MARK, PART = b"+", b"-", b"~"
 """Marks of a line: a record that was kept, a record that was rejected, a rejected part of the record that follows."""
 
 SHOWN = 5  # rejected records that are named on the screen; the file names all
 
-OPEN: Any = object()
+UNDECIDED: Any = object()
 """A setting that `Output.begin` decides, unless the interrupted run has decided it already."""
 
 
-def open_if_auto(value: Any) -> Any:
-    """Return OPEN for an option that is `auto`, and any other value as it is."""
-    return OPEN if value in (None, "auto") else value
+def undecided_if_auto(value: Any) -> Any:
+    """Return UNDECIDED for an option that is `auto`, and any other value as it is."""
+    return UNDECIDED if value in (None, "auto") else value
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class RecordResult:
         for part in self.parts:
             yield PART, _json(part)
         data = {key: value for key, value in self.data.items() if key != REJECTED}
-        yield (KEPT, _json(data)) if self.reason is None else (LOST, _json({REJECTED: self.reason, **data}))
+        yield (KEPT, _json(data)) if self.reason is None else (REJECTED_MARK, _json({REJECTED: self.reason, **data}))
 
 
 def _json(value: dict[str, Any]) -> bytes:
@@ -67,12 +67,12 @@ def _json(value: dict[str, Any]) -> bytes:
 
 
 class Observer(Protocol):
-    """Is shown every line of a result when the result is put in its place: also those of an interrupted run."""
+    """Receives all records and rejected parts at the end, also those written before an interruption."""
 
-    def record(self, data: dict[str, Any], reason: str | None) -> None:
+    def add_record(self, data: dict[str, Any], reason: str | None) -> None:
         """Take a record, and why it was rejected if it was."""
 
-    def part(self, data: dict[str, Any]) -> None:
+    def add_part(self, data: dict[str, Any]) -> None:
         """Take a rejected part, with the reason under `rejected`; its record comes after it."""
 
 
@@ -90,7 +90,7 @@ class Tally:
     def add(self, mark: bytes, line: bytes) -> None:
         """Count a line."""
         self.kept += mark == KEPT
-        self.rejected += mark == LOST
+        self.rejected += mark == REJECTED_MARK
         self.parts += mark == PART
         names = self.first_parts if mark == PART else self.first
         named = mark != KEPT and len(names) < SHOWN
@@ -100,9 +100,9 @@ class Tally:
         if named:
             names.append(f"{data['id']}: {data[REJECTED]}".replace("\n", "\\n"))
         if self.observer is not None and mark == PART:
-            self.observer.part(data)
+            self.observer.add_part(data)
         elif self.observer is not None:
-            self.observer.record(data, data.get(REJECTED))
+            self.observer.add_record(data, data.get(REJECTED))
 
 
 class Output(ABC):
@@ -110,7 +110,7 @@ class Output(ABC):
 
     Attributes:
         folder: what relative image paths in the output are relative to.
-        settings: what the work was begun with; each setting that was `OPEN` has the value that was decided then.
+        settings: what the work was begun with; each setting that was `UNDECIDED` has the value that was decided then.
         streams: whether somebody reads the output while it is written: batches may be of any size.
     """
 
@@ -124,7 +124,7 @@ class Output(ABC):
 
         Args:
             window: records per batch; the lines of a batch go together.
-            decided: a value for every setting that is `OPEN`; it also holds for the runs that resume this one.
+            decided: a value for every setting that is `UNDECIDED`; it also holds for the runs that resume this one.
 
         Raises:
             CapivaraError: the interrupted run had other values.
@@ -160,7 +160,7 @@ def rejected_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.rejected.jsonl")
 
 
-def check_not_read(sources: Iterable[str | Path], path: Path | None) -> None:
+def check_not_a_source(sources: Iterable[str | Path], path: Path | None) -> None:
     """Raise CapivaraError when FILE, or its file of rejected records, is one of the sources' files."""
     if path is None:
         return
@@ -189,7 +189,7 @@ class StandardOutput(Output):
 
     def begin(self, window: int, **decided: Any) -> None:  # noqa: ARG002
         """See `Output`."""
-        self.settings |= {key: value for key, value in decided.items() if self.settings.get(key) is OPEN}
+        self.settings |= {key: value for key, value in decided.items() if self.settings.get(key) is UNDECIDED}
 
     def skip_done(self, records: Iterator[R]) -> tuple[int, Iterator[R]]:
         """See `Output`."""

@@ -1,4 +1,4 @@
-"""The loop of every command that turns records into records: read, shard by rank, skip, batch, work, write."""
+"""The loop of every command that turns records into records: read, split by rank, skip, batch, work, write."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Job(ABC, Generic[R]):
 
 
 def read(sources: Sequence[str | Path], total: int | None) -> Iterator[records.Record]:
-    """Read records of several sources; checked for repeated ids unless `records.validate` has done so (`total`)."""
+    """Read records of several sources. If `total` is None, `validate` did not check the ids: check them now."""
     if total is None:
         return records.stream(sources)
     return itertools.chain.from_iterable(map(records.read, sources))

@@ -28,8 +28,8 @@ from capivara_cli.data.shards import Shard
 from capivara_cli.data.spill import Spill
 from capivara_cli.errors import CapivaraError
 
-UTF_8 = "iconv -t UTF-8 converts it"
-MOST_SHARDS = 1_000_000  # that one brace pattern may name
+UTF_8_HINT = "iconv -t UTF-8 converts it"
+MAX_SHARDS = 1_000_000  # that one brace pattern may name
 METADATA = "metadata.jsonl"  # the records of a folder, as in Hugging Face's ImageFolder
 
 
@@ -85,7 +85,7 @@ def read(source: str | Path) -> Iterator[Record]:
         try:
             yield from parse(sys.stdin, "standard input", Path.cwd())
         except UnicodeDecodeError as error:
-            raise CapivaraError(f"standard input is not UTF-8 text: {error.reason}", UTF_8) from error
+            raise CapivaraError(f"standard input is not UTF-8 text: {error.reason}", UTF_8_HINT) from error
         return
     for path in expand(name):
         if path.is_dir():
@@ -166,8 +166,8 @@ def expand(pattern: str) -> list[Path]:
         return [Path(pattern)]
     first, last = match.groups()
     numbers = range(int(first), int(last) + 1)
-    if not 0 < len(numbers) <= MOST_SHARDS:
-        raise CapivaraError(f"{pattern}: {len(numbers):,} files", "{00000..00331}: the first and the last")
+    if not 0 < len(numbers) <= MAX_SHARDS:
+        raise CapivaraError(f"{pattern}: {len(numbers):,} files", "write the first and the last number: {00000..00331}")
     return [Path(f"{pattern[: match.start()]}{n:0{len(first)}}{pattern[match.end() :]}") for n in numbers]
 
 
@@ -178,7 +178,7 @@ def _read_jsonl(path: Path) -> Iterator[Record]:
     except FileNotFoundError as error:
         raise CapivaraError(f"{path}: no such file") from error
     except UnicodeDecodeError as error:
-        raise CapivaraError(f"{path} is not UTF-8 text: {error.reason}", UTF_8) from error
+        raise CapivaraError(f"{path} is not UTF-8 text: {error.reason}", UTF_8_HINT) from error
     except OSError as error:
         raise CapivaraError(f"cannot read {path}: {error.strerror}") from error
 
@@ -198,10 +198,10 @@ def _record(line: str, where: str, folder: Path) -> Record:
         raise CapivaraError(f"{where}: not JSON: {error}", "each line is one JSON object: see docs/data.md") from error
     if not isinstance(data, dict):
         raise CapivaraError(f"{where}: a {type(data).__name__}, not an object with `image` and `captions`")
-    return checked(data, where, folder)
+    return make_record(data, where, folder)
 
 
-def checked(data: dict[str, Any], where: str, folder: Path) -> Record:
+def make_record(data: dict[str, Any], where: str, folder: Path) -> Record:
     """Return the record of an object. Raises CapivaraError when it is not a record."""
     image = data.get("image") or data.get("file_name")
     if not isinstance(image, str) or not image or "\0" in image:
@@ -223,7 +223,7 @@ def _read_folder(folder: Path) -> Iterator[Record]:
 
 
 def _image_file(path: Path) -> Record:
-    """Return the record of an image file. Its id is its path as it was typed, which no other source has."""
+    """Return the record of an image file. Its id is its path as it was typed."""
     name = path.as_posix()
     if not path.exists():
         raise CapivaraError(f"{name}: no such file")
@@ -242,7 +242,7 @@ def read_shard(path: Path, lang: str = "en") -> Iterator[Record]:
     for sample in shard_samples(path, lang):
         if isinstance(sample.data, CapivaraError):
             raise sample.data
-        yield checked(sample.data, sample.where, Path.cwd())
+        yield make_record(sample.data, sample.where, Path.cwd())
 
 
 class Sample(NamedTuple):
@@ -278,7 +278,7 @@ def shard_samples(path: Path, lang: str = "en", encoding: str | None = None) -> 
                 for extension in sidecars.EXTENSIONS:
                     if extension in members:
                         file.seek(members[extension].offset)
-                        parts[extension] = file.read(min(members[extension].size, sidecars.MOST_BYTES + 1))
+                        parts[extension] = file.read(min(members[extension].size, sidecars.MAX_BYTES + 1))
                 try:
                     data = {"id": stem, **sidecars.read(parts, f"{path}#{stem}", lang, encoding), "image": name}
                     yield Sample(where, name, data)
@@ -289,8 +289,8 @@ def shard_samples(path: Path, lang: str = "en", encoding: str | None = None) -> 
         raise CapivaraError(f"{path}: {reason}") from error
     if shard.lost:
         console.warn(f"{path} is {shard.lost}")
-    for reason, names in shard.refused.items():
-        console.warn(f"{path}: {names[0]:,} members refused, {reason}: {names[1]}")
+    for reason, (count, first) in shard.refused.items():
+        console.warn(f"{path}: {count:,} members left out ({reason}), the first: {first}")
     if bare:
         console.warn(f"{path}: {bare_count:,} samples without an image, the first {bare[0]}")
 

@@ -23,8 +23,8 @@ from capivara_cli import artifacts
 from capivara_cli.data import images
 from capivara_cli.data.output import (
     KEPT,
-    OPEN,
     PART,
+    UNDECIDED,
     Observer,
     Output,
     R,
@@ -59,7 +59,7 @@ def open_output(
 
     Args:
         path: FILE.
-        settings: all that the result depends on, in JSON's types or `OPEN`.
+        settings: all that the result depends on, in JSON's types or `UNDECIDED`.
         runtime: whose rank this is.
         overwrite: start over.
         observer: is shown all that was written, by this run and those that it resumes.
@@ -77,7 +77,7 @@ def open_output(
 
 
 class OutputFile(Output):
-    """FILE, written by way of its partial files."""
+    """FILE, written through its partial files."""
 
     def __init__(
         self, path: Path, settings: dict[str, Any], runtime: Runtime, observer: Observer | None, *, overwrite: bool
@@ -92,7 +92,7 @@ class OutputFile(Output):
         self.partial = self._partial(runtime.rank, runtime.world_size)
         self._settings_file = path.with_name(f"{path.name}.partial.json")
         self._file: IO[bytes] | None = None
-        self._open_settings = [key for key, value in settings.items() if value is OPEN]
+        self._undecided = [key for key, value in settings.items() if value is UNDECIDED]
         self._digests: deque[bytes] = deque()  # of the records that are being worked on
         artifacts.make_folder(self.folder)
         try:
@@ -111,7 +111,7 @@ class OutputFile(Output):
 
     def begin(self, window: int, **decided: Any) -> None:
         """See `Output`."""
-        now = {key: decided[key] for key in self._open_settings} | {"window": window}
+        now = {key: decided[key] for key in self._undecided} | {"window": window}
         if self._resumes:
             self._refuse_others({key: self.settings.get(key) for key in now}, now)
         self.settings |= now
@@ -157,9 +157,9 @@ class OutputFile(Output):
         os.truncate(self.partial, 0)
 
     def _compare(self) -> None:
-        """Refuse to resume a run that had other settings; a setting that is open now may have been decided then."""
+        """Refuse to resume a run that had other settings. Undecided settings are compared later, in `begin`."""
         begun = artifacts.read_json(self._settings_file)
-        keys = {*begun, *self.settings} - {*self._open_settings, "window"}  # `begin` compares these
+        keys = {*begun, *self.settings} - {*self._undecided, "window"}  # `begin` compares these
         self._refuse_others({key: begun.get(key) for key in keys}, {key: self.settings.get(key) for key in keys})
 
     def _refuse_others(self, begun: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -187,14 +187,16 @@ class OutputFile(Output):
         with self.partial.open("rb") as file:
             for done, line in enumerate(_records_only(file), start=1):
                 before, record = str(json.loads(line[_HEAD:])["id"]), next(records, None)
-                now = f"now {record.id} ({record.where})" if record else "and is missing now"
-                if record is not None and record.id == before:
-                    if line[1:_HEAD] == _digest(record):
-                        continue
-                    now = f"{record.where}, and has changed since"
+                if record is None:
+                    change = f"({before}) is missing"
+                elif record.id != before:
+                    change = f"was {before}, now {record.id} ({record.where})"
+                elif line[1:_HEAD] != _digest(record):
+                    change = f"({before}, {record.where}) has changed"
+                else:
+                    continue
                 raise CapivaraError(
-                    f"{self.path} was begun with other records: number {done} was {before}, {now}",
-                    "--overwrite starts over",
+                    f"{self.path} was begun with other records: record {done} {change}", "--overwrite starts over"
                 )
         return done, self._remembering(records)
 
@@ -238,9 +240,9 @@ class OutputFile(Output):
         tally = Tally(observer=self.observer)
         rejected = rejected_file(self.path)
         # If nothing is left, the file that --overwrite would have replaced stays.
-        anything = any(line.startswith(KEPT) for line in self._lines())
+        any_kept = any(line.startswith(KEPT) for line in self._lines())
         with ExitStack() as stack:
-            paths = [self.path, rejected] if anything else [rejected]
+            paths = [self.path, rejected] if any_kept else [rejected]
             files = [stack.enter_context(stack.enter_context(artifacts.writing(path)).open("wb")) for path in paths]
             for line in self._lines():
                 tally.add(line[:1], line[_HEAD:])

@@ -120,7 +120,7 @@ def _verdicts(
 def _part(id_: object, captions: Sequence[Caption], i: int, options: SelectionOptions) -> dict[str, Any]:
     """Return a dropped caption as an object of its own, with the record's id.
 
-    It has no `parent`, which would be an index into captions that are not with it; the original that decided is.
+    No `parent`: the index would point nowhere. The deciding original is included under `judged`.
     """
     part = {"id": id_}
     part.update({"caption_id" if key == "id" else key: value for key, value in captions[i].items() if key != "parent"})

@@ -65,13 +65,13 @@ class Shard:
                     archive.members = []  # type: ignore[attr-defined]  # tarfile would keep them all in memory
                     if not member.isfile():
                         if not member.isdir():
-                            self._refuse("they are links or devices", member.name)
+                            self._refuse("link or device", member.name)
                         continue
                     if member.offset_data + member.size > total:
                         self.lost = f"truncated: {member.name} is incomplete, and what follows is lost"
                         break
                     if not is_inside(member.name):
-                        self._refuse("their names lead out of the folder", member.name)
+                        self._refuse("path outside the archive", member.name)
                         continue
                     hashes += _hash(member.name)
                     locations.append((member.offset_data, member.size))

@@ -1,4 +1,4 @@
-"""A map from keys to texts that does not fit into memory."""
+"""A map from keys to texts that may be larger than the memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Spill:
     def __init__(self) -> None:
         self._database = sqlite3.connect("", check_same_thread=False)
         self._length = 0
-        self._room = _Room()
+        self._errors = _DatabaseErrors()
         # Nothing has to survive a crash. SQLite removes the file when it opens it.
         self._database.execute("PRAGMA journal_mode = OFF")
         self._database.execute("PRAGMA synchronous = OFF")
@@ -40,20 +40,20 @@ class Spill:
     def add(self, key: str | int, value: str) -> None:
         """Add a value to those of the key."""
         self._length += 1
-        with self._room:
+        with self._errors:
             self._database.execute(_ADD, (_key(key), self._length, _encode(value)))
 
     def setdefault(self, key: str | int, value: str) -> str | None:
         """Return the key's value; set this one and return None if the key is new. Not for a spill with `add`."""
         # Number 0 makes the key unique, so that one statement looks and adds: this is called for every record.
-        with self._room:
+        with self._errors:
             added = self._database.execute(_ADD_NEW, (_key(key), 0, _encode(value))).rowcount
         self._length += added
         return None if added else self.get(key)
 
     def get(self, key: str | int, index: int = 0) -> str | None:
         """Return a value of the key by its index, or None."""
-        with self._room:
+        with self._errors:
             row = self._database.execute(_GET, (_key(key), index)).fetchone()
         return None if row is None else _decode(row[0])
 
@@ -61,7 +61,7 @@ class Spill:
         """Yield the values of each key, the keys in order: numbers, then texts by code points."""
         values: list[str] = []
         last = None
-        with self._room:
+        with self._errors:
             for key, value in self._database.execute(_GROUPS):
                 if key != last and values:
                     yield values
@@ -94,7 +94,7 @@ def _decode(text: bytes) -> str:
     return text.decode("utf-8", "surrogatepass")
 
 
-class _Room:
+class _DatabaseErrors:
     """Raise CapivaraError when SQLite fails inside the block. A generator's `contextmanager` would take 2 µs more."""
 
     def __enter__(self) -> None:

@@ -30,9 +30,9 @@ class ClassTask:
 
     Attributes:
         class_ids: indices in the class set of the C classes that have a name in the language.
-        labels: of these classes.
-        names: the first name of each.
-        prompts: of each.
+        labels: labels of these classes.
+        names: the first name of each class.
+        prompts: all prompts of each class.
         multilabel: whether images may have several classes, or none.
         metric: key of the main metric.
         templates: number of templates, or "by class" for prompts by class; for the signature.
@@ -54,13 +54,15 @@ def choose_classes(
     """Return the class set with names and templates in all languages.
 
     Args:
-        source: of the class set, as `--classes` takes it; without it the labels of the data are the names, in English.
+        source: value of `--classes`; None uses the labels of the data as names, in English.
         templates: file that replaces the set's templates.
-        name: of the set that is made of the labels.
+        name: name of the class set if it is made from the labels.
     """
     classes = class_forms.load(source) if source is not None else _labels_as_names(langs, data, name)
     if "" in classes.names and len(langs) > 1:
-        raise CapivaraError(f"{source} is of one language", "one --lang at a time, or a file with languages")
+        raise CapivaraError(
+            f"{source} does not say the language of its names", "one --lang at a time, or a file with names by language"
+        )
     if templates is not None:
         classes = class_forms.with_templates(classes, templates, langs)
     expected = bool(classes.templates or classes.prompts)

@@ -112,7 +112,7 @@ def _evaluate(
         for row, index in enumerate(readable):
             truth[row, [column[class_id] for class_id in image_classes[index] if class_id in column]] = True
         if not truth.any():
-            raise CapivaraError(f"no image that can be read is of a class with a name in {task.lang}")
+            raise CapivaraError(f"none of the readable images belongs to a class with a name in {task.lang}")
         # Multi-label: an image of no class is a negative of every class. Single-label: it cannot be scored.
         rows = np.arange(len(readable)) if task.multilabel else np.flatnonzero(truth.any(axis=1))
         truth = truth[rows]  # (N, C)
@@ -151,7 +151,7 @@ def _content(
     """Return the content of the result file for (N, C) scores, (N, C) bool truth and a number of images left out."""
     single_label = not task.multilabel
     values = metrics.metrics_for(scores, truth, single_label)
-    # A metric that all images define need not be defined by those that can be read.
+    # A metric that is defined for all images may be undefined for the readable ones.
     main = task.metric if task.metric in values else next(iter(values))
     settings = {
         "classes": f"{class_set}:{len(task.labels)}",

@@ -19,7 +19,7 @@ def embed_images(
     Warns of these once, for the model and not for the baseline again.
 
     Args:
-        rejected: images that could not be used even before.
+        rejected: images that were rejected while the data was read.
 
     Raises:
         CapivaraError: no image can be read.

@@ -34,7 +34,7 @@ class ClassifyOptions(ComparedModelOptions, Machine):
         shown="the labels themselves, in English",
     )
     templates: str | None = flag(
-        "File with sentences with {c} for the name, or with prompts by class.",
+        "File with templates, where {c} stands for the name, or with prompts by class.",
         default=None,
         metavar="FILE",
         shown="the class set's",
@@ -42,7 +42,7 @@ class ClassifyOptions(ComparedModelOptions, Machine):
     metric: Literal["auto", "acc1", "acc5", "mean_per_class_recall", "map", "map11", "roc_auc"] = flag(
         "Main metric; auto is the class set's. All metrics that the data define are in the result.", default="auto"
     )
-    split: str | None = flag("Part of the data, for data in parts.", default=None, metavar="NAME")
+    split: str | None = flag("Split to use, for example test.", default=None, metavar="NAME")
     images: Path | None = flag("Folder of the images that a table names.", default=None, metavar="DIR")
     predictions: Path | None = flag(
         "JSONL with the best classes of each image.", default=None, metavar="FILE", changes_result=False

@@ -17,7 +17,7 @@ import numpy as np
 
 from capivara_cli import __version__, artifacts, console
 from capivara_cli.data.labelled import LabelledImage
-from capivara_cli.data.output import check_not_read
+from capivara_cli.data.output import check_not_a_source
 from capivara_cli.data.records import Record
 from capivara_cli.errors import CapivaraError
 from capivara_cli.metrics.bootstrap import compare_hits, compare_ranks
@@ -201,7 +201,7 @@ def dataset_name(data: Sequence[str]) -> str:
 
 
 def compare_with_baseline(results: Sequence[Result], seed: int) -> None:
-    """Put the difference to the baseline's result in the same language into each result of the model."""
+    """Add `baseline` to each result of the model: the baseline's metrics in that language, and the differences."""
     baselines = {result.content["language"]: result for result in results if result.content["role"] == "baseline"}
     for result in results:
         if result.content["role"] == "model" and baselines:
@@ -236,7 +236,7 @@ def check_outputs(
             if path.resolve() in first_flag:
                 raise CapivaraError(f"{flag} and {first_flag[path.resolve()]} are both {path}", "use another name")
             first_flag[path.resolve()] = flag
-            check_not_read(sources, path)
+            check_not_a_source(sources, path)
             # A missing folder is made now: hours of work must not end with "no such folder".
             folder = path.absolute().parent
             artifacts.make_folder(folder)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from capivara_cli import console
 from capivara_cli.data import images, records
-from capivara_cli.data.output import check_not_read, report
+from capivara_cli.data.output import check_not_a_source, report
 from capivara_cli.errors import CapivaraError, nearest
 from capivara_cli.exporting import imagefolder, tables, webdataset
 from capivara_cli.exporting.job import ExportJob
@@ -73,7 +73,7 @@ def _check_file(source: str, output: Path, *, overwrite: bool) -> None:
         return
     if output.is_dir():
         raise CapivaraError(f"{output} is a folder", f"-o {output}/FILE")
-    check_not_read([source], output)
+    check_not_a_source([source], output)
     if images.is_image_name(output.name) or output.suffix in (".tar", ".jsonl", ".parquet"):
         raise CapivaraError(f"{output} is not the name of a table or a text", "-o FILE.csv")
     if output.exists() and not output.is_file():

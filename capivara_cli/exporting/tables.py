@@ -12,14 +12,14 @@ from typing import Any, TextIO
 from capivara_cli import artifacts
 from capivara_cli.data.captions import Caption, select
 from capivara_cli.data.output import raise_if_empty
-from capivara_cli.data.readers.columns import MORE, OWN
+from capivara_cli.data.readers.columns import CAPTION_COLUMNS, EXTRA_COLUMN
 from capivara_cli.data.records import Record, to_json
 from capivara_cli.exporting.job import ExportJob
 
 
 def write(job: ExportJob) -> None:
     """Write a row per caption; open_clip's trainer reads `filepath` and `title`."""
-    columns = ["filepath", "title", "lang", "id", "label", *OWN, MORE]
+    columns = ["filepath", "title", "lang", "id", "label", *CAPTION_COLUMNS, EXTRA_COLUMN]
     delimiter = "\t" if job.output.suffix == ".tsv" else ","
     folder = Path.cwd() if str(job.output) == "-" else job.output.absolute().parent
     with _open(job) as file:
@@ -78,7 +78,7 @@ def _rows(record: Record, lang: str | None, folder: Path) -> Iterator[dict[str, 
             columns, others = _caption_columns(caption)
             row |= columns
             more |= {"caption": others} if others else {}
-        row[MORE] = to_json(more) if more else None
+        row[EXTRA_COLUMN] = to_json(more) if more else None
         yield row
 
 
@@ -87,7 +87,7 @@ def _caption_columns(caption: Caption) -> tuple[dict[str, Any], dict[str, Any]]:
     columns: dict[str, Any] = {"title": caption["text"], "lang": caption["lang"]}
     others: dict[str, Any] = {}
     for key, value in caption.items():
-        if key in OWN and _is_plain(key, value):
+        if key in CAPTION_COLUMNS and _is_plain(key, value):
             columns[key] = value
         elif key not in ("text", "lang"):
             others[key] = value

@@ -17,11 +17,11 @@ from capivara_cli.data.selection import JUDGED, decided_by, is_verdict
 if TYPE_CHECKING:
     from rich.table import Table
 
-BIN = 50  # ten-thousandths: width of a bin that is counted; a bin that is shown is made of several
+BIN = 50  # width of a counted bin, in ten-thousandths of a score; a bar that is shown covers one or more bins
 ROWS, PLOT_ROWS = 16, 60  # bins in the table and in the plot, at most
 WIDTH = 40  # characters of the longest bar
 SOURCES = 20  # sources in the table, at most
-MOST_SOURCES = 1000  # sources that are counted; the rest are counted together
+MAX_SOURCES = 1000  # sources that are counted; the rest are counted together
 OTHERS = "others"
 
 
@@ -46,11 +46,11 @@ class Report:
         self.unjudged = 0
         self._parts: list[dict[str, Any]] = []  # dropped captions of the record that comes next
 
-    def part(self, data: dict[str, Any]) -> None:
+    def add_part(self, data: dict[str, Any]) -> None:
         """Take a dropped caption."""
         self._parts.append(data)
 
-    def record(self, data: dict[str, Any], reason: str | None) -> None:
+    def add_record(self, data: dict[str, Any], reason: str | None) -> None:
         """Count a record and its captions, the dropped ones included."""
         parts, self._parts = self._parts, []
         self.images[reason] += 1
@@ -81,7 +81,7 @@ class Report:
             counts[round(caption["score"] * 10_000) // BIN] += 1
         if self.options.judges(lang) or self.options.covers(lang):
             name = f"{caption.get('source') or 'no source'} ({lang})"
-            known = name in self.sources or len(self.sources) < MOST_SOURCES
+            known = name in self.sources or len(self.sources) < MAX_SOURCES
             self.sources.setdefault(name if known else OTHERS, Counter())[reason] += 1
 
     def show(self, output: Path | None) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from capivara_cli import artifacts, console
 from capivara_cli.data import pipeline, records
 from capivara_cli.data.images import ImageRef
-from capivara_cli.data.output import RecordResult, check_not_read, open_if_auto, raise_if_empty, report
+from capivara_cli.data.output import RecordResult, check_not_a_source, raise_if_empty, report, undecided_if_auto
 from capivara_cli.data.records import Record
 from capivara_cli.data.resumable import open_output
 from capivara_cli.data.selection import human_scores, select_captions
@@ -45,7 +45,7 @@ def score(sources: Sequence[str | Path], output: str | Path | None, options: Sco
     """
     path = Path(output) if output is not None else None
     options.check()
-    check_not_read(sources, path)
+    check_not_a_source(sources, path)
     if options.plot is not None:
         _check_plot(options.plot, sources, path, overwrite=options.overwrite)
     total = records.validate(sources, options.required_langs())
@@ -56,7 +56,7 @@ def score(sources: Sequence[str | Path], output: str | Path | None, options: Sco
         "sources": [str(source) for source in sources],
         "model": str(spec) if spec else None,
         "model_files": spec.identity() if spec else None,
-        "precision": open_if_auto(options.precision),
+        "precision": undecided_if_auto(options.precision),
     }
     summary = Report(options)
     with open_output(path, settings, runtime, overwrite=options.overwrite, observer=summary) as out:
@@ -86,7 +86,7 @@ def _check_plot(plot: Path, sources: Sequence[str | Path], output: Path | None, 
         raise CapivaraError(f"--plot {plot}: not the name of a .png file", "--plot scores.png")
     if output is not None and plot.absolute() == output.absolute():
         raise CapivaraError(f"--plot {plot} is also the file of -o", "another name")
-    check_not_read(sources, plot)
+    check_not_a_source(sources, plot)
     if plot.exists() and not overwrite:
         raise CapivaraError(f"{plot} already exists", "--overwrite replaces it")
     folder = plot.absolute().parent

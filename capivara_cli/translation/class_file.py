@@ -28,7 +28,7 @@ def translate_class_file(
     (target,) = options.to
     content = class_files.read(path)
     is_ours = class_files.is_ours(content)
-    value = class_files.in_language(content, options.origin, path) if is_ours else content
+    value = class_files.select_language(content, options.origin, path) if is_ours else content
     texts = list(dict.fromkeys(map(on_one_line, class_files.texts(value))))
     translations: dict[str, str] = {}
     failures: list[str] = []

@@ -11,7 +11,7 @@ from capivara_cli import console
 from capivara_cli.data import class_files, pipeline, records
 from capivara_cli.data.captions import REJECTED, Caption
 from capivara_cli.data.languages import Language, find
-from capivara_cli.data.output import RecordResult, Tally, check_not_read, report
+from capivara_cli.data.output import RecordResult, Tally, check_not_a_source, report
 from capivara_cli.data.records import Record
 from capivara_cli.data.resumable import open_output
 from capivara_cli.errors import CapivaraError
@@ -45,7 +45,7 @@ def translate(sources: Sequence[str | Path], output: str | Path | None, options:
     """
     path = Path(output) if output is not None else None
     languages = _find_languages(options)
-    check_not_read(sources, path)
+    check_not_a_source(sources, path)
     runtime = _start_runtime(options)
     translators = _make_translators(options, runtime)
     with ExitStack() as stack:

@@ -221,7 +221,7 @@ def test_other_settings_and_other_records_are_refused_by_name(run: Run, photos: 
     with pytest.raises(CapivaraError, match="--max-new-tokens 4, now 5; --num-beams 1, now 2"):
         strict(max_new_tokens=5, num_beams=2)
     write_jsonl(source, records[1:])
-    with pytest.raises(CapivaraError, match="number 1 was 0, now 1"):
+    with pytest.raises(CapivaraError, match="record 1 was 0, now 1"):
         strict()
 
 

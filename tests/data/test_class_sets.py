@@ -10,12 +10,12 @@ import pytest
 from clip_benchmark import datasets as clip_benchmark
 
 from capivara_cli.data.class_forms import load
-from capivara_cli.data.class_sets import METRIC_KEYS, ClassSet, Names, class_indices, fill, shared_names, shipped
+from capivara_cli.data.class_sets import METRIC_KEYS, ClassSet, Names, class_indices, fill, known_sets, shared_names
 from capivara_cli.errors import CapivaraError
 
 
 def test_every_set_of_the_field_is_known() -> None:
-    sets = shipped()
+    sets = known_sets()
     assert len(sets) == 24
     assert sum(entry["classes"] for entry in sets.values()) > 3000
     assert all(entry["metric"] in METRIC_KEYS for entry in sets.values())

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from capivara_cli.data.images import ImageRef
-from capivara_cli.data.output import RecordResult, Tally, check_not_read, report
+from capivara_cli.data.output import RecordResult, Tally, check_not_a_source, report
 from capivara_cli.data.records import Record
 from capivara_cli.errors import CapivaraError
 
@@ -35,8 +35,8 @@ def test_what_is_read_is_not_written(tmp_path: Path) -> None:
     for name in ("in.jsonl", "p0.jsonl", "p1.jsonl", "metadata.jsonl", "z.jsonl.rejected.jsonl"):
         (tmp_path / name).touch()
     (tmp_path / "link.jsonl").symlink_to("in.jsonl")
-    check_not_read([tmp_path / "in.jsonl", tmp_path, "-", "gone.jsonl"], tmp_path / "out.jsonl")
-    check_not_read([tmp_path / "in.jsonl"], None)
+    check_not_a_source([tmp_path / "in.jsonl", tmp_path, "-", "gone.jsonl"], tmp_path / "out.jsonl")
+    check_not_a_source([tmp_path / "in.jsonl"], None)
     read = {
         "in.jsonl": "link.jsonl",
         "p{0..1}.jsonl": "p1.jsonl",
@@ -45,4 +45,4 @@ def test_what_is_read_is_not_written(tmp_path: Path) -> None:
     }
     for source, written in read.items():
         with pytest.raises(CapivaraError, match="is both input and output"):
-            check_not_read(["-", tmp_path / source], tmp_path / written)
+            check_not_a_source(["-", tmp_path / source], tmp_path / written)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from capivara_cli.artifacts import NO_ROOM
 from capivara_cli.data.images import ImageRef
-from capivara_cli.data.output import OPEN, Output, RecordResult, Tally, report
+from capivara_cli.data.output import UNDECIDED, Output, RecordResult, Tally, report
 from capivara_cli.data.pipeline import batched
 from capivara_cli.data.records import Record
 from capivara_cli.data.resumable import open_output
@@ -56,7 +56,7 @@ def run(
 ) -> Tally | None:
     """Work through the records; stop before a batch as if killed, or after the last one if there are no more."""
     with open_output(path, SETTINGS | settings, ONE, overwrite=overwrite) as out:
-        out.begin(window, **{key: window for key, value in settings.items() if value is OPEN})
+        out.begin(window, **{key: window for key, value in settings.items() if value is UNDECIDED})
         _, todo = out.skip_done(records(count))
         for number, batch in enumerate(batched(todo, window)):
             if number == stop:
@@ -180,8 +180,12 @@ def test_what_is_done_is_skipped_unless_it_is_overwritten(tmp_path: Path) -> Non
             f'--lang null, now pt; --model m, now {"m" * 57}...; --prefixes ["a photo of"], now ["there is"]',
         ),
         ({}, {"window": 4}, "records per batch 3, now 4"),
-        ({"batch_size": OPEN}, {"batch_size": OPEN, "window": 5}, "--batch-size 3, now 5; records per batch 3, now 5"),
-        ({"batch_size": OPEN}, {"batch_size": 4}, "--batch-size 3, now 4"),
+        (
+            {"batch_size": UNDECIDED},
+            {"batch_size": UNDECIDED, "window": 5},
+            "--batch-size 3, now 5; records per batch 3, now 5",
+        ),
+        ({"batch_size": UNDECIDED}, {"batch_size": 4}, "--batch-size 3, now 4"),
     ],
 )
 def test_other_settings_are_refused_by_name(
@@ -209,8 +213,8 @@ def test_a_tuple_resumes_the_list_that_json_made_of_it(whole: tuple[bytes, bytes
 
 
 def test_a_setting_that_is_open_was_decided_by_the_interrupted_run(tmp_path: Path) -> None:
-    run(tmp_path / "out.jsonl", stop=1, batch_size=OPEN)
-    with open_output(tmp_path / "out.jsonl", SETTINGS | {"batch_size": OPEN}, ONE, overwrite=False) as out:
+    run(tmp_path / "out.jsonl", stop=1, batch_size=UNDECIDED)
+    with open_output(tmp_path / "out.jsonl", SETTINGS | {"batch_size": UNDECIDED}, ONE, overwrite=False) as out:
         assert out.settings["batch_size"] == 3
 
 
@@ -218,12 +222,12 @@ def test_other_records_are_refused_by_their_number(tmp_path: Path) -> None:
     run(tmp_path / "out.jsonl", stop=2)
     with begun(tmp_path / "out.jsonl") as out:
         changed = (record for record in records() if record.id != "n4")
-        with pytest.raises(CapivaraError, match=r"number 5 was n4, now n5 \(in\.jsonl:6\)"):
+        with pytest.raises(CapivaraError, match=r"record 5 was n4, now n5 \(in\.jsonl:6\)"):
             out.skip_done(changed)
-        with pytest.raises(CapivaraError, match="number 4 was n3, and is missing now"):
+        with pytest.raises(CapivaraError, match=r"record 4 \(n3\) is missing"):
             out.skip_done(records(3))
         edited = (replace(record, data=record.data | {"captions": []}) for record in records())
-        with pytest.raises(CapivaraError, match=r"number 1 was n0, in\.jsonl:1, and has changed since"):
+        with pytest.raises(CapivaraError, match=r"record 1 \(n0, in\.jsonl:1\) has changed"):
             out.skip_done(edited)
 
 

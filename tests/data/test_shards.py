@@ -113,7 +113,7 @@ def test_samples_without_an_image_and_links_are_reported(tmp_path: Path, capsys:
         archive.addfile(info)
     assert [record.id for record in records.read(path)] == ["0", "1"]
     said = " ".join(capsys.readouterr().err.split())
-    assert "1 members refused, they are links or devices: 4.png" in said
+    assert "1 members left out (link or device), the first: 4.png" in said
     assert "2 samples without an image, the first 2" in said
 
 
@@ -132,7 +132,7 @@ def test_members_that_lead_out_of_the_folder_are_refused(
     assert names(path) == ["ok.png"]
     assert shards.find(str(path), name) is None
     assert [record.id for record in records.read(path)] == ["ok"]
-    assert "1 members refused" in capsys.readouterr().err
+    assert "1 members left out" in capsys.readouterr().err
 
 
 def test_a_file_that_is_not_a_tar_is_an_error(tmp_path: Path) -> None:

@@ -335,7 +335,7 @@ def test_a_shipped_set_is_taken_by_its_name_and_never_by_the_datas(
 def test_a_file_without_languages_is_of_one_language(evaluate: Evaluate) -> None:
     [result] = evaluate(lang=["hi"], classes=put_json("c.json", LABELS))
     assert result["n_classes"] == 6
-    with pytest.raises(CapivaraError, match="c.json is of one language"):
+    with pytest.raises(CapivaraError, match="c.json does not say the language of its names"):
         evaluate(lang=["hi", "en"], classes="c.json")
 
 

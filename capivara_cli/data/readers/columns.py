@@ -23,13 +23,9 @@ NAMES = {
     "label": ("label", "class", "category", "labels"),
     "lang": ("lang", "language"),
 }
-CAPTION_COLUMNS = (
-    "source",
-    "prefix",
-    "parent",
-    "score",
-)  # keys of a caption that `capivara export csv` writes as columns
-EXTRA_COLUMN = "more"  # its column for all other keys, as JSON: {"caption": {…}, "record": {…}}
+# Columns that `capivara export csv` writes: further keys of the caption, and one for all other keys, as JSON.
+CAPTION_COLUMNS = ("source", "prefix", "parent", "score")
+EXTRA_COLUMN = "more"  # {"caption": {…}, "record": {…}}
 _NUMBERS: dict[str, tuple[type, ...]] = {"parent": (int,), "score": (int, float)}
 _LANGUAGE = re.compile(r"(?:(?:caption|text|title|sentence|description)s?[ _.-])?([a-z]{2,3}(?:-[A-Za-z0-9]+)*)", re.I)
 _WORDS = frozenset(["am", "as", "be", "is", "it", "my", "no", "or", "so", "to"])  # seldom codes of languages
@@ -90,9 +86,9 @@ class Table:
             value = values[column]
             if isinstance(value, int) and 0 <= value < len(names):
                 values[column] = names[value]
-        own_keys, more = _own_keys(values), _more(values)
-        used = {*self.columns.values(), *own_keys}
-        if more is not None:
+        caption_keys, exported = _caption_keys(values), _exported(values)
+        used = {*self.columns.values(), *caption_keys}
+        if exported is not None:
             used |= {EXTRA_COLUMN, *CAPTION_COLUMNS}
         extra = {name: value for name, value in values.items() if name not in used and value not in (None, "")}
         label = self._value(values, "label")
@@ -102,18 +98,18 @@ class Table:
         if captions is not None:
             extra.pop("captions", None)
         else:
-            captions = self._captions(values, own_keys, exported=more is not None)
-        if more is not None:
-            if captions and isinstance(more.get("caption"), dict):
-                captions[0] = with_keys(captions[0], **more["caption"])
-            if isinstance(more.get("record"), dict):
-                extra |= more["record"]
+            captions = self._captions(values, caption_keys, exported=exported is not None)
+        if exported is not None:
+            if captions and isinstance(exported.get("caption"), dict):
+                captions[0] = with_keys(captions[0], **exported["caption"])
+            if isinstance(exported.get("record"), dict):
+                extra |= exported["record"]
         cell = values[self.columns["image"]]
         key, image, problem = self._image(cell)
         content = cell.get("bytes") if isinstance(cell, dict) else None
         id_ = self._value(values, "id")
         id_ = str(id_) if id_ not in (None, "") else None
-        if id_ is not None and (more is not None or isinstance(cell, dict)):
+        if id_ is not None and (exported is not None or isinstance(cell, dict)):
             key = id_  # rows that we exported, and those with the image inside, belong together by their id
         return Row(
             where,
@@ -123,7 +119,7 @@ class Table:
             id_,
             extra,
             problem,
-            parent_is_local="parent" not in own_keys,
+            parent_is_local="parent" not in caption_keys,
             content=content if isinstance(content, bytes) else None,
         )
 
@@ -147,11 +143,11 @@ class Table:
         name = numbered[1] if numbered else cell.strip()
         return name, inside(self.folder, name), None
 
-    def _captions(self, values: dict[str, Any], own_keys: dict[str, Any], *, exported: bool) -> list[Caption]:
+    def _captions(self, values: dict[str, Any], caption_keys: dict[str, Any], *, exported: bool) -> list[Caption]:
         """Return the captions of a row. Those in a language's column are translations of those in the main column.
 
         Args:
-            own_keys: further keys of the captions in the main column.
+            caption_keys: further keys of the captions in the main column.
             exported: whether we exported the table: it has empty captions too, with their language.
         """
         row_lang = self._value(values, "lang")
@@ -168,10 +164,10 @@ class Table:
                     continue
                 if what == "caption":
                     caption: Caption = {"text": text, "lang": str(row_lang or self.lang)}
-                    captions.append(with_keys(caption, **own_keys) if own_keys else caption)
+                    captions.append(with_keys(caption, **caption_keys) if caption_keys else caption)
                     continue
                 caption = {"text": text, "lang": what}
-                if number < len(originals) and "parent" not in own_keys:
+                if number < len(originals) and "parent" not in caption_keys:
                     caption["parent"] = originals[number]
                 captions.append(caption)
             if what == "caption":
@@ -179,14 +175,16 @@ class Table:
         return captions
 
 
-def _more(values: dict[str, Any]) -> dict[str, Any] | None:
-    """Return what a table that we exported has in its column of JSON; None for tables of others."""
-    more = _parsed(values[EXTRA_COLUMN] or "{}") if {EXTRA_COLUMN, *CAPTION_COLUMNS} <= values.keys() else None
-    return more if isinstance(more, dict) and more.keys() <= {"caption", "record"} else None
+def _exported(values: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the keys that only a table that we exported has, in its column of JSON; None for tables of others."""
+    if not {EXTRA_COLUMN, *CAPTION_COLUMNS} <= values.keys():
+        return None
+    keys = _parsed(values[EXTRA_COLUMN] or "{}")
+    return keys if isinstance(keys, dict) and keys.keys() <= {"caption", "record"} else None
 
 
-def _own_keys(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the keys of a caption that the columns of our own tables have, without values of the wrong type."""
+def _caption_keys(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys of a caption that columns of their names have, without values of the wrong type."""
     keys: dict[str, Any] = {}
     for key in CAPTION_COLUMNS:
         value = values.get(key)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from capivara_cli.options import Options, flag
-from capivara_cli.values import Typed
+from capivara_cli.values import Syntax
 
 
 def _parse_columns(value: Any) -> dict[str, str]:
@@ -23,7 +23,7 @@ def _parse_columns(value: Any) -> dict[str, str]:
     return columns
 
 
-Columns = Annotated[Mapping[str, str], Typed(_parse_columns, many=True)]
+Columns = Annotated[Mapping[str, str], Syntax(_parse_columns, many=True)]
 """`image`, `caption`, `id`, `label`, `lang` or a language -> the name or number of its column in a table."""
 
 
