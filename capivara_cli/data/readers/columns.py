@@ -1,4 +1,4 @@
-"""The columns of a table: found by their names, and made a row of an image."""
+"""Find the columns of a table by their names, and make rows of images from its rows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ CAPTION_COLUMNS = ("source", "prefix", "parent", "score")
 EXTRA_COLUMN = "more"  # {"caption": {…}, "record": {…}}
 _NUMBERS: dict[str, tuple[type, ...]] = {"parent": (int,), "score": (int, float)}
 _LANGUAGE = re.compile(r"(?:(?:caption|text|title|sentence|description)s?[ _.-])?([a-z]{2,3}(?:-[A-Za-z0-9]+)*)", re.I)
-_WORDS = frozenset(["am", "as", "be", "is", "it", "my", "no", "or", "so", "to"])  # seldom codes of languages
+_WORDS = frozenset(
+    ["am", "as", "be", "is", "it", "my", "no", "or", "so", "to"]
+)  # English words, rarely meant as language codes
 _NUMBERED = re.compile(r"(.+\.\w+)#\d+")  # Flickr's image.jpg#3
 
 
@@ -137,7 +139,7 @@ class Table:
         if not isinstance(cell, str) or not cell.strip():
             return "", inside(self.folder, ""), "no image"
         if re.match(r"https?://", cell):
-            problem = "an address and no file: img2dataset downloads it, and --images says where to"
+            problem = "a URL, not a file: download it with img2dataset and name the folder with --images"
             return cell, inside(self.folder, cell), problem
         numbered = _NUMBERED.fullmatch(cell.strip())
         name = numbered[1] if numbered else cell.strip()
