@@ -84,15 +84,36 @@ def find(folder: Path) -> Iterator[Path]:
             yield folder / name
 
 
-def identity(ref: ImageRef) -> bytes:
-    """Return 16 bytes that change when the image does: from path, member, and the file's size and time.
+class Stamp(NamedTuple):
+    """What tells whether an image has changed, without reading it.
 
-    The image itself is not read. Raises ImageRejected if the file does not exist.
+    Attributes:
+        identity: 16 bytes that change with path, member, and the file's size and time.
+        changed: time of the last change of the file's inode in ns. It also changes where the others were kept: where an
+            image was overwritten in place, but also where it was only moved there and back.
     """
+
+    identity: bytes
+    changed: int
+
+
+def stamp(ref: ImageRef) -> Stamp:
+    """Return an image's stamp. Raises ImageRejected if the file does not exist."""
     with _rejecting():
         status = os.stat(ref.path)
     text = f"{ref.path}\0{ref.member or ''}\0{status.st_size}\0{status.st_mtime_ns}"
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    identity = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return Stamp(identity, status.st_ctime_ns)
+
+
+def identity(ref: ImageRef) -> bytes:
+    """Return the identity of an image's stamp. Raises ImageRejected if the file does not exist."""
+    return stamp(ref).identity
+
+
+def digest(ref: ImageRef) -> bytes:
+    """Return 16 bytes that change with the image's content. Raises ImageRejected if it cannot be read."""
+    return hashlib.blake2b(content(ref), digest_size=16).digest()
 
 
 def check(ref: ImageRef) -> None:

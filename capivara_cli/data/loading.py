@@ -26,7 +26,8 @@ class Loaded(Generic[T]):
     Attributes:
         items: the items, as they came.
         rows: indices of the items whose image was loaded, ascending.
-        values: what `prepare` returned for them; one stacked tensor (rows, ...) if these are tensors of one shape.
+        values: what `prepare` returned for them; one stacked tensor (rows, ...) if these are tensors of one shape, and
+            a tuple of these if they are tuples.
         reasons: index of an item -> why its image cannot be used.
     """
 
@@ -95,10 +96,16 @@ class _Images:
 
 
 def _collate(items: list[tuple[int, Any]]) -> tuple[list[int], Any, dict[int, str]]:
-    import torch
-
     rows = [index for index, value in items if not isinstance(value, ImageRejected)]
     values = [value for _, value in items if not isinstance(value, ImageRejected)]
     reasons = {index: value.message for index, value in items if isinstance(value, ImageRejected)}
+    return rows, _stack(values), reasons
+
+
+def _stack(values: list[Any]) -> Any:
+    import torch
+
+    if values and isinstance(values[0], tuple):
+        return tuple(_stack(list(column)) for column in zip(*values, strict=True))
     same_shape = bool(values) and all(torch.is_tensor(value) and value.shape == values[0].shape for value in values)
-    return rows, torch.stack(values) if same_shape else values, reasons
+    return torch.stack(values) if same_shape else values

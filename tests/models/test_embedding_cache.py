@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import resource
 import shutil
 from pathlib import Path
@@ -15,7 +14,9 @@ from capivara_cli.data import images
 from capivara_cli.data.images import ImageRef
 from capivara_cli.models import segments as segment_files
 from capivara_cli.models.clip import Clip
-from capivara_cli.models.embedding_cache import ImageTable, Store, embed, embed_windows
+from capivara_cli.models.embedding_cache import ImageTable, embed, embed_windows
+from capivara_cli.models.embedding_store import Store
+from capivara_cli.models.segments import Segment
 
 
 @pytest.fixture
@@ -49,12 +50,9 @@ def test_an_embedding_is_the_towers_in_half_precision(clip: Clip, folder: Path) 
     assert not rejected
 
 
-def test_an_image_that_is_known_is_not_read_again(clip: Clip, folder: Path) -> None:
+def test_an_image_that_is_known_is_not_read_again(clip: Clip, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = rows(embed(clip, refs(folder))[0])
-    for ref in refs(folder):
-        status = os.stat(ref.path)
-        Path(ref.path).write_bytes(bytes(status.st_size))  # no image any more, but of the same size and time
-        os.utime(ref.path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    monkeypatch.setattr(images, "content", lambda ref: pytest.fail(f"{ref} is read"))
     table, _, rejected = embed(clip, refs(folder))
     assert rows(table).equal(before)
     assert not rejected
@@ -133,14 +131,16 @@ def test_windows_are_as_the_whole_and_known_images_are_not_read_again(clip: Clip
 
 def test_of_an_image_that_was_encoded_twice_the_newer_counts(clip: Clip, folder: Path) -> None:
     store = Store(clip)
-    keys = [images.identity(ref) for ref in refs(folder)[:3]]
+    stamps = [images.stamp(ref) for ref in refs(folder)[:3]]
+    keys = [stamp.identity for stamp in stamps]
     for value in (1.0, 2.0):
-        store.add(keys, torch.full((3, 1, 4), value))
+        store.add(stamps, np.zeros((3, 16), np.uint8), torch.full((3, 1, 4), value))
         store.flush()
     assert (store.take(keys) == 2).all()
     assert store.find([b"x" * 16]).tolist() == [-1]
     ref = refs(folder)[0]
-    assert Store(clip).missing([(key, ref) for key in [*keys, b"\0" * 16]]) == {b"\0" * 16: ref}
+    unknown = images.Stamp(b"\0" * 16, 0)
+    assert Store(clip).missing([(stamp, ref) for stamp in [*stamps, unknown]]) == {unknown: ref}
 
 
 def test_many_small_segments_are_put_together(clip: Clip, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,11 +159,11 @@ def test_of_an_image_that_is_there_twice_the_newer_one_stays_when_segments_are_j
     ref = refs(folder)[0]
     store = Store(clip)
     for number in range(6):
-        store.add([images.identity(ref)], torch.full((1, 1, 4), float(number)))
+        store.add([images.stamp(ref)], np.zeros((1, 16), np.uint8), torch.full((1, 1, 4), float(number + 1)))
         store.flush()
     assert segments() == 6
     monkeypatch.setattr(segment_files, "MANY_SEGMENTS", 4)
-    assert Store(clip).take([images.identity(ref)]).tolist() == [[5.0] * 4]
+    assert Store(clip).take([images.identity(ref)]).tolist() == [[6.0] * 4]
     assert segments() == 1
 
 
@@ -173,10 +173,13 @@ def test_more_segments_than_a_process_may_have_files(clip: Clip, folder: Path) -
     keys = [number.to_bytes(16, "little") for number in range(1, 1201)]
     for number, key in enumerate(keys):
         identity = np.frombuffer(bytearray(key), np.uint8).reshape(1, 16)
-        segment_files.write(store.folder, number, identity, np.full((1, 1, 4), number, np.float16))
+        embedding = np.full((1, 1, 4), number + 1, np.float16)
+        segment_files.write(
+            store.folder, number, Segment(embedding, identity, np.zeros_like(identity), np.zeros(1, int))
+        )
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
     try:
-        assert Store(clip).take(keys)[:, 0].tolist() == list(range(1200))
+        assert Store(clip).take(keys)[:, 0].tolist() == list(range(1, 1201))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
