@@ -184,18 +184,7 @@ def with_templates(classes: ClassSet, source: str, langs: Sequence[str]) -> Clas
 
     Raises CapivaraError for a template without a place for the name, and for a file in an unknown form.
     """
-    file, _, key = source.partition("#")
-    value = read_content(Path(file))
-    if key and isinstance(value, dict):
-        value = _by_key(value, key, Path(file), "--templates")
-    elif isinstance(value, dict):
-        spellings = {classes.name, simple_name(classes.name)}
-        of_set = [key for key in value if spellings & {known_name(key), simple_name(key)}]
-        if of_set:
-            value = value[of_set[0]]
-        elif len(value) == 1 and find(next(iter(value))) is None:
-            ((only, value),) = value.items()
-            console.say(f"templates of {only}, the only ones in {file}")
+    value = _templates_of(classes, source)
     bare = replace(classes, templates={}, prompts={})
     if isinstance(value, list):
         check_templates(value, source)
@@ -210,6 +199,24 @@ def with_templates(classes: ClassSet, source: str, langs: Sequence[str]) -> Clas
         if in_language(value, lang) is None:
             raise CapivaraError(f"{source} has no templates in {lang}: it has {', '.join(value)}")
     return replace(bare, templates={lang: tuple(templates) for lang, templates in value.items()})
+
+
+def _templates_of(classes: ClassSet, source: str) -> Any:
+    """Return the part of `FILE#KEY`, the part of a file that is for this class set, or the whole content."""
+    file, _, key = source.partition("#")
+    value = read_content(Path(file))
+    if not isinstance(value, dict):
+        return value
+    if key:
+        return _by_key(value, key, Path(file), "--templates")
+    spellings = {classes.name, simple_name(classes.name)}
+    for name in value:
+        if spellings & {known_name(name), simple_name(name)}:
+            return value[name]
+    if len(value) == 1 and find(next(iter(value))) is None:
+        ((only, value),) = value.items()
+        console.say(f"templates of {only}, the only ones in {file}")
+    return value
 
 
 def _prompts_by_class(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol, Self, TypeVar
 
-from capivara_cli import console
+from capivara_cli import artifacts, console
 from capivara_cli.data import records
 from capivara_cli.data.captions import REJECTED
 from capivara_cli.data.records import Record
@@ -174,6 +174,16 @@ def check_not_a_source(sources: Iterable[str | Path], path: Path | None) -> None
             for output in outputs:
                 if file.exists() and file.samefile(output):
                     raise CapivaraError(f"{output} is both input and output", "-o another file")
+
+
+def check_writable(path: Path, flag: str) -> None:
+    """Raise CapivaraError for a file that could not be written once the work is done; make its folder if missing."""
+    if path.is_dir():
+        raise CapivaraError(f"{flag} {path} is a folder", f"{flag} {path}/FILE")
+    folder = path.absolute().parent
+    artifacts.make_folder(folder)
+    if not os.access(folder, os.W_OK):
+        raise CapivaraError(f"cannot write {path}: no permission", f"{flag} in another folder")
 
 
 class StandardOutput(Output):

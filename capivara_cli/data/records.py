@@ -154,9 +154,13 @@ def check_languages(captions: Counter[str], langs: Sequence[str]) -> None:
     """
     for lang in langs:
         if not captions[lang]:
-            names = ", ".join(f"{name} ({number:,})" for name, number in captions.most_common(20)) or "none"
             hint = f"capivara translate --to {lang} makes them"
-            raise CapivaraError(f"no caption in {lang}: the data has {names}", hint)
+            raise CapivaraError(f"no caption in {lang}: the data has {name_languages(captions)}", hint)
+
+
+def name_languages(captions: Counter[str]) -> str:
+    """Name the most frequent languages, with their numbers of captions."""
+    return ", ".join(f"{lang} ({number:,})" for lang, number in captions.most_common(20)) or "none"
 
 
 def expand(pattern: str) -> list[Path]:
@@ -245,7 +249,7 @@ def read_shard(path: Path, lang: str = "en") -> Iterator[Record]:
         yield make_record(sample.data, sample.where, Path.cwd())
 
 
-class Sample(NamedTuple):
+class ShardSample(NamedTuple):
     """An image of a shard, and the object made of the files beside it; or what is wrong with them."""
 
     where: str
@@ -253,7 +257,7 @@ class Sample(NamedTuple):
     data: dict[str, Any] | CapivaraError
 
 
-def shard_samples(path: Path, lang: str = "en", encoding: str | None = None) -> Iterator[Sample]:
+def shard_samples(path: Path, lang: str = "en", encoding: str | None = None) -> Iterator[ShardSample]:
     """Read all images of a shard. Warns at the end of what was skipped.
 
     Args:
@@ -281,9 +285,9 @@ def shard_samples(path: Path, lang: str = "en", encoding: str | None = None) -> 
                         parts[extension] = file.read(min(members[extension].size, sidecars.MAX_BYTES + 1))
                 try:
                     data = {"id": stem, **sidecars.read(parts, f"{path}#{stem}", lang, encoding), "image": name}
-                    yield Sample(where, name, data)
+                    yield ShardSample(where, name, data)
                 except CapivaraError as error:
-                    yield Sample(where, name, error)
+                    yield ShardSample(where, name, error)
     except (OSError, tarfile.ReadError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"not a tar file: {error}"
         raise CapivaraError(f"{path}: {reason}") from error

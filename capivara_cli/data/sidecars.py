@@ -1,4 +1,4 @@
-"""What stands beside an image in a shard or a folder: `.json`, `.txt`, `.cls`.
+"""Files beside an image: `.json`, `.txt`, `.cls`.
 
 The `.json` may be one of our records, img2dataset's (`caption`, `url`, `status`), or one of the published CAPIVARA
 shards (`captions-pt`, `generated-captions-hi`, `similarities-pt`).
@@ -28,7 +28,7 @@ def read(parts: dict[str, bytes], where: str, lang: str = "en", encoding: str | 
         encoding: of `.txt` and `.cls`; None is UTF-8.
 
     Raises:
-        CapivaraError: a `.json` that is not a JSON object; text in another encoding.
+        CapivaraError: a `.json` that is not JSON, or not an object; text in another encoding.
     """
     data: dict[str, Any] = {}
     for extension, content in parts.items():
@@ -59,7 +59,7 @@ def _captions(text: str, lang: str) -> list[Caption]:
 
 
 def from_json(data: dict[str, Any], lang: str) -> dict[str, Any]:
-    """Return the keys of a record from an object of any of the forms; unknown keys are kept."""
+    """Convert any of the forms to the keys of a record; keep unknown keys."""
     captions = data.get("captions")
     if isinstance(captions, list) and all(isinstance(caption, dict) for caption in captions):
         return dict(data)  # our own form
@@ -72,7 +72,7 @@ def from_json(data: dict[str, Any], lang: str) -> dict[str, Any]:
 
 
 def _from_published(data: dict[str, Any]) -> dict[str, Any]:
-    """Return the keys of a record from the lists by language of the published shards.
+    """Convert the caption lists of the published shards.
 
     Their scoring script appended the generated captions to the list of human ones before it wrote `similarities-…`; so
     that list may hold both. If a list is as long as the English one, or a multiple of it, the English captions are what

@@ -29,6 +29,7 @@ class ClassTask:
     """The classification in one language.
 
     Attributes:
+        class_set: name of the class set.
         class_ids: indices in the class set of the C classes that have a name in the language.
         labels: labels of these classes.
         names: the first name of each class.
@@ -38,6 +39,7 @@ class ClassTask:
         templates: number of templates, or "by class" for prompts by class; for the signature.
     """
 
+    class_set: str
     lang: str
     class_ids: list[int]
     labels: list[str]
@@ -146,6 +148,7 @@ def make_task(
             )
     defined = defined_metrics(len(labels), len(seen), single_label=not multilabel)
     return ClassTask(
+        classes.name,
         lang,
         class_ids,
         labels,

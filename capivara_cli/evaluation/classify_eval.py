@@ -70,7 +70,7 @@ def classify_eval(
     runtime = Runtime.start(options.device, options.precision, options.seed)
     results: list[ClassificationResult] = []
     for role, spec in models:
-        results += _evaluate(role, spec, images, image_classes, classes.name, tasks, sources, runtime)
+        results += _evaluate(checkpoint.load(spec, runtime, role=role), role, images, image_classes, tasks, sources)
     compare_with_baseline(results, options.seed)
     contents = [result.content for result in results]
     if runtime.is_main:
@@ -92,25 +92,22 @@ def _langs(codes: Sequence[str]) -> list[str]:
 
 
 def _evaluate(
+    clip: Clip,
     role: str,
-    spec: ModelSpec,
     data: LabelledData,
     image_classes: Sequence[Sequence[int]],
-    class_set: str,
     tasks: Sequence[ClassTask],
     sources: Sequence[str],
-    runtime: Runtime,
 ) -> Iterator[ClassificationResult]:
     """Yield the model's result in each language; the images are encoded once."""
     import numpy as np
 
-    clip = checkpoint.load(spec, runtime, role=role)
     table, readable, _ = embed_images(clip, role, [image.image for image in data.images], data.rejected)
     for task in tasks:
-        column = {class_id: i for i, class_id in enumerate(task.class_ids)}
-        truth = np.zeros((len(readable), len(column)), bool)
+        columns = {class_id: i for i, class_id in enumerate(task.class_ids)}
+        truth = np.zeros((len(readable), len(columns)), bool)
         for row, index in enumerate(readable):
-            truth[row, [column[class_id] for class_id in image_classes[index] if class_id in column]] = True
+            truth[row, [columns[class_id] for class_id in image_classes[index] if class_id in columns]] = True
         if not truth.any():
             raise CapivaraError(f"none of the readable images belongs to a class with a name in {task.lang}")
         # Multi-label: an image of no class is a negative of every class. Single-label: it cannot be scored.
@@ -118,9 +115,9 @@ def _evaluate(
         truth = truth[rows]  # (N, C)
         scores = (table.take(rows) @ class_weights(clip, task.prompts).T).numpy()  # (N, C)
         rejected = len(data.images) + len(data.rejected) - len(rows)
-        values = _content(role, clip, class_set, task, sources, scores, truth, rejected)
+        content = _content(clip, role, task, sources, scores, truth, rejected)
         images = [data.images[readable[row]] for row in rows]
-        yield ClassificationResult.from_scores(values, images, task.labels, scores, truth)
+        yield ClassificationResult.from_scores(content, images, task.labels, scores, truth)
 
 
 def class_weights(clip: Clip, prompts: Sequence[Sequence[str]]) -> Tensor:
@@ -139,9 +136,8 @@ def class_weights(clip: Clip, prompts: Sequence[Sequence[str]]) -> Tensor:
 
 
 def _content(
-    role: str,
     clip: Clip,
-    class_set: str,
+    role: str,
     task: ClassTask,
     sources: Sequence[str],
     scores: np.ndarray,
@@ -154,7 +150,7 @@ def _content(
     # A metric that is defined for all images may be undefined for the readable ones.
     main = task.metric if task.metric in values else next(iter(values))
     settings = {
-        "classes": f"{class_set}:{len(task.labels)}",
+        "classes": f"{task.class_set}:{len(task.labels)}",
         "templates": task.templates,
         "prompts": artifacts.fingerprint(task.prompts)[:12],
         "images": len(truth),

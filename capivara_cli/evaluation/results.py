@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ import numpy as np
 
 from capivara_cli import __version__, artifacts, console
 from capivara_cli.data.labelled import LabelledImage
-from capivara_cli.data.output import check_not_a_source
+from capivara_cli.data.output import check_not_a_source, check_writable
 from capivara_cli.data.records import Record
 from capivara_cli.errors import CapivaraError
 from capivara_cli.metrics.bootstrap import compare_hits, compare_ranks
@@ -229,19 +228,13 @@ def check_outputs(
     for name, paths in files.items():
         flag = f"--{name.replace('_', '-')}"
         for path in paths:
-            if path.is_dir():
-                raise CapivaraError(f"{flag} {path} is a folder", f"{flag} {path}/FILE")
             if str(path) == "-":
                 raise CapivaraError(f"{flag} -: standard output is for the results", f"{flag} FILE")
             if path.resolve() in first_flag:
                 raise CapivaraError(f"{flag} and {first_flag[path.resolve()]} are both {path}", "use another name")
             first_flag[path.resolve()] = flag
             check_not_a_source(sources, path)
-            # A missing folder is made now: hours of work must not end with "no such folder".
-            folder = path.absolute().parent
-            artifacts.make_folder(folder)
-            if not os.access(folder, os.W_OK):
-                raise CapivaraError(f"cannot write {path}: no permission", f"{flag} in another folder")
+            check_writable(path, flag)
 
 
 def write_results(contents: Sequence[dict[str, Any]], output: Path | None) -> None:

@@ -23,6 +23,7 @@ from capivara_cli.evaluation.results import (
 )
 from capivara_cli.metrics.retrieval import rank_queries, summarise
 from capivara_cli.models import checkpoint
+from capivara_cli.models.clip import Clip
 from capivara_cli.models.spec import ModelSpec, with_baseline
 from capivara_cli.runtime import Runtime
 
@@ -48,8 +49,7 @@ def retrieve_eval(
     rows = records.read_all(sources)
     captions = records.languages(rows)
     if not options.lang:
-        names = ", ".join(f"{name} ({number:,})" for name, number in captions.most_common(20)) or "none"
-        raise CapivaraError(f"--lang LANG is missing; the data has captions in: {names}")
+        raise CapivaraError(f"--lang LANG is missing; the data has captions in: {records.name_languages(captions)}")
     records.check_languages(captions, options.lang)
     path = Path(output) if output is not None else None
     models = with_baseline(ModelSpec.pick(options.model, options.pretrained, options.adapter), options.baseline)
@@ -57,7 +57,7 @@ def retrieve_eval(
     runtime = Runtime.start(options.device, options.precision, options.seed)
     results: list[RetrievalResult] = []
     for role, spec in models:
-        results += _evaluate(role, spec, rows, options.lang, sources, runtime)
+        results += _evaluate(checkpoint.load(spec, runtime, role=role), role, rows, options.lang, sources)
     compare_with_baseline(results, options.seed)
     contents = [result.content for result in results]
     if runtime.is_main:
@@ -68,13 +68,12 @@ def retrieve_eval(
 
 
 def _evaluate(
-    role: str, spec: ModelSpec, rows: Sequence[Record], langs: Sequence[str], data: Sequence[str], runtime: Runtime
+    clip: Clip, role: str, rows: Sequence[Record], langs: Sequence[str], data: Sequence[str]
 ) -> Iterator[RetrievalResult]:
     """Yield the model's result in each language; the images are encoded once."""
     import numpy as np
     import torch
 
-    clip = checkpoint.load(spec, runtime, role=role)
     table, readable, rejected = embed_images(clip, role, [record.image for record in rows])
     images = [rows[i] for i in readable]
     features = table.take(np.arange(len(images)))  # (I, D)
@@ -90,5 +89,5 @@ def _evaluate(
         ranks = rank_queries(clip.encode_texts(texts), features, torch.tensor(text_rows))
         counts = {"n_texts": len(texts), "n_images": len(images), "n_rejected": len(rejected)}
         settings = {"texts": len(texts), "images": len(images)}
-        values = make_content(clip, role, data, lang, "retrieval", summarise(ranks), counts, settings)
-        yield RetrievalResult(values, ranks, texts, images)
+        content = make_content(clip, role, data, lang, "retrieval", summarise(ranks), counts, settings)
+        yield RetrievalResult(content, ranks, texts, images)

@@ -14,7 +14,7 @@ from capivara_cli.data.readers import text_files
 from capivara_cli.data.readers.formats import WrongFormat
 from capivara_cli.data.readers.options import ReaderOptions
 from capivara_cli.data.readers.rows import Row, inside
-from capivara_cli.data.readers.sample import Sample
+from capivara_cli.data.readers.source_start import SourceStart
 from capivara_cli.errors import CapivaraError, nearest
 
 MAX_DEPTH = 100  # of nested lists and objects
@@ -22,30 +22,30 @@ MAX_DEPTH = 100  # of nested lists and objects
 _COCO_KEYS = {"images": ("id", "file_name"), "annotations": ("image_id", "caption")}
 
 
-def _has(sample: Sample, *keys: str) -> bool:
-    return sample.path.suffix == ".json" and all(f'"{key}"' in sample.text for key in keys)
+def _has(source: SourceStart, *keys: str) -> bool:
+    return source.path.suffix == ".json" and all(f'"{key}"' in source.text for key in keys)
 
 
-def is_coco(sample: Sample) -> bool:
+def is_coco(source: SourceStart) -> bool:
     """Return whether a file has lists of images or annotations, by the names of their keys."""
-    return _has(sample, "images", "file_name") or _has(sample, "annotations", "image_id")
+    return _has(source, "images", "file_name") or _has(source, "annotations", "image_id")
 
 
-def is_karpathy(sample: Sample) -> bool:
+def is_karpathy(source: SourceStart) -> bool:
     """Return whether a file has images with sentences."""
-    return _has(sample, "sentences")
+    return _has(source, "sentences")
 
 
-def is_pracegover(sample: Sample) -> bool:
+def is_pracegover(source: SourceStart) -> bool:
     """Return whether a file has images with one caption each."""
-    return _has(sample, "filename", "caption")
+    return _has(source, "filename", "caption")
 
 
-def is_xm3600(sample: Sample) -> bool:
+def is_xm3600(source: SourceStart) -> bool:
     """Return whether a file, or `captions.jsonl` in a folder, has the keys of Crossmodal-3600."""
-    if "captions.jsonl" in sample.names:
-        return is_xm3600(Sample(sample.path / "captions.jsonl"))
-    return sample.path.suffix == ".jsonl" and '"image/key"' in sample.text
+    if "captions.jsonl" in source.names:
+        return is_xm3600(SourceStart(source.path / "captions.jsonl"))
+    return source.path.suffix == ".jsonl" and '"image/key"' in source.text
 
 
 def coco(path: Path, options: ReaderOptions) -> Iterator[Row]:

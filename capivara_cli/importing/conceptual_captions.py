@@ -11,14 +11,14 @@ from capivara_cli.data.readers import text_files
 from capivara_cli.data.readers.folders import folder, row_of, shards
 from capivara_cli.data.readers.options import ReaderOptions
 from capivara_cli.data.readers.rows import Row
-from capivara_cli.data.readers.sample import Sample
+from capivara_cli.data.readers.source_start import SourceStart
 from capivara_cli.data.spill import Spill
 from capivara_cli.errors import CapivaraError
 
 
-def is_cc3m(sample: Sample) -> bool:
+def is_cc3m(source: SourceStart) -> bool:
     """Return whether a file is a table of texts and web addresses."""
-    return len(sample.header) == 2 and sample.header[1].startswith("http")
+    return len(source.header) == 2 and source.header[1].startswith("http")
 
 
 def cc3m(path: Path, options: ReaderOptions) -> Iterator[Row]:
@@ -54,5 +54,5 @@ def cc3m(path: Path, options: ReaderOptions) -> Iterator[Row]:
 
 def _downloads(path: Path, options: ReaderOptions) -> Iterator[Row]:
     """Read what img2dataset wrote: shards, or folders of files."""
-    has_shards = not path.is_dir() or Sample(path).has(".tar")
+    has_shards = not path.is_dir() or SourceStart(path).has(".tar")
     return shards(path, options) if has_shards else folder(path, options)

@@ -11,7 +11,7 @@ from capivara_cli.data.languages import table
 from capivara_cli.data.readers import text_files
 from capivara_cli.data.readers.options import ReaderOptions
 from capivara_cli.data.readers.rows import Row
-from capivara_cli.data.readers.sample import Sample
+from capivara_cli.data.readers.source_start import SourceStart
 from capivara_cli.errors import CapivaraError
 
 _XTD_NAMES, _FLICKR_NAMES = "test_image_names.txt", "filenames.txt"
@@ -19,14 +19,14 @@ _CAPTIONS = re.compile(r"(?:test_1kcaptions_|)([A-Za-z]{2,3}(?:[_-][A-Za-z]+)?)\
 _COUNTRIES = {"jp": "ja", "cn": "zh", "kr": "ko"}  # XTD names some languages by their country
 
 
-def is_xtd(sample: Sample) -> bool:
+def is_xtd(source: SourceStart) -> bool:
     """Return whether a folder has XTD's file of names."""
-    return _XTD_NAMES in sample.names
+    return _XTD_NAMES in source.names
 
 
-def is_flickr30k_200(sample: Sample) -> bool:
+def is_flickr30k_200(source: SourceStart) -> bool:
     """Return whether a folder has Flickr30k-200's file of names."""
-    return _FLICKR_NAMES in sample.names
+    return _FLICKR_NAMES in source.names
 
 
 def xtd(path: Path, options: ReaderOptions) -> Iterator[Row]:

@@ -61,18 +61,16 @@ class Report:
             return  # it was not judged: any scores and marks on its captions are the user's
         self.usable.kept += 1
         captions: list[Caption] = data.get("captions", [])
-        deciding = [decided_by(captions, i, self.options) for i in range(len(captions))]
         # An original that failed may have stayed, because a caption in another language needs it.
         failed = {part[JUDGED]["text"] for part in parts if JUDGED in part}
-        for caption, index in zip(captions, deciding, strict=True):
-            if index is not None and REJECTED in caption and self.options.covers(caption["lang"]):
+        for i, caption in enumerate(captions):
+            index = decided_by(captions, i, self.options) if self.options.covers(caption["lang"]) else i
+            if index is None:
+                self.unjudged += reason is None
+            elif REJECTED in caption and self.options.covers(caption["lang"]):
                 failed.add(captions[index]["text"])
-            if index is None and reason is None and self.options.by and self.options.covers(caption["lang"]):
-                self.unjudged += 1
-        for part in parts:
-            self._count(part, failed)
-        for caption in captions:
-            self._count(caption, failed)
+        for caption_or_part in [*parts, *captions]:
+            self._count(caption_or_part, failed)
 
     def _count(self, caption: Mapping[str, Any], failed: set[str]) -> None:
         lang, reason = caption["lang"], caption.get(REJECTED)

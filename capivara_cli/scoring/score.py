@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from capivara_cli import artifacts, console
+from capivara_cli import console
 from capivara_cli.data import pipeline, records
 from capivara_cli.data.images import ImageRef
-from capivara_cli.data.output import RecordResult, check_not_a_source, raise_if_empty, report, undecided_if_auto
+from capivara_cli.data.output import (
+    RecordResult,
+    check_not_a_source,
+    check_writable,
+    raise_if_empty,
+    report,
+    undecided_if_auto,
+)
 from capivara_cli.data.records import Record
 from capivara_cli.data.resumable import open_output
 from capivara_cli.data.selection import human_scores, select_captions
@@ -82,17 +88,14 @@ def score(sources: Sequence[str | Path], output: str | Path | None, options: Sco
 
 def _check_plot(plot: Path, sources: Sequence[str | Path], output: Path | None, *, overwrite: bool) -> None:
     """Raise CapivaraError for a plot that could not be written once the work is done."""
-    if plot.suffix.lower() != ".png" or plot.is_dir():
+    if plot.suffix.lower() != ".png":
         raise CapivaraError(f"--plot {plot}: not the name of a .png file", "--plot scores.png")
     if output is not None and plot.absolute() == output.absolute():
         raise CapivaraError(f"--plot {plot} is also the file of -o", "another name")
     check_not_a_source(sources, plot)
     if plot.exists() and not overwrite:
         raise CapivaraError(f"{plot} already exists", "--overwrite replaces it")
-    folder = plot.absolute().parent
-    artifacts.make_folder(folder)
-    if not os.access(folder, os.W_OK):
-        raise CapivaraError(f"cannot write {plot}: no permission", "--plot elsewhere/scores.png")
+    check_writable(plot, "--plot")
 
 
 class _ScoreJob(pipeline.Job[Record]):

@@ -89,44 +89,31 @@ class Table:
             if isinstance(value, int) and 0 <= value < len(names):
                 values[column] = names[value]
         caption_keys, exported = _caption_keys(values), _exported(values)
-        used = {*self.columns.values(), *caption_keys}
-        if exported is not None:
-            used |= {EXTRA_COLUMN, *CAPTION_COLUMNS}
-        extra = {name: value for name, value in values.items() if name not in used and value not in (None, "")}
-        label = self._value(values, "label")
-        if label not in (None, ""):
-            extra["label"] = label
         captions = _structs(values)
-        if captions is not None:
-            extra.pop("captions", None)
-        else:
+        used = {*self.columns.values(), *caption_keys} | ({"captions"} if captions is not None else set())
+        if captions is None:
             captions = self._captions(values, caption_keys, exported=exported is not None)
         if exported is not None:
-            if captions and isinstance(exported.get("caption"), dict):
-                captions[0] = with_keys(captions[0], **exported["caption"])
-            if isinstance(exported.get("record"), dict):
-                extra |= exported["record"]
+            used |= {EXTRA_COLUMN, *CAPTION_COLUMNS}
+            captions[:1] = [with_keys(caption, **exported["caption"]) for caption in captions[:1]]
+        extra = {name: value for name, value in values.items() if name not in used and value not in (None, "")}
+        label = self._value(values, "label")
+        extra |= ({} if label is None else {"label": label}) | ({} if exported is None else exported["record"])
         cell = values[self.columns["image"]]
         key, image, problem = self._image(cell)
         content = cell.get("bytes") if isinstance(cell, dict) else None
         id_ = self._value(values, "id")
-        id_ = str(id_) if id_ not in (None, "") else None
         if id_ is not None and (exported is not None or isinstance(cell, dict)):
-            key = id_  # rows that we exported, and those with the image inside, belong together by their id
-        return Row(
-            where,
-            key,
-            image,
-            tuple(captions),
-            id_,
-            extra,
-            problem,
-            parent_is_local="parent" not in caption_keys,
-            content=content if isinstance(content, bytes) else None,
-        )
+            key = str(id_)  # rows that we exported, and those with the image inside, belong together by their id
+        row = Row(where, key, image, tuple(captions), None if id_ is None else str(id_), extra, problem)
+        row.parent_is_local = "parent" not in caption_keys
+        row.content = content if isinstance(content, bytes) else None
+        return row
 
     def _value(self, values: dict[str, Any], what: str) -> Any:
-        return values[self.columns[what]] if what in self.columns else None
+        """Return the value of a column; None for an empty one."""
+        value = values[self.columns[what]] if what in self.columns else None
+        return None if value == "" else value
 
     def _image(self, cell: Any) -> tuple[str, str, str | None]:
         """Return the image's name, its path, and what is wrong with it; an image inside the table has no name yet."""
@@ -177,12 +164,14 @@ class Table:
         return captions
 
 
-def _exported(values: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the keys that only a table that we exported has, in its column of JSON; None for tables of others."""
+def _exported(values: dict[str, Any]) -> dict[str, dict[str, Any]] | None:
+    """Return the further keys of the `caption` and the `record` in a table that we exported; None for other tables."""
     if not {EXTRA_COLUMN, *CAPTION_COLUMNS} <= values.keys():
         return None
     keys = _parsed(values[EXTRA_COLUMN] or "{}")
-    return keys if isinstance(keys, dict) and keys.keys() <= {"caption", "record"} else None
+    if not isinstance(keys, dict) or not keys.keys() <= {"caption", "record"}:
+        return None
+    return {key: keys[key] if isinstance(keys.get(key), dict) else {} for key in ("caption", "record")}
 
 
 def _caption_keys(values: dict[str, Any]) -> dict[str, Any]:

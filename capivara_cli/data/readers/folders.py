@@ -12,26 +12,26 @@ from capivara_cli.data.captions import is_caption
 from capivara_cli.data.readers import text_files
 from capivara_cli.data.readers.options import ReaderOptions
 from capivara_cli.data.readers.rows import Row
-from capivara_cli.data.readers.sample import Sample
+from capivara_cli.data.readers.source_start import SourceStart
 from capivara_cli.errors import CapivaraError
 
 _SPLITS = {"train", "val", "valid", "validation", "dev", "test"}
 _NOT_CLASSES = _SPLITS | {"images", "annotations"}
 
 
-def is_folder(sample: Sample) -> bool:
+def is_folder(source: SourceStart) -> bool:
     """Return whether a source may be a folder of images: any folder may."""
-    return sample.path.is_dir()
+    return source.path.is_dir()
 
 
-def is_webdataset(sample: Sample) -> bool:
+def is_webdataset(source: SourceStart) -> bool:
     """Return whether a source is a tar shard, a pattern of them, or a folder with some."""
-    return sample.has(".tar")
+    return source.has(".tar")
 
 
-def is_jsonl(sample: Sample) -> bool:
+def is_jsonl(source: SourceStart) -> bool:
     """Return whether a source is a file of our records, by its name."""
-    return sample.path.suffix == ".jsonl" and not sample.path.is_dir()
+    return source.path.suffix == ".jsonl" and not source.path.is_dir()
 
 
 def folder(path: Path, options: ReaderOptions) -> Iterator[Row]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from capivara_cli.data.readers import folders, tables
 from capivara_cli.data.readers.options import ReaderOptions
 from capivara_cli.data.readers.rows import Row, join
-from capivara_cli.data.readers.sample import Sample
+from capivara_cli.data.readers.source_start import SourceStart
 from capivara_cli.errors import CapivaraError
 
 FLAGS = ("images", "split", "column", "labels", "encoding")
@@ -29,14 +29,14 @@ class Format:
     """
 
     read: Callable[[Path, ReaderOptions], Iterator[Row]]
-    looks_like: Callable[[Sample], bool]
+    looks_like: Callable[[SourceStart], bool]
     description: str
     options: tuple[str, ...]
     scattered: bool = False
 
 
 class WrongFormat(CapivaraError):
-    """A source is not of the format as which it is read."""
+    """The source does not have the expected format."""
 
     def __init__(self, path: Path, format: str) -> None:
         super().__init__(f"{path} is not of the format {format}", "docs/importing.md shows the formats")
@@ -68,8 +68,8 @@ FORMATS: dict[str, Format] = {
 
 def guess(path: Path, formats: Mapping[str, Format] = FORMATS) -> str | None:
     """Return the format that a source looks like, or None."""
-    sample = Sample(path)
-    return next((name for name in reversed(list(formats)) if formats[name].looks_like(sample)), None)
+    source = SourceStart(path)
+    return next((name for name in reversed(list(formats)) if formats[name].looks_like(source)), None)
 
 
 def choose(sources: Iterable[str], options: ReaderOptions, formats: Mapping[str, Format] = FORMATS) -> str:
@@ -104,6 +104,6 @@ def check_options(name: str, format: Format, options: ReaderOptions, checked: Se
 
 def rows(source: str, name: str, options: ReaderOptions) -> Iterator[Row]:
     """Yield the rows of a source, those of one image joined."""
-    chosen = FORMATS[name]
-    found = tables.write_images(chosen.read(Path(source), options), None)
-    return join(found) if chosen.scattered else found
+    reader = FORMATS[name]
+    rows = tables.write_images(reader.read(Path(source), options), folder=None)  # refuses images inside a table
+    return join(rows) if reader.scattered else rows

@@ -16,28 +16,28 @@ from capivara_cli.data.readers import text_files
 from capivara_cli.data.readers.columns import NAMES, Table, find_columns
 from capivara_cli.data.readers.options import ReaderOptions
 from capivara_cli.data.readers.rows import Row
-from capivara_cli.data.readers.sample import Sample
+from capivara_cli.data.readers.source_start import SourceStart
 from capivara_cli.errors import CapivaraError, explained
 
 
-def is_csv(sample: Sample) -> bool:
+def is_csv(source: SourceStart) -> bool:
     """Return whether a file is a table with a column for images."""
-    return any(name.lower() in NAMES["image"] for name in sample.header)
+    return any(name.lower() in NAMES["image"] for name in source.header)
 
 
-def is_tsv(sample: Sample) -> bool:
+def is_tsv(source: SourceStart) -> bool:
     """Return whether a file is such a table, and its name ends in .tsv."""
-    return sample.path.suffix == ".tsv" and is_csv(sample)
+    return source.path.suffix == ".tsv" and is_csv(source)
 
 
-def is_parquet(sample: Sample) -> bool:
+def is_parquet(source: SourceStart) -> bool:
     """Return whether a source is a Parquet file, or a folder with some."""
-    return sample.has(".parquet")
+    return source.has(".parquet")
 
 
-def is_hugging_face(sample: Sample) -> bool:
+def is_hugging_face(source: SourceStart) -> bool:
     """Return whether a folder was written by `save_to_disk`."""
-    return bool(sample.names & {"dataset_dict.json", "state.json"})
+    return bool(source.names & {"dataset_dict.json", "state.json"})
 
 
 def delimited(path: Path, options: ReaderOptions) -> Iterator[Row]:
@@ -100,7 +100,9 @@ def _classes(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:
 
 def hugging_face(path: Path, options: ReaderOptions) -> Iterator[Row]:
     """Read a data set that `save_to_disk` of Hugging Face's `datasets` wrote; images are inside, or files."""
-    with explained("this needs datasets", ImportError, hint="pip install 'capivara-cli[datasets]'"):
+    with explained(
+        "reading this folder needs the package datasets", ImportError, hint="pip install 'capivara-cli[datasets]'"
+    ):
         import datasets
 
     # A folder that only looks like one makes it raise nearly anything.
