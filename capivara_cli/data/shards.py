@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 import tarfile
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,11 +18,14 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
-from capivara_cli import artifacts
-from capivara_cli.errors import CapivaraError
+from capivara_cli import artifacts, console
+from capivara_cli.errors import CapivaraError, first_line
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+_END = struct.Struct("<qI")  # after the index: when the shard's inode changed, in ns, and the checksum of the index
 
 
 class Member(NamedTuple):
@@ -131,7 +136,7 @@ def find(path: str, name: str) -> tuple[int, int] | None:
     Raises OSError, and tarfile.ReadError if it is not a tar.
     """
     status = os.stat(path)
-    index = _load_index(path, status.st_size, status.st_mtime_ns)
+    index = _load_index(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     key = _as_keys(_hash(name))
     # Of members with the same name the last one counts, as in any tar.
     row = int(index["name"].searchsorted(key, side="right")[0]) - 1
@@ -172,16 +177,42 @@ def _save_index(path: Path, index: np.ndarray) -> None:
     if not file.is_file():
         with suppress(CapivaraError), artifacts.writing(file) as temporary, temporary.open("wb") as out:
             np.save(out, index, allow_pickle=False)
+            out.write(_END.pack(status.st_ctime_ns, zlib.crc32(index.data)))
+
+
+def _read_index(file: Path, path: str, size: int, changed: int) -> np.ndarray | None:
+    """Return a saved index; None if there is none. One that is damaged is removed, and one of an older content."""
+    import numpy as np
+
+    try:
+        index = np.lib.format.open_memmap(file, mode="r")
+        with file.open("rb") as opened:
+            opened.seek(index.offset + index.nbytes)
+            end = opened.read()
+        if index.dtype.names != ("name", "place") or index.ndim != 1:
+            raise ValueError("not an index")
+        then, checksum = _END.unpack(end) if end else (changed, None)  # older versions wrote no end
+        if checksum not in (None, zlib.crc32(index.data)) or (index["place"] @ [1, 1] > size).any():
+            raise ValueError("another checksum")
+        if then == changed:
+            return index
+    except OSError:  # there is none, or no permission to read it
+        return None
+    except Exception as error:  # numpy's reader of a damaged file raises nearly anything
+        console.say(f"note: {file} is damaged ({first_line(error)}): it is removed, and {path} is indexed again")
+    with suppress(OSError):
+        file.unlink()
+    return None
 
 
 @lru_cache(maxsize=1024)
-def _load_index(path: str, size: int, time: int) -> np.ndarray:
-    """Load or make the index of a shard. Its size and time are arguments so that a changed shard is indexed again."""
-    import numpy as np
+def _load_index(path: str, size: int, time: int, changed: int) -> np.ndarray:
+    """Load or make the index of a shard.
 
-    file = _index_file(path, size, time)
-    if file.is_file():
-        index: np.ndarray = np.load(file, mmap_mode="r", allow_pickle=False)
+    Its size and times are arguments so that a changed shard is indexed again; `changed` is that of images.Stamp.
+    """
+    index = _read_index(_index_file(path, size, time), path, size, changed)
+    if index is not None:
         return index
     shard = Shard(Path(path))
     for _ in shard.members():

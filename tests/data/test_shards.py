@@ -50,6 +50,42 @@ def test_the_index_is_saved_and_a_changed_shard_is_indexed_again(tmp_path: Path)
     np.load(index, allow_pickle=False)  # no pickle in it
 
 
+def test_a_shard_changed_in_place_is_indexed_again(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "0.tar", {"a.png": b"first", "b.png": b"second"})
+    os.utime(path, ns=(0, 0))
+    assert images.content(ImageRef(str(path), "a.png")) == b"first"
+    write_tar(path, {"b.png": b"second", "a.png": b"third"})
+    os.utime(path, ns=(0, 0))
+    assert images.content(ImageRef(str(path), "a.png")) == b"third"
+
+
+@pytest.mark.parametrize("kept", [0, 100, 1000, -1, None])
+@pytest.mark.parametrize("fill", [b"", b"\0", b"\xff"])
+def test_a_damaged_index_is_removed_and_made_again(
+    kept: int | None, fill: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_tar(tmp_path / "0.tar", {f"{i}.png": bytes([i]) for i in range(200)})
+    names(path)
+    [index] = (artifacts.cache_folder() / "shards").iterdir()
+    data = index.read_bytes()
+    damaged = (
+        data[:kept] + fill * (len(data) - len(data[:kept])) if kept is not None else data[:500] + b"x" + data[501:]
+    )
+    index.write_bytes(damaged)
+    assert images.content(ImageRef(str(path), "7.png")) == bytes([7])
+    assert capsys.readouterr().err.count(f"{index} is damaged (") == (damaged != data)
+    assert index.read_bytes() == data
+
+
+def test_an_index_of_an_older_version_is_still_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_tar(tmp_path / "0.tar", {"a.png": b"first"})
+    names(path)
+    [index] = (artifacts.cache_folder() / "shards").iterdir()
+    np.save(index, np.load(index))
+    monkeypatch.setattr(Shard, "members", lambda shard: pytest.fail(f"{shard.path} is indexed again"))
+    assert images.content(ImageRef(str(path), "a.png")) == b"first"
+
+
 def test_of_two_members_with_one_name_the_last_counts_as_in_any_tar(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "0.tar", "w") as archive:
         for content in (b"first", b"second"):
