@@ -70,7 +70,8 @@ def classify_eval(
     runtime = Runtime.start(options.device, options.precision, options.seed)
     results: list[ClassificationResult] = []
     for role, spec in models:
-        results += _evaluate(checkpoint.load(spec, runtime, role=role), role, images, image_classes, tasks, sources)
+        clip = checkpoint.load(spec, runtime, role=role, verify_cache=options.verify_cache)
+        results += _evaluate(clip, role, images, image_classes, tasks, sources)
     compare_with_baseline(results, options.seed)
     contents = [result.content for result in results]
     if runtime.is_main:

@@ -57,7 +57,8 @@ def retrieve_eval(
     runtime = Runtime.start(options.device, options.precision, options.seed)
     results: list[RetrievalResult] = []
     for role, spec in models:
-        results += _evaluate(checkpoint.load(spec, runtime, role=role), role, rows, options.lang, sources)
+        clip = checkpoint.load(spec, runtime, role=role, verify_cache=options.verify_cache)
+        results += _evaluate(clip, role, rows, options.lang, sources)
     compare_with_baseline(results, options.seed)
     contents = [result.content for result in results]
     if runtime.is_main:

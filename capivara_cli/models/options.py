@@ -12,7 +12,18 @@ MODEL_HELP = "Architecture of open_clip, hf-hub:ORG/REPO or local-dir:FOLDER."
 PRETRAINED_HELP = "Tag of an architecture's weights."
 
 
-class ModelOptions(Options):
+class CacheOptions(Options):
+    """How far to trust the cache of image embeddings."""
+
+    verify_cache: bool = flag(
+        "Compare every cached image embedding with the content of its image first.",
+        default=False,
+        name="--verify-cache",
+        changes_result=False,
+    )
+
+
+class ModelOptions(CacheOptions):
     """The model to use."""
 
     model_unless: ClassVar[tuple[str, ...]] = ("adapter",)  # an adapter names its base model itself

@@ -66,7 +66,7 @@ def score(sources: Sequence[str | Path], output: str | Path | None, options: Sco
     }
     summary = Report(options)
     with open_output(path, settings, runtime, overwrite=options.overwrite, observer=summary) as out:
-        clip = checkpoint.load(spec, runtime, role="model") if spec else None
+        clip = checkpoint.load(spec, runtime, role="model", verify_cache=options.verify_cache) if spec else None
         out.begin(WINDOW, precision=clip.runtime.precision if clip else runtime.precision)
         # Worker processes are given several windows before the first comes back, so a pipe would not keep flowing.
         workers = 0 if total is None and out.streams and options.workers is None else options.workers
