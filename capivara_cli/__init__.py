@@ -16,6 +16,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _ROOMS = {
+    "cache": "inspection.cache",
     "caption": "captioning.caption",
     "CaptionOptions": "captioning.options",
     "classify_eval": "evaluation.classify_eval",

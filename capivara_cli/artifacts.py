@@ -81,7 +81,16 @@ def remove_leftovers(folder: Path) -> None:
 
 def remove_stale(path: Path) -> None:
     """Remove temporary files left by dead processes that were `writing` this path."""
-    for temporary in path.absolute().parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+    remove_stale_in(path.absolute().parent, glob.escape(path.name))
+
+
+def remove_stale_in(folder: Path, name: str = "*") -> None:
+    """Remove temporary files left by dead processes that were `writing` paths in a folder.
+
+    Args:
+        name: a pattern that the paths' names match.
+    """
+    for temporary in folder.glob(f".{name}.*.tmp"):
         process = temporary.name.split(".")[-2]
         if process.isdecimal() and not _is_running(int(process)):
             _remove(temporary)

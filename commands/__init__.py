@@ -13,7 +13,7 @@ from capivara_cli.console import clean
 from capivara_cli.errors import CapivaraError
 from capivara_cli.runtime import leave_process_group
 
-from . import caption, classify_eval, demo, export, import_, merge_lora, retrieve_eval, score, train, translate
+from . import cache, caption, classify_eval, demo, export, import_, merge_lora, retrieve_eval, score, train, translate
 
 app = typer.Typer(
     name="capivara",
@@ -23,7 +23,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for module in (import_, caption, translate, score, train, merge_lora, retrieve_eval, classify_eval, export, demo):
+MODULES = (import_, caption, translate, score, train, merge_lora, retrieve_eval, classify_eval, export, demo, cache)
+for module in MODULES:
     app.command(module.__name__.rpartition(".")[2].rstrip("_").replace("_", "-"))(module.command)
 
 

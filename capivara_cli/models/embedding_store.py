@@ -17,6 +17,7 @@ from capivara_cli import artifacts, console
 from capivara_cli.data import images
 from capivara_cli.data.images import ImageRef, ImageRejected, Stamp
 from capivara_cli.data.loading import Loaded
+from capivara_cli.errors import CapivaraError
 from capivara_cli.models import segments
 from capivara_cli.models.clip import Clip
 from capivara_cli.models.image_encoder import Views, encode_views
@@ -60,6 +61,7 @@ class Store:
         self._unwritten: dict[bytes, _Unwritten] = {}
         self._unwritten_bytes = 0
         self._flushed = time.monotonic()
+        artifacts.remove_stale_in(self.folder)
         self.reload(verify=clip.verify_cache)
 
     def reload(self, *, verify: bool = False) -> None:
@@ -138,6 +140,8 @@ class Store:
         import numpy as np
 
         rows = self.find(keys)
+        if any(row < 0 and key not in self._unwritten for key, row in zip(keys, rows, strict=True)):
+            raise CapivaraError(f"{self.folder} was emptied while it was in use", "run the command again to resume")
         embeddings = [
             self._unwritten[key].embedding[0] if key in self._unwritten else self.parts[part][row_in_part, 0]
             for key, part, row_in_part in zip(keys, *segments.locate(self.parts, rows), strict=True)

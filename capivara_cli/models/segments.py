@@ -65,6 +65,17 @@ def open_all(folder: Path, *, verify: bool = False) -> list[Segment]:
             return [segment for segment in opened if segment is not None]
 
 
+def count(path: Path) -> int:
+    """Return the number of images in a segment; 0 if it is damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np") as file:
+            return int(file.get_slice("identity").get_shape()[0])
+    except (OSError, SafetensorError):
+        return 0
+
+
 def _open_or_remove(path: Path, verify: bool = False) -> Segment | None:
     from safetensors import SafetensorError
 
@@ -150,7 +161,9 @@ def join_small(folder: Path) -> None:
             copies = []
             for path in paths:
                 if (segment := _open_or_remove(path)) is not None:
-                    copies.append(tuple(map(np.array, segment)))  # copies, so that the files are closed again one by one
+                    copies.append(
+                        tuple(map(np.array, segment))
+                    )  # copies, so that the files are closed again one by one
             if not copies:
                 continue
             joined = Segment(*map(np.concatenate, zip(*copies, strict=True)))

@@ -1,0 +1,1 @@
+"""See what capivara keeps on this machine."""
