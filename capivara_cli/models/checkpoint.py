@@ -216,7 +216,8 @@ def save(clip: Clip, folder: Path, *, state: dict[str, Tensor] | None = None, ca
         artifacts.write_text(temporary / "README.md", card)
         if clip.spec.folder:
             for licence in clip.spec.folder.glob("LICEN[CS]E*"):
-                shutil.copy(licence, temporary)
+                if licence.is_file() and not licence.is_symlink():  # a link could publish a private file
+                    shutil.copy(licence, temporary)
 
 
 def relocate(folder: Path, name: str | None = None) -> None:

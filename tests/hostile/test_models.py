@@ -540,3 +540,13 @@ def test_whatever_an_adapter_says_it_loads_or_is_one_line(
     folder = Path(shutil.copytree(run / "adapter", tmp_path / "fuzz", dirs_exist_ok=True))
     edit_json(folder / ("adapter_config.json" if key in adapter_config.CHECKS else "capivara.json"), **{key: value})
     load_or_refuse(f"local-dir:{base}", adapter=folder)
+
+
+def test_a_link_that_is_called_licence_is_not_published(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "private_key").write_text("secret")
+    (folder / "LICENSE").symlink_to(tmp_path / "private_key")
+    (folder / "LICENCE.txt").write_text("MIT")
+    clip = checkpoint.load(ModelSpec(f"local-dir:{folder}"), Runtime.start("cpu", "fp32"))
+    checkpoint.save(clip, tmp_path / "saved")
+    assert (tmp_path / "saved" / "LICENCE.txt").read_text() == "MIT"
+    assert not (tmp_path / "saved" / "LICENSE").exists()
