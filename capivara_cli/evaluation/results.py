@@ -230,11 +230,11 @@ def check_outputs(
         for path in paths:
             if str(path) == "-":
                 raise CapivaraError(f"{flag} -: standard output is for the results", f"{flag} FILE")
+            check_writable(path, flag)
             if path.resolve() in first_flag:
                 raise CapivaraError(f"{flag} and {first_flag[path.resolve()]} are both {path}", "use another name")
             first_flag[path.resolve()] = flag
             check_not_a_source(sources, path)
-            check_writable(path, flag)
 
 
 def write_results(contents: Sequence[dict[str, Any]], output: Path | None) -> None:
