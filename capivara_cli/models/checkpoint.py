@@ -133,6 +133,8 @@ def _check_architecture(spec: ModelSpec, weights: bool) -> list[str]:
     if spec.name not in names:
         hint = f"local-dir:{spec.name}" if Path(spec.name).is_dir() else "see open_clip.list_models(), or hf-hub:…"
         raise CapivaraError(f"open_clip knows no model {spec.name}{nearest(spec.name, names)}", hint)
+    if Path(spec.pretrained or "").is_file():
+        foreign.check_file(Path(spec.pretrained or ""))
     tags = open_clip.list_pretrained_tags_by_model(spec.name)
     if weights and spec.pretrained not in tags and not Path(spec.pretrained or "").is_file():
         problem = f"has no weights {spec.pretrained}" if spec.pretrained else "needs the tag of its weights"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from capivara_cli import artifacts
+from capivara_cli.errors import CapivaraError
 from capivara_cli.models.spec import ModelSpec
 from capivara_cli.models.tokens import Tokens
 from capivara_cli.runtime import Runtime
@@ -127,14 +128,20 @@ def _normalise(features: Tensor) -> Tensor:
 def tokenise(clip: Clip, texts: Sequence[str]) -> Tokens:
     """Tokenise with the model's tokenizer, and cut the padding off if the text tower masks it.
 
-    Texts longer than the model's context are truncated, as open_clip does.
+    Texts longer than the model's context are truncated, as open_clip does. Raises CapivaraError when the tokenizer is
+    that of a larger vocabulary than the text tower's.
     """
     import numpy as np
 
+    vocabulary = getattr(clip.model, "text", clip.model).vocab_size  # 0 if unknown
     flat = [np.zeros(0, np.int32)]
     lengths = [np.zeros(1, np.int64)]  # the first offset
     for start in range(0, len(texts), TOKENISER_BATCH):
         padded = clip.tokenizer(list(texts[start : start + TOKENISER_BATCH])).numpy()  # (n, context length)
+        if vocabulary and padded.max() >= vocabulary:
+            raise CapivaraError(
+                f"{clip.spec}: its tokenizer makes token {padded.max()}, but its text tower knows only {vocabulary}"
+            )
         # A tower without a padding mask has no token to cut off: all of its texts keep the full length.
         is_text = np.ones_like(padded, dtype=bool) if clip.pad_id is None else padded != clip.pad_id
         flat.append(padded[is_text].astype(np.int32))

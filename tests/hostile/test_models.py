@@ -363,6 +363,16 @@ def test_a_longer_context_than_the_weights_have_is_not_stretched(tmp_path: Path)
     assert "positional_embedding is (16, 32), in the configuration (64, 32)" in refusal(f"local-dir:{tmp_path}")
 
 
+def test_a_tokenizer_of_a_larger_vocabulary_says_so(folder: Path) -> None:
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["added_tokens"].append({**tokenizer["added_tokens"][0], "id": 99_999, "content": "<large>"})
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    edit_json(folder / "tokenizer_config.json", extra_special_tokens=["<large>"])
+    clip = checkpoint.load(ModelSpec(f"local-dir:{folder}"), Runtime.start("cpu", "fp32"))
+    with pytest.raises(CapivaraError, match="its tokenizer makes token .*, but its text tower knows only"):
+        clip.encode_texts(["a <large> dog"])
+
+
 class _Evil:
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -513,22 +523,31 @@ VALUES = st.recursive(
 )
 KEYS = [
     *(f"model_cfg__{name}" for name in ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_scale")),
-    *(
-        f"model_cfg__text_cfg__{name}"
-        for name in ("context_length", "hf_proj_type", "tokenizer_kwargs", "hf_model_name")
-    ),
+    *(f"model_cfg__text_cfg__{name}" for name in ("context_length", "hf_proj_type", "hf_model_name", "vocab_size")),
+    *(f"model_cfg__text_cfg__{name}" for name in ("tokenizer_kwargs", "hf_tokenizer_name", "tokenizer_mode")),
     *(f"model_cfg__vision_cfg__{name}" for name in ("layers", "width", "patch_size", "image_size", "act_kwargs")),
     *(f"preprocess_cfg__{name}" for name in ("mean", "std", "size", "fill_color", "interpolation", "resize_mode")),
 ]
+TOWER_KEYS = [
+    *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "hidden_act", "intermediate_size"),
+    *("pad_token_id", "max_position_embeddings", "type_vocab_size", "model_type", "architectures", "dtype"),
+    *("attn_implementation", "quantization_config", "auto_map", "id2label", "layer_norm_eps", "is_decoder"),
+]
+TOKENIZER_KEYS = ["tokenizer_class", "auto_map", "model_max_length", "pad_token", "added_tokens_decoder", "backend"]
+FILES_AND_KEYS = [
+    *((model_config.CONFIG, key) for key in KEYS),
+    *(("config.json", key) for key in TOWER_KEYS),
+    *(("tokenizer_config.json", key) for key in TOKENIZER_KEYS),
+]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(key=st.sampled_from(KEYS), value=VALUES)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(where=st.sampled_from(FILES_AND_KEYS), value=VALUES)
 def test_whatever_a_configuration_says_it_loads_or_is_one_line(
-    key: str, value: Any, base: Path, tmp_path: Path
+    where: tuple[str, str], value: Any, base: Path, tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(base, tmp_path / "fuzz", dirs_exist_ok=True))
-    edit_json(folder / model_config.CONFIG, **{key: value})
+    edit_json(folder / where[0], **{where[1]: value})
     load_or_refuse(f"local-dir:{folder}")
 
 
