@@ -58,7 +58,7 @@ format: setup ## Format and fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup ## Measure the claims of speed, a few minutes
+bench: setup ## Measure the claims of speed, in about forty minutes
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/retrieval.py --large
 	$(BIN)/python benchmarks/train_step.py

@@ -30,7 +30,7 @@ SECTIONS = (
 SET, FLAGS = "--set", "flags"
 """Sources of what was typed on the command line."""
 
-HELP = "see docs/recipes.md"
+HINT = "see docs/recipes.md"
 
 O = TypeVar("O", bound=Options)  # noqa: E741
 
@@ -52,21 +52,21 @@ class Layer(NamedTuple):
         return self.source in (SET, FLAGS)
 
 
-def resolve(cls: type[O], typed: Mapping[str, Any], recipe: type[Options]) -> O:
+def resolve(cls: type[O], typed: Mapping[str, Any], recipe_class: type[Options]) -> O:
     """Make a verb's options from its section in ./capivara.yaml and, over that, the flags that were typed.
 
     Args:
         typed: field -> value.
-        recipe: what keys at the top of capivara.yaml belong to.
+        recipe_class: the options that keys at the top of capivara.yaml belong to.
 
     Raises:
         BadOption: with every flag that does not fit.
         CapivaraError: capivara.yaml is not YAML, or has unknown keys or wrong values.
     """
     project, section = project_layers(cls)
-    recipe_values = _renamed(recipe, project.values)
-    if unknown := [f"{PROJECT_FILE}: {text}" for text in unknown_keys(recipe, recipe_values, also=SECTIONS)]:
-        raise CapivaraError(below_each_other(unknown), HELP)
+    recipe_values = _renamed(recipe_class, project.values)
+    if unknown := [f"{PROJECT_FILE}: {text}" for text in unknown_keys(recipe_class, recipe_values, also=SECTIONS)]:
+        raise CapivaraError(below_each_other(unknown), HINT)
     layers = [section, Layer(FLAGS, by_path(cls, typed))]
     if cls.model_unless is not None and not any({**section.values, **typed}.get(name) for name in cls.model_unless):
         model = _mapping(project.values.get("model"), "model")
@@ -76,7 +76,7 @@ def resolve(cls: type[O], typed: Mapping[str, Any], recipe: type[Options]) -> O:
 
 
 def project_layers(cls: type[Options]) -> tuple[Layer, Layer]:
-    """Return what ./capivara.yaml has at the top, which are keys of `train` in older files, and a verb's section."""
+    """Return the top-level keys of ./capivara.yaml, which belong to `train`, and a verb's section."""
     project = read_yaml(Path(PROJECT_FILE)) if Path(PROJECT_FILE).is_file() else {}
     top = {key: value for key, value in project.items() if key not in SECTIONS}
     section = by_path(cls, _mapping(project.get(cls.section), cls.section))
@@ -85,7 +85,7 @@ def project_layers(cls: type[Options]) -> tuple[Layer, Layer]:
 
 def _mapping(value: Any, name: str) -> dict[str, Any]:
     if value is not None and not isinstance(value, dict):
-        raise CapivaraError(f"{PROJECT_FILE}: {name} = {value!r}: not keys and values", HELP)
+        raise CapivaraError(f"{PROJECT_FILE}: {name} = {value!r}: not keys and values", HINT)
     return value or {}
 
 
@@ -114,14 +114,14 @@ def combine(cls: type[O], layers: Sequence[Layer]) -> O:
     merged: dict[str, Any] = {}
     typed: dict[str, Any] = {}
     for layer in layers:
-        # What was typed belongs together, in whatever order: a tag to the name of the model beside it.
+        # Merge typed layers first: a typed --pretrained belongs to a typed --model, whichever comes first.
         merge(cls, typed if layer.typed else merged, layer.values, drop_tag=not layer.typed)
     merge(cls, merged, typed)
     values, problems = check(cls, merged)
     wrong = wrong or [_with_source(problem, layers) for problem in problems]
     if wrong:
         error = BadOption if all(layer.typed for layer, _ in wrong) else CapivaraError
-        hint = None if all(layer.source == FLAGS for layer, _ in wrong) else HELP
+        hint = None if all(layer.source == FLAGS for layer, _ in wrong) else HINT
         raise error(below_each_other(text for _, text in wrong), hint)
     return cls(**values)
 
@@ -147,7 +147,7 @@ def _has(values: Any, path: Sequence[str]) -> bool:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file of keys and values. Raises CapivaraError with the place when it is none."""
+    """Read a YAML file of keys and values. Raises CapivaraError if it is none, with line and column."""
     import yaml
 
     try:
@@ -157,7 +157,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise CapivaraError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(value, dict | None):
-        raise CapivaraError(f"{path} holds a {type(value).__name__}, not keys and values", HELP)
+        raise CapivaraError(f"{path} holds a {type(value).__name__}, not keys and values", HINT)
     return value or {}
 
 
@@ -196,7 +196,7 @@ def merge(cls: type[Options], into: dict[str, Any], layer: Mapping[str, Any], *,
     """Put a layer over the keys and values of those below it.
 
     Args:
-        drop_tag: forget the tag of another model's weights where the layer names a model.
+        drop_tag: if the layer names a model, drop `pretrained` of the layers below: it belongs to another model.
     """
     if drop_tag and ("name" in layer or isinstance(layer.get("model"), str)):
         into.pop("pretrained", None)

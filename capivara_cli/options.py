@@ -6,7 +6,7 @@
 From the class come the command line (`commands/binding.py`), the argument of the Python function, the settings that a
 resumed file is checked against, docs/commands.md, and a section of capivara.yaml.
 
-`capivara --help` has to make all these classes. They are no dataclasses: making one takes a millisecond.
+They are not dataclasses: `capivara --help` makes all these classes, and making a dataclass takes a millisecond.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import (
 )
 
 from capivara_cli.errors import CapivaraError, nearest
-from capivara_cli.values import convert, typed_of
+from capivara_cli.values import convert, syntax_of
 
 REQUIRED: Any = object()
 """The default of a field that must be set."""
@@ -56,7 +56,7 @@ class Flag:
         name: `--from`, `--overwrite/--resume`; None for a key that only `--set` and YAML reach.
         metavar: what stands for the value in `--help`.
         shown: the default as `--help` shows it, where None means something.
-        changes_result: whether a file that was begun with another value cannot be resumed.
+        changes_result: whether the result depends on it; if so, resuming with another value is refused.
         bounds: `min` and `max`, which a value may equal; `above` and `below`, which it may not.
         key: its name in settings and YAML: `max_new_tokens`.
     """
@@ -133,8 +133,8 @@ class Problem(NamedTuple):
 
     def __str__(self) -> str:
         if self.value is REQUIRED:
-            typed = typed_of(self.flag.hint)
-            noun = f"no {typed.noun}: " if typed is not None and typed.noun else ""
+            syntax = syntax_of(self.flag.hint)
+            noun = f"no {syntax.noun}: " if syntax is not None and syntax.noun else ""
             metavar = f" {self.flag.metavar}" if self.flag.metavar else ""
             return f"{noun}{self.flag.spelling or self.path}{metavar} is missing"
         if self.flag.name is None:
@@ -169,7 +169,7 @@ class Options:
     section: ClassVar[str] = ""
     """Key of the verb's section in capivara.yaml."""
     old_names: ClassVar[Mapping[str, str]] = {}
-    """What a field was called -> its name. YAML and `--set` may still say it so."""
+    """Old name of a field -> its new name. YAML and `--set` accept both."""
     model_unless: ClassVar[tuple[str, ...] | None] = None
     """`model:` of capivara.yaml serves this verb, unless one of these fields is set. None if the verb has no model."""
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 from capivara_cli.errors import nearest
 
 
-class Typed(NamedTuple):
+class Syntax(NamedTuple):
     """How a value is typed on the command line, where that is neither a number nor a text.
 
     Attributes:
@@ -32,16 +32,16 @@ class Typed(NamedTuple):
     noun: str = ""
 
 
-def typed_of(hint: Any) -> Typed | None:
-    """Return how a value of this type is typed, where the type says so."""
-    return next((item for item in getattr(hint, "__metadata__", ()) if isinstance(item, Typed)), None)
+def syntax_of(hint: Any) -> Syntax | None:
+    """Return the syntax that the type declares, if it declares one."""
+    return next((item for item in getattr(hint, "__metadata__", ()) if isinstance(item, Syntax)), None)
 
 
 def convert(hint: Any, value: Any) -> Any:
     """Return the value in this type. Raises ValueError with the reason why it does not fit."""
     kind, parts = get_origin(hint), get_args(hint)
     if kind is Annotated:
-        return convert(parts[0], _parse(typed_of(hint), value))
+        return convert(parts[0], _parse(syntax_of(hint), value))
     if kind in (Union, UnionType):  # `X | None`
         return None if value is None else convert(parts[0], value)
     if kind is Literal:
@@ -66,13 +66,13 @@ def convert(hint: Any, value: Any) -> Any:
     return value
 
 
-def _parse(typed: Typed | None, value: Any) -> Any:
-    if typed is None:
+def _parse(syntax: Syntax | None, value: Any) -> Any:
+    if syntax is None:
         return value
     is_texts = isinstance(value, Sequence) and all(isinstance(item, str) for item in value)
-    if typed.many and not is_texts and not isinstance(value, Mapping | None):
+    if syntax.many and not is_texts and not isinstance(value, Mapping | None):
         raise ValueError("not a list of texts")  # for example `lang: [no]`, which YAML reads as false
-    return typed.parse(value)
+    return syntax.parse(value)
 
 
 def _number(value: Any, *, whole: bool) -> float:
@@ -108,8 +108,8 @@ def _split(value: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(codes))
 
 
-AutoOrCount = Annotated[int | None, Typed(_auto_or_count, none="auto")]
+AutoOrCount = Annotated[int | None, Syntax(_auto_or_count, none="auto")]
 """A number of at least 1, or None, which is typed `auto`."""
 
-Langs = Annotated[Sequence[str], Typed(_split, many=True, noun="language")]
+Langs = Annotated[Sequence[str], Syntax(_split, many=True, noun="language")]
 """Language codes: `--lang hi,xh --lang pt`."""

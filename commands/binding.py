@@ -13,7 +13,7 @@ import typer
 from capivara_cli.config import resolve
 from capivara_cli.options import REQUIRED, Flag, Options, flags
 from capivara_cli.training.options import TrainOptions
-from capivara_cli.values import typed_of
+from capivara_cli.values import syntax_of
 
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="File to write (JSONL). [default: standard output]")
@@ -78,12 +78,12 @@ def _identifier(path: str) -> str:
 
 def _parameter(path: str, flag: Flag) -> inspect.Parameter:
     """Return the parameter that typer makes a flag's option from."""
-    typed = typed_of(flag.hint)
+    syntax = syntax_of(flag.hint)
     kind, default = flag.hint, None if flag.default is REQUIRED else flag.default
-    shown = flag.shown or (typed.none if typed is not None and default is None else None)
-    if typed is not None and not typed.many:
-        kind, default = str, typed.none or default
-    elif typed is not None or get_origin(kind) is Sequence:
+    shown = flag.shown or (syntax.none if syntax is not None and default is None else None)
+    if syntax is not None and not syntax.many:
+        kind, default = str, syntax.none or default
+    elif syntax is not None or get_origin(kind) is Sequence:
         kind, default = list[str] | None, None  # may be repeated on the command line
     end = " [required]" if flag.default is REQUIRED else f" [default: {shown}]" if shown else ""
     option = typer.Option(

@@ -21,7 +21,7 @@ def command(
     full: Annotated[bool, typer.Option("--full", help="Train the whole text tower (CAPIVARA).")] = False,
     flags: Annotated[dict[str, Any], FlagsOf(TrainOptions)],
     recipe: Annotated[
-        str | None, typer.Option("--recipe", help="capivara-plus, capivara-opt, capivara, or a YAML file.")
+        str | None, typer.Option("--recipe", help="capivara-plus, capivara-opt, capivara, from-scratch, or a file.")
     ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of the recipe: optimizer.lr=1e-4.")

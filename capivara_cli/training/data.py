@@ -89,7 +89,7 @@ def load_training_data(
         CapivaraError: when fewer images than a batch can be read.
     """
     load = load_pixels if options.model.unlock_image else embed
-    # All images, also those that will be held out: only images that can be read may be drawn for that.
+    # Load all images before some are held out: only images that can be read may be held out.
     images, readable, rejected = load(clip, [record.image for record in candidates], views=options.views)
     train = [candidates[i] for i in readable]
     first = f"; the first that cannot: {rejected[0].image}: {rejected[0].reason}" if rejected else ""

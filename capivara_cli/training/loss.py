@@ -80,7 +80,7 @@ def gradcache_backward(
     loss = clip_loss(image_features, leaves[0], logit_scale)
     scale_loss(loss).backward()
     if logit_scale.grad is not None:
-        logit_scale.grad /= runtime.world_size  # every rank has the whole of it, and the ranks are summed up
+        logit_scale.grad /= runtime.world_size  # each rank computed the full gradient; the caller sums over ranks
     for tower, parts, leaf in zip(towers, features, leaves, strict=True):
         assert leaf.grad is not None
         local_grad = leaf.grad.chunk(runtime.world_size)[runtime.rank]  # (B / ranks, D)

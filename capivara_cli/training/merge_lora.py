@@ -29,7 +29,7 @@ def merge_lora(run: str | Path, output: str | Path, options: MergeOptions | None
         run: run folder, or a PEFT adapter folder.
 
     Raises:
-        CapivaraError: the run does not exist, the base model is another one, or the output exists.
+        CapivaraError: the run does not exist, it does not fit the base model, or the output exists.
     """
     run, output, options = Path(run), Path(output), options or MergeOptions()
     _check_output(run, output, options.overwrite)
@@ -72,7 +72,13 @@ def _read_summary(run: Path) -> dict[str, Any]:
         if not (run / "config.yaml").is_file():
             return {}
         trained = read_options(run / "config.yaml")
-        return {**vars(trained.model), "model": trained.model.name, "lang": list(trained.lang)}
+        model = trained.model
+        return {
+            "model": model.name,
+            "pretrained": model.pretrained,
+            "from_scratch": model.from_scratch,
+            "lang": list(trained.lang),
+        }
     notes = adapter_folder(run) / NOTES
     return artifacts.read_json(notes) if notes.is_file() else {}
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 def make_optimizer(parameters: list[torch.nn.Parameter], settings: OptimizerSection) -> torch.optim.Optimizer:
     """Return Adam or AdamW over the parameters.
 
-    AdamW decays no biases, norms and logit scale, as open_clip's trainer. Adam decays everything, as the paper's code.
+    AdamW does not decay biases, norms and the logit scale, as in open_clip's trainer. Adam decays everything, as in
+    the paper's code.
     """
     import torch
 
@@ -30,7 +31,7 @@ def make_optimizer(parameters: list[torch.nn.Parameter], settings: OptimizerSect
     return kind(groups, lr=settings.lr, betas=settings.betas, eps=settings.eps, fused=fused)
 
 
-def learning_rate(step: int, *, max_steps: int, warmup_steps: int, lr: float, min_lr: float) -> float:
+def learning_rate(step: int, max_steps: int, settings: OptimizerSection) -> float:
     """Return the rate of a step, counted from 0: up from `min_lr` to `lr` on a line, then down on a cosine.
 
     lr(step) = min_lr + (lr - min_lr) * step / warmup               while step <= warmup
@@ -38,6 +39,7 @@ def learning_rate(step: int, *, max_steps: int, warmup_steps: int, lr: float, mi
 
     (CosineWarmupLR of the published CAPIVARA code.)
     """
+    lr, min_lr, warmup_steps = settings.lr, settings.min_lr, settings.warmup_steps
     if step <= warmup_steps:
         share = step / warmup_steps if warmup_steps else 1.0
     else:

@@ -9,9 +9,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from capivara_cli.config import FLAGS, SET, Layer, by_path, combine, parse_set, project_layers, read_yaml
 from capivara_cli.errors import CapivaraError, nearest
-from capivara_cli.models.options import MODEL_HELP, PRETRAINED_HELP, LoraOptions
+from capivara_cli.models.options import MODEL_HELP, PRETRAINED_HELP, CacheOptions, LoraOptions
 from capivara_cli.options import BadOption, Machine, Options, below_each_other, fields, flag, key, plain
-from capivara_cli.values import AutoOrCount, Langs, Typed
+from capivara_cli.values import AutoOrCount, Langs, Syntax
 
 BUILT_IN = {"lora": "capivara-plus", "full": "capivara"}
 """Method -> the recipe of `configs/` that lies below all others."""
@@ -68,12 +68,12 @@ class OptimizerSection(Options):
     lr: float = flag("Highest learning rate.", default=1e-5, shown="the recipe's", above=0)
     min_lr: float = key("Where the warm-up starts and the cosine ends.", default=1e-6, min=0)
     betas: tuple[float, float] = key("Decay of the moments.", default=(0.9, 0.98))
-    eps: float = key("Added to the root of the second moment.", default=1e-6, above=0)
+    eps: float = key("Adam's epsilon.", default=1e-6, above=0)
     weight_decay: float = key("Weight decay.", default=0.2, min=0)
     warmup_steps: int = key("Steps from `min_lr` to `lr`.", default=250, min=0)
 
 
-class TrainOptions(Machine):
+class TrainOptions(CacheOptions, Machine):
     """A training run. `train_options` makes one from a recipe and flags."""
 
     section = "train"
@@ -85,7 +85,7 @@ class TrainOptions(Machine):
     data: DataSection = key("What to learn from.", default={})
     lora: LoraOptions = key("The adapter.", default={})
     optimizer: OptimizerSection = key("The optimiser.", default={})
-    replay: Annotated[dict[str, float], Typed(_parse_shares, many=True)] = flag(
+    replay: Annotated[dict[str, float], Syntax(_parse_shares, many=True)] = flag(
         "Share of each batch for a language that must not be forgotten: en:0.25.",
         default={},
         metavar="LANG[:SHARE]",
@@ -150,7 +150,8 @@ def train_options(
     layers.append(Layer(FLAGS, by_path(TrainOptions, flags)))
     chosen = method or next((layer.values["method"] for layer in reversed(layers) if "method" in layer.values), None)
     if not isinstance(chosen, str) or chosen not in BUILT_IN:
-        raise BadOption("neither --lora nor --full", "capivara train --lang hi --lora")
+        problem = "neither --lora nor --full" if chosen is None else f"method = {chosen!r}: neither lora nor full"
+        raise BadOption(problem, "capivara train --lang hi --lora")
     layers.append(Layer(FLAGS, {"method": chosen}))
     return _checked(combine(TrainOptions, [_read_recipe(BUILT_IN[chosen]), *layers]))
 
@@ -179,7 +180,7 @@ def to_yaml(options: TrainOptions) -> str:
     import yaml
 
     values: dict[str, Any] = plain(options)
-    del values["replay_missing"]  # decides whether a run starts, not what it learns
+    del values["replay_missing"], values["verify_cache"]  # decide whether and how a run starts, not what it learns
     values["micro_batch"] = options.micro_batch or "auto"
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from capivara_cli.console import progress
 from capivara_cli.data.images import ImageRef, ImageRejected, Rejected
+from capivara_cli.data.loading import cores
 from capivara_cli.models.clip import Clip
 from capivara_cli.models.image_encoder import Views
 
@@ -26,7 +26,7 @@ class Decoder:
         self._views = Views(clip, views)
         self._cache: dict[tuple[ImageRef, int], Tensor] = {}  # (image, view) -> (3, H, W)
         self._cached_bytes = 0
-        self._threads = ThreadPoolExecutor(os.cpu_count())
+        self._threads = ThreadPoolExecutor(cores())
 
     def map(self, refs: Sequence[ImageRef], views: Sequence[int]) -> Iterator[Tensor | ImageRejected]:
         """Yield (3, H, W) float32 for each image and view, or the reason why not."""
@@ -48,13 +48,13 @@ class Decoder:
 
 
 class PixelTable:
-    """Views of N images, decoded when they are needed. Has the methods of `ImageTable`, and `prefetch`."""
+    """Views of N images, decoded when they are needed. Has `subset` and `take`, like `ImageTable`."""
 
     def __init__(self, refs: Sequence[ImageRef], decoder: Decoder) -> None:
         self.refs = refs
         self._decoder = decoder
         self._background = ThreadPoolExecutor(1)  # waits for the decoder's threads while a step is computed
-        self._prefetched: tuple[bytes, Future[Tensor]] | None = None  # of which rows and views, and their pixels
+        self._prefetched: tuple[bytes, Future[Tensor]] | None = None  # bytes of the rows and views, and their pixels
 
     def __len__(self) -> int:
         return len(self.refs)
@@ -80,7 +80,10 @@ class PixelTable:
         pixels: list[Tensor] = []
         for ref, decoded in zip(refs, self._decoder.map(refs, views.tolist()), strict=True):
             if isinstance(decoded, ImageRejected):
-                raise ImageRejected(f"{ref}: {decoded.message}", "it was readable when the run began")
+                raise ImageRejected(
+                    f"{ref}: {decoded.message}",
+                    "it could be read when the run began: put it back, and type the same line again",
+                )
             pixels.append(decoded)
         return torch.stack(pixels)
 

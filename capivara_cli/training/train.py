@@ -43,11 +43,11 @@ def train(options: TrainOptions, output: str | Path | None = None, *, overwrite:
     if not options.data.train:
         options = options.replace(data=options.data.replace(train=[_default_data()]))
     output = Path(output or f"runs/{'+'.join(options.lang)}-{options.method}")
-    records, replay = read_records(options)
     if RunFolder(output).is_complete and not overwrite:
         RunFolder(output).check(options)
         console.say(f"{output} is already complete; --overwrite starts over")
         return output
+    records, replay = read_records(options)
     clip = _load_model(options)
     runtime = clip.runtime
     run = RunFolder(output, writes=runtime.is_main, save_seconds=options.save_seconds)
@@ -90,16 +90,17 @@ def _load_model(options: TrainOptions) -> Clip:
     if options.batch_size % runtime.world_size:
         raise CapivaraError(f"--batch-size {options.batch_size} is not divisible by {runtime.world_size} ranks")
     spec = ModelSpec.parse(options.model.name, options.model.pretrained)
-    clip = checkpoint.load(spec, runtime, weights=not options.model.from_scratch)
+    weights = not options.model.from_scratch
+    clip = checkpoint.load(spec, runtime, weights=weights, verify_cache=options.verify_cache)
     console.say(f"{clip.spec} on {clip.runtime.describe()}")
     return clip
 
 
 def _unfreeze(options: TrainOptions, clip: Clip, captions: CaptionTable) -> None:
-    """Unfreeze what the recipe trains: never the image tower, unless it is unlocked."""
+    """Unfreeze what the recipe trains. The image tower stays frozen unless `unlock_image` is set."""
     import torch
 
-    # LoRA's A is random. Seeded again here, because what was drawn so far depends on what was in the cache.
+    # LoRA's A is random. Seed again: how many random numbers were used so far depends on the embedding cache.
     torch.manual_seed(options.seed)
     if options.method == "lora":
         lora.add(clip, options.lora, captions.vocabulary(options.lang, clip) if options.lora.tokens else [])

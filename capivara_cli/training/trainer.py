@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from capivara_cli.console import progress, say, warn
@@ -43,36 +42,38 @@ def trainable(clip: Clip) -> dict[str, torch.nn.Parameter]:
     return {name: parameter for name, parameter in clip.model.named_parameters() if parameter.requires_grad}
 
 
-@dataclass
 class Trainer:
     """A run in progress.
 
-    Attributes:
+    Args:
         images: of the training records: embeddings of a frozen image tower, or pixels for one that trains.
         validate: returns the scores of the present weights; None without validation data.
         save_weights: writes the adapter or the model.
+
+    Attributes:
         losses: of the steps since the last log line, on the device.
     """
 
-    options: TrainOptions
-    clip: Clip
-    run: RunFolder
-    sampler: Sampler
-    images: ImageTable | PixelTable
-    validate: Callable[[], Scores] | None
-    save_weights: Callable[[], None]
-    state: TrainerState
-    parameters: dict[str, torch.nn.Parameter] = field(init=False)
-    optimizer: torch.optim.Optimizer = field(init=False)
-    scaler: torch.amp.GradScaler = field(init=False)
-    losses: list[Tensor] = field(init=False, default_factory=list)
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        options: TrainOptions,
+        clip: Clip,
+        run: RunFolder,
+        sampler: Sampler,
+        images: ImageTable | PixelTable,
+        validate: Callable[[], Scores] | None,
+        save_weights: Callable[[], None],
+        state: TrainerState,
+    ) -> None:
         import torch
 
-        runtime = self.clip.runtime
-        self.parameters = trainable(self.clip)
-        self.optimizer = make_optimizer(list(self.parameters.values()), self.options.optimizer)
+        runtime = clip.runtime
+        self.options, self.clip, self.run, self.state = options, clip, run, state
+        self.sampler, self.images = sampler, images
+        self.validate, self.save_weights = validate, save_weights
+        self.losses: list[Tensor] = []
+        self.parameters = trainable(clip)
+        self.optimizer = make_optimizer(list(self.parameters.values()), options.optimizer)
         # fp16 has so little range that small gradients would become 0: the loss is multiplied before the backward pass,
         # and the gradients are divided by the same number before Adam. In other precisions the scaler does nothing.
         self.scaler = torch.amp.GradScaler(runtime.device.split(":")[0], enabled=runtime.precision == "fp16")
@@ -115,6 +116,7 @@ class Trainer:
                     timed_from = time.monotonic()  # the rate is that of training alone
                 # All ranks must stop after the same step: one that goes on would wait for the others for ever.
                 stopping = self.clip.runtime.any_rank(bool(stop))
+                # Right after a log line no losses are waiting: saving them would wait for the GPU once more.
                 if stopping or (not self.losses and self.run.state_is_due()):
                     self._save_state()
                 if stopping and not last:
@@ -126,14 +128,7 @@ class Trainer:
 
     def step(self) -> None:
         """Do one optimiser step."""
-        settings = self.options.optimizer
-        rate = learning_rate(
-            self.state.step,
-            max_steps=self.options.max_steps,
-            warmup_steps=settings.warmup_steps,
-            lr=settings.lr,
-            min_lr=settings.min_lr,
-        )
+        rate = learning_rate(self.state.step, self.options.max_steps, self.options.optimizer)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.losses.append(self._backward())  # not read yet: that would wait for the GPU
@@ -161,7 +156,7 @@ class Trainer:
                 warn(f"out of memory: {smaller} texts per forward pass from now on; the result is the same")
 
     def _draw(self, step: int) -> Batch:
-        """Return this rank's part of a batch, the longest captions first: every rank gets long and short ones."""
+        """Return this rank's part of a batch, the longest captions first. Each rank gets long and short captions."""
         batch = self.sampler.batch(step)
         runtime = self.clip.runtime
         order = self.sampler.captions.tokens.by_length(batch.text_ids)[runtime.rank :: runtime.world_size]
@@ -193,7 +188,8 @@ class Trainer:
 
         A transformer keeps 34 bytes per token, layer and channel for the backward pass, at 2 bytes per number
         (arXiv 2205.05198, equation 1, without the attention scores, which SDPA never stores). Half of the free memory
-        may be used. On a GPU running out is handled as well; on a CPU the system would kill the process.
+        may be used. A GPU that runs out of memory all the same is handled in `_backward`; on a CPU the system would
+        kill the process.
         """
         runtime, tokens = self.clip.runtime, self.sampler.captions.tokens
         bytes_per_channel = 17 * (2 if runtime.precision != "fp32" else 4)
@@ -269,7 +265,7 @@ class Trainer:
 
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """Give a list that is empty until Ctrl-C or SIGTERM. The second signal ends the process at once."""
+    """Yield a list that stays empty until Ctrl-C or SIGTERM. A second signal ends the process at once."""
     import threading
 
     stop: list[int] = []

@@ -9,6 +9,7 @@ from typing import Literal
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from capivara_cli.errors import CapivaraError
@@ -17,6 +18,7 @@ from capivara_cli.models.clip import Clip
 from capivara_cli.models.spec import ModelSpec
 from capivara_cli.runtime import Runtime
 from capivara_cli.training.merge_lora import merge_lora
+from capivara_cli.training.model_card import merged_card
 from capivara_cli.training.options import MergeOptions
 from tests.training.conftest import TrainSmall, read_weights
 
@@ -80,9 +82,10 @@ def test_plain_open_clip_reads_it_without_our_package_also_after_a_move(merged: 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5])
 def test_scale_goes_from_the_base_to_the_trained_model(
-    scale: float, merged: Path, base: Path, run: Path, tmp_path: Path
+    scale: float, merged: Path, base: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = merge_lora(run, tmp_path / "between", MergeOptions(scale=scale))
+    assert (": 0 of " in capsys.readouterr().err) == (scale == 0)  # tensors that differ from the base model
     start, end = load_file(base / checkpoint.WEIGHTS), load_file(merged / checkpoint.WEIGHTS)
     for name, tensor in load_file(folder / checkpoint.WEIGHTS).items():
         expected = start[name].float() + scale * (end[name].float() - start[name].float())
@@ -102,6 +105,10 @@ def test_a_full_run_is_merged_too(train_small: TrainSmall, tmp_path: Path) -> No
     weights = load_file(merge_lora(run, tmp_path / "merged") / checkpoint.WEIGHTS)
     assert weights.keys() == read_weights(run).keys()
     assert all(tensor.equal(weights[name]) for name, tensor in read_weights(run).items())
+    (run / "run.json").unlink()  # as if it were not complete: config.yaml names the base model
+    unfinished = merge_lora(run, tmp_path / "unfinished")
+    assert all(tensor.equal(weights[name]) for name, tensor in load_file(unfinished / checkpoint.WEIGHTS).items())
+    assert "adapted to hi" in (unfinished / "README.md").read_text()
 
 
 def test_an_adapter_without_its_run_is_merged_too(run: Path, merged: Path, tmp_path: Path) -> None:
@@ -131,6 +138,12 @@ def test_a_run_is_never_replaced_by_what_is_made_from_it(run: Path) -> None:
     for output in (run, run.parent):
         with pytest.raises(CapivaraError, match="would replace the run"):
             merge_lora(run, output, MergeOptions(overwrite=True))
+
+
+def test_a_licence_that_is_not_known_is_not_named() -> None:
+    head, card = merged_card("clip-hi", "local-dir:base", ["hi"], {}, None).split("---\n")[1:]
+    assert "license" not in yaml.safe_load(head)
+    assert "so its licence holds for them too" in card
 
 
 def test_the_base_models_licence_is_included(run: Path, base: Path, tmp_path: Path) -> None:

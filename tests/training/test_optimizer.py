@@ -12,7 +12,7 @@ from capivara_cli.training.options import OptimizerSection
 
 
 def rate(step: int, max_steps: int = 110, warmup_steps: int = 10) -> float:
-    return learning_rate(step, max_steps=max_steps, warmup_steps=warmup_steps, lr=1e-3, min_lr=1e-5)
+    return learning_rate(step, max_steps, OptimizerSection(lr=1e-3, min_lr=1e-5, warmup_steps=warmup_steps))
 
 
 def test_the_warm_up_is_a_line_from_the_lowest_to_the_highest_rate() -> None:

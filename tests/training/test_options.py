@@ -48,10 +48,18 @@ def test_the_method_chooses_the_recipe_below_all() -> None:
     assert (other.method, other.optimizer.lr) == ("full", 1e-5)
 
 
-@pytest.mark.parametrize(("method", "text"), [(None, "{}"), ("fulll", "{}"), (None, "method: [lora]")])
-def test_without_a_method_both_are_offered(method: str | None, text: str) -> None:
-    with pytest.raises(CapivaraError, match="neither --lora nor --full"):
+@pytest.mark.parametrize(
+    ("method", "text", "message"),
+    [
+        (None, "{}", "neither --lora nor --full"),
+        ("fulll", "{}", "method = 'fulll': neither lora nor full"),
+        (None, "method: [lora]", "method = ['lora']: neither lora nor full"),
+    ],
+)
+def test_without_a_method_both_are_offered(method: str | None, text: str, message: str) -> None:
+    with pytest.raises(CapivaraError) as error:
         train_options(method, recipe=recipe(text), lang=["hi"])
+    assert error.value.message == message
 
 
 def test_each_layer_goes_over_those_before_it() -> None:

@@ -79,7 +79,7 @@ def test_every_step_equals_a_plain_loop_without_cache_and_trimming(
         optimizer.zero_grad()
         loss.backward()
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, max_steps=steps, warmup_steps=2, lr=1e-3, min_lr=1e-4)
+            group["lr"] = learning_rate(step, steps, adam)
         optimizer.step()
         model.logit_scale.data.clamp_(0, MAX_LOGIT_SCALE)
         # The cache holds float16, hence the tolerance.
