@@ -431,7 +431,7 @@ def test_as_it_is_typed_with_its_results_in_a_pipe(capivara: Capivara, things: P
         (["--lang", "en", "--classes", "cifar"], "no class set cifar, and no such file, did you mean cifar", "--list"),
         (["--lang", "en", "--classes", "imagenet-1k"], "its names are not included in capivara", "--classes FILE"),
         (["--lang", "en", "--templates", "bad.json"], "the template 'a photo' has no place for the name", "{c}"),
-        (["--lang", "en", "--data", "nolabel.jsonl"], "nolabel.jsonl: no image has a `label`", "label in JSONL"),
+        (["--lang", "en", "--data", "nolabel.jsonl"], "nolabel.jsonl: no image has a `label`", "`label` in JSONL"),
         (["--lang", "en", "--model", "local-dir:gone"], "no open_clip_config.json", ""),
         (["--lang", "klingonish"], "--lang klingonish: not a language code", "hi"),
         (["--lang", "[/x]"], "--lang [/x]: not a language code", "hi"),
