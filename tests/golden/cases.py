@@ -23,7 +23,9 @@ IMPORT = {
     "utf16": "import utf16.csv --lang hi -o out.jsonl",
     "languages-and-labels": "import wide.csv --images photos -o out.jsonl",
     "column-names": "import named.csv --column image=a --column caption=c --column de=b -o out.jsonl",
-    "column-numbers": "import --format tsv flickr.token --column image=1 --column caption=2 --images photos -o out.jsonl",
+    "column-numbers": (
+        "import --format tsv flickr.token --column image=1 --column caption=2 --images photos -o out.jsonl"
+    ),
     "cc3m": "import addresses.tsv --images beside -o out.jsonl",
     "cc3m-shards": "import --format cc3m addresses.tsv --images shards -o out.jsonl",
     "coco": "import coco.json --images photos -o out.jsonl",
