@@ -166,7 +166,7 @@ def huge_png() -> bytes:
 def test_a_loss_that_is_no_number(capivara: Capivara, world: Path, base: Path) -> None:
     data = ["--data", world / "train.jsonl", "--model", f"local-dir:{base}", "--set", "optimizer.warmup_steps=0"]
     result = capivara("train", "--lang", "hi", "--lora", *data, "--batch-size", "32", "--lr", "1e30")
-    assert_one_clear_line(result, "the loss of step", "a smaller --lr", "last good state")
+    assert_one_clear_line(result, "the loss of step", "a smaller --lr", "weights so far")
 
 
 def with_little_disk(limit: int, arguments: list[str], folder: Path) -> Process:
