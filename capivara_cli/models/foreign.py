@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 MAX_COUNTS = {r"(layers?|depths?|blocks?)$": 512, r"^(num|n)_": 1 << 20}
 SPREAD = 8  # times that a model may be larger than its files: weights of 4 bits are loaded as 32 bits
 SPARE_BYTES = 256 << 20  # and beyond that
+NEEDS_CODE = "it needs code or an adapter of its own, which are never run"
 PICKLES = {".bin", ".pt", ".pth"}
 
 
@@ -41,7 +42,8 @@ def loading(name: object, hint: str | None = None) -> Iterator[None]:
         except CapivaraError:
             raise
         except Exception as error:  # a broken folder makes torch, safetensors and tokenizers raise nearly anything
-            raise CapivaraError(f"{name} cannot be loaded: {first_line(error)}", hint) from error
+            reason = NEEDS_CODE if "custom code" in str(error) else first_line(error)
+            raise CapivaraError(f"{name} cannot be loaded: {reason}", hint) from error
 
 
 @contextmanager
@@ -73,7 +75,7 @@ def _without_code() -> Iterator[None]:
 
 
 def _refuse(*_: object, **__: object) -> NoReturn:
-    raise PermissionError("it needs code or an adapter of its own, which are never run")
+    raise PermissionError(NEEDS_CODE)
 
 
 def check_files(folder: Path) -> None:

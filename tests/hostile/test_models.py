@@ -188,6 +188,12 @@ def test_a_model_that_an_adapter_or_a_project_names_runs_no_code(
     load_or_refuse(options.model)
 
 
+def test_a_model_that_needs_its_code_says_so(folder: Path, marker: Path) -> None:
+    add_code(folder, marker)
+    unknown_architecture(folder)
+    assert refusal(f"local-dir:{folder}").endswith("it needs code or an adapter of its own, which are never run")
+
+
 def test_a_needless_wish_for_remote_code_does_not_matter(base: Path, marker: Path, tmp_path: Path) -> None:
     """Many files say trust_remote_code though the libraries have the tokenizer's class."""
     folder = Path(shutil.copytree(base, tmp_path / "copy"))
