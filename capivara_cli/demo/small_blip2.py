@@ -78,27 +78,32 @@ def make_small_blip2(
             "hidden_dropout_prob": 0.0,
             "attention_probs_dropout_prob": 0.0,
         },
-        text_config={
-            "model_type": "opt",
-            "vocab_size": len(tokenizer),
-            "hidden_size": width,
-            "word_embed_proj_dim": width,
-            "ffn_dim": 4 * width,
-            "num_hidden_layers": text_layers,
-            "num_attention_heads": max(width // 32, 1),
-            "max_position_embeddings": 128,
-            "dropout": 0.0,
-            "init_std": 0.06,
-            "pad_token_id": tokenizer.pad_token_id,
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-        },
+        text_config=_opt(tokenizer, width, text_layers),
         num_query_tokens=queries,
         image_token_index=tokenizer.vocab[IMAGE_TOKEN],
     )
     model = Blip2ForConditionalGeneration(config).eval()
     torch.nn.init.normal_(model.query_tokens, std=0.5)  # zeros in the library: all queries would stay alike
     return model
+
+
+def _opt(tokenizer: GPT2Tokenizer, width: int, layers: int) -> dict[str, Any]:
+    """Return the configuration of the language model."""
+    return {
+        "model_type": "opt",
+        "vocab_size": len(tokenizer),
+        "hidden_size": width,
+        "word_embed_proj_dim": width,
+        "ffn_dim": 4 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": max(width // 32, 1),
+        "max_position_embeddings": 128,
+        "dropout": 0.0,
+        "init_std": 0.06,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
 
 
 def start_from_clip(model: Blip2ForConditionalGeneration, clip_state: dict[str, Tensor]) -> None:

@@ -19,7 +19,7 @@ from capivara_cli.data import records
 from capivara_cli.demo.learning import learn_bpe
 
 if TYPE_CHECKING:
-    from transformers import XLMRobertaTokenizer
+    from transformers import XLMRobertaConfig, XLMRobertaTokenizer
 
 IMAGE_SIZE, PATCH_SIZE = 64, 16  # pixels
 MEAN = STD = [0.5, 0.5, 0.5]
@@ -67,20 +67,7 @@ def make_small_clip(
         layers: layers of the image tower.
         embed_dim: size of the shared embedding.
     """
-    from transformers import XLMRobertaConfig
-
     tokenizer = make_tokenizer(texts, vocabulary)
-    text_tower = XLMRobertaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        num_hidden_layers=TEXT_LAYERS,
-        num_attention_heads=max(width // 32, 1),
-        intermediate_size=4 * width,
-        max_position_embeddings=CONTEXT + 2,  # XLM-R counts positions from 2
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
     name = str(folder.absolute())
     text_cfg = {
         "hf_model_name": name,
@@ -102,11 +89,27 @@ def make_small_clip(
     with artifacts.writing(folder) as temporary:
         temporary.mkdir()
         tokenizer.save_pretrained(temporary)
-        text_tower.to_json_file(temporary / "config.json")
+        _text_tower(tokenizer, width).to_json_file(temporary / "config.json")
         artifacts.write_json(
             temporary / "open_clip_config.json", {"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg}
         )
     return folder
+
+
+def _text_tower(tokenizer: XLMRobertaTokenizer, width: int) -> XLMRobertaConfig:
+    from transformers import XLMRobertaConfig
+
+    return XLMRobertaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        num_hidden_layers=TEXT_LAYERS,
+        num_attention_heads=max(width // 32, 1),
+        intermediate_size=4 * width,
+        max_position_embeddings=CONTEXT + 2,  # XLM-R counts positions from 2
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
 
 
 def main() -> None:
