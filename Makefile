@@ -23,7 +23,7 @@ DEMO ?= capivara-demo
 
 model_flag = $(if $(MODEL),--model $(MODEL))
 
-.PHONY: help setup newest demo test check format bench docs models clean caption translate import score train merge retrieve-eval classify-eval
+.PHONY: help setup newest demo demo-picture test check format bench docs models clean caption translate import score train merge retrieve-eval classify-eval
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}'
@@ -70,6 +70,9 @@ bench: setup ## Measure the claims of speed, in about forty minutes
 
 docs: setup ## Write docs/commands.md from the commands' help
 	$(BIN)/python docs/reference.py
+
+demo-picture: setup ## Make docs/demo.svg: what a terminal shows after the demo
+	$(BIN)/python docs/demo_picture.py
 
 models: setup ## Make the demo's models again, from nothing
 	$(BIN)/python -m capivara_cli.demo.build
