@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from capivara_cli.console import progress
 from capivara_cli.data import images
 from capivara_cli.data.images import ImageRef, ImageRejected, Rejected, Stamp
 from capivara_cli.data.loading import load_images
 from capivara_cli.models.clip import Clip
-from capivara_cli.models.embedding_store import Prepare, Store
+from capivara_cli.models.embedding_store import Load, Prepare, Store
 from capivara_cli.models.image_encoder import Views
 from capivara_cli.models.segments import gather
 
@@ -82,20 +81,20 @@ def embed(
         and the rejected images with their reasons.
     """
     store, runtime = Store(clip, views), clip.runtime
-    stamps, reasons = _stamps(dict(enumerate(refs)))
+    loads, reasons = _stamped(dict(enumerate(refs)))
     # Shared by identity, not by position: what is missing differs between ranks, as the others are at work already.
-    missing = store.missing(
-        (stamp, refs[i])
-        for i, stamp in stamps.items()
-        if int.from_bytes(stamp.identity[:8], "big") % runtime.world_size == runtime.rank
+    shared = (
+        load
+        for load in loads.values()
+        if int.from_bytes(load.stamp.identity[:8], "big") % runtime.world_size == runtime.rank
     )
-    _encode(store, missing, label)
+    _encode(store, store.missing(shared), label)
     if runtime.world_size > 1:
         runtime.barrier()
         store.reload()
         # Also finds the stale ones that another rank could not encode again.
-        store.missing(((stamp, refs[i]) for i, stamp in stamps.items()), verify=False)
-    keys = {i: stamp.identity for i, stamp in stamps.items()}
+        store.missing(loads.values(), verify=False)
+    keys = {i: load.stamp.identity for i, load in loads.items()}
     rows = store.find(list(keys.values()))
     reasons |= {i: store.failed[key] for i, key in keys.items() if key in store.failed}
     # Another rank knows why it could not use an image, this one does not: load the image to find out.
@@ -107,23 +106,19 @@ def embed(
     return table, kept, [Rejected(str(refs[i]), reasons[i]) for i in sorted(reasons)]
 
 
-def _encode(store: Store, missing: dict[Stamp, ImageRef], label: str) -> None:
+def _encode(store: Store, missing: list[Load], label: str) -> None:
     """Load and encode images, add them to the store and write it."""
-    if not missing:
-        store.flush()
-        return
-    items = list(missing.items())
-    size = max(store.clip.image_batch_size() // store.views, 1)
-    batches = (items[start : start + size] for start in range(0, len(items), size))
-    prepare = Prepare(store)
-    with progress("rate") as bar:
-        task = bar.add_task(f"encoding {label}", total=len(items), rate="")
-        started, done = time.monotonic(), 0
-        for batch in load_images(batches, lambda item: item[1], prepare, len(items) * store.views):
-            store.add_loaded(batch)
-            done += len(batch.items)
-            rate = done / (time.monotonic() - started)
-            bar.update(task, completed=done, rate=f"{rate:.0f} images/s")
+    if missing:
+        size = max(store.clip.image_batch_size() // store.views, 1)
+        batches = (missing[start : start + size] for start in range(0, len(missing), size))
+        with progress("rate") as bar:
+            task = bar.add_task(f"encoding {label}", total=len(missing), rate="")
+            started, done = time.monotonic(), 0
+            for batch in load_images(batches, lambda load: load.image, Prepare(store), len(missing) * store.views):
+                store.add(batch)
+                done += len(batch.items)
+                rate = done / (time.monotonic() - started)
+                bar.update(task, completed=done, rate=f"{rate:.0f} images/s")
     store.flush()
 
 
@@ -142,6 +137,26 @@ class Embedded(Generic[T]):
     rows: list[int]
     features: np.ndarray
     reasons: dict[int, str]
+
+
+class _Window(NamedTuple, Generic[T]):
+    """A window whose images are being loaded.
+
+    Attributes:
+        loads: index of an item -> its image.
+        reasons: index of an item -> why its image cannot be loaded.
+    """
+
+    items: list[T]
+    loads: dict[int, Load]
+    reasons: dict[int, str]
+
+    def embedded(self, store: Store) -> Embedded[T]:
+        """Return the window with its embeddings, once all of its images have been added to the store."""
+        keys = {i: load.stamp.identity for i, load in self.loads.items()}
+        failed = {i: store.failed[key] for i, key in keys.items() if key in store.failed}
+        rows = [i for i in keys if i not in failed]
+        return Embedded(self.items, rows, store.take([keys[i] for i in rows]), self.reasons | failed)
 
 
 def embed_windows(
@@ -163,45 +178,37 @@ def embed_windows(
         workers: see `load_images`.
     """
     store = Store(clip)
-    # Windows being encoded: the number of its last batch, the items, and what `_stamps` returned for them.
-    waiting: deque[tuple[int, list[T], dict[int, Stamp], dict[int, str]]] = deque()
     loading: set[Stamp] = set()  # an image that comes again while it is being loaded is encoded once
 
-    def batches() -> Iterator[list[tuple[Stamp, ImageRef]]]:
-        size, last = clip.image_batch_size(), 0
+    def batches() -> Iterator[list[Load]]:
+        """Yield the images to load, batch by batch; a window travels at the end of its last batch."""
+        size = clip.image_batch_size()
         for items in windows:
             refs = {i: ref for i, ref in enumerate(map(image_of, items)) if ref is not None}
-            stamps, reasons = _stamps(refs)
-            wanted = store.missing((stamp, refs[i]) for i, stamp in stamps.items())
-            missing = [(stamp, ref) for stamp, ref in wanted.items() if stamp not in loading]
-            loading.update(stamp for stamp, _ in missing)
-            parts = [missing[start : start + size] for start in range(0, len(missing), size)] or [[]]
-            last += len(parts)
-            waiting.append((last, items, stamps, reasons))
-            yield from parts
+            loads, reasons = _stamped(refs)
+            missing = [load for load in store.missing(loads.values()) if load.stamp not in loading]
+            loading.update(load.stamp for load in missing)
+            *whole, last = [missing[start : start + size] for start in range(0, len(missing), size)] or [[]]
+            yield from whole
+            yield [*last, Load(Stamp(b"", 0), None, ends=_Window(items, loads, reasons))]
 
     try:
-        loads = load_images(batches(), lambda item: item[1], Prepare(store), expected, workers)
-        for number, batch in enumerate(loads, start=1):
-            store.add_loaded(batch)
-            loading.difference_update(stamp for stamp, _ in batch.items)
-            if number == waiting[0][0]:
-                _, items, stamps, reasons = waiting.popleft()
-                keys = {i: stamp.identity for i, stamp in stamps.items()}
-                rows = [i for i, key in keys.items() if key not in store.failed]
-                reasons |= {i: store.failed[key] for i, key in keys.items() if key in store.failed}
-                yield Embedded(items, rows, store.take([keys[i] for i in rows]), reasons)
+        for batch in load_images(batches(), lambda load: load.image, Prepare(store), expected, workers):
+            store.add(batch)
+            loading.difference_update(load.stamp for load in batch.items)
+            if batch.items[-1].ends is not None:
+                yield batch.items[-1].ends.embedded(store)
     finally:
         store.flush()
 
 
-def _stamps(refs: dict[int, ImageRef]) -> tuple[dict[int, Stamp], dict[int, str]]:
-    """Return the stamp of each image under its index, and the reason for each that has none."""
-    stamps: dict[int, Stamp] = {}
+def _stamped(refs: dict[int, ImageRef]) -> tuple[dict[int, Load], dict[int, str]]:
+    """Return each image with its stamp, and the reason for each that has none."""
+    loads: dict[int, Load] = {}
     reasons: dict[int, str] = {}
     for i, ref in refs.items():
         try:
-            stamps[i] = images.stamp(ref)
+            loads[i] = Load(images.stamp(ref), ref)
         except ImageRejected as error:
             reasons[i] = error.message
-    return stamps, reasons
+    return loads, reasons

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from capivara_cli import artifacts, console
 from capivara_cli.data import images
@@ -21,7 +21,7 @@ from capivara_cli.errors import CapivaraError
 from capivara_cli.models import segments
 from capivara_cli.models.clip import Clip
 from capivara_cli.models.image_encoder import Views, encode_views
-from capivara_cli.models.segments import Segment
+from capivara_cli.models.segments import Index, Segment
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,19 +33,24 @@ MANY_TO_READ = 10_000  # images that take some time to read
 ABOUT = "about.json"
 
 
-class _Unwritten(NamedTuple):
-    """An embedding (views, D) float16 that is not on disk yet, and what stands beside it there (see Segment)."""
+class Load(NamedTuple):
+    """An image to look up, or to load; or the end of something whose images come before it in the same stream.
 
-    embedding: np.ndarray
-    content: np.ndarray
-    changed: int
+    Attributes:
+        image: None for an end, which has no stamp to speak of.
+        ends: what ends, see `embed_windows`.
+    """
+
+    stamp: Stamp
+    image: ImageRef | None
+    ends: Any = None
 
 
 class Store:
     """The embeddings of all images that one image tower has encoded.
 
     Attributes:
-        parts: the embeddings of each segment (n, views, D) float16, memory-mapped.
+        segments: what is on disk; rows are counted through all of them.
         failed: identity -> why the image cannot be used, for images that this process tried.
     """
 
@@ -58,57 +63,44 @@ class Store:
         self._stale: set[bytes] = set()  # on disk, but of an image that has changed since
         self._verified: set[bytes] = set()
         self._changed_in_place = 0
-        self._unwritten: dict[bytes, _Unwritten] = {}
-        self._unwritten_bytes = 0
+        self._unwritten: dict[bytes, Segment] = {}  # identity -> the row that will be in the next segment
         self._flushed = time.monotonic()
         artifacts.remove_stale_in(self.folder)
         self.reload(verify=clip.verify_cache)
 
     def reload(self, *, verify: bool = False) -> None:
         """Open the segments that are on disk now; `verify` is that of `segments.open_all`."""
-        import numpy as np
+        self.segments = segments.open_all(self.folder, verify=verify)
+        self._index = Index(self.segments)
 
-        segments.join_small(self.folder)
-        opened = segments.open_all(self.folder, verify=verify)
-        self.parts = [segment.embeddings for segment in opened]
-        self._content = [segment.content for segment in opened]
-        self._changed = [segment.changed for segment in opened]
-        identity = np.concatenate([np.zeros((0, 16), np.uint8), *(segment.identity for segment in opened)])
-        # A sorted array, because a dict would take some 200 bytes per image instead of 24.
-        known = np.ascontiguousarray(identity).view("S16").ravel()
-        self._order = np.argsort(known, kind="stable")  # stable: of an image that is there twice the newer one is last
-        self._known = known[self._order]
+    @property
+    def parts(self) -> list[np.ndarray]:
+        """The embeddings of each segment (n, views, D) float16, memory-mapped."""
+        return [segment.embeddings for segment in self.segments]
 
     def find(self, keys: Sequence[bytes]) -> np.ndarray:
-        """Return the row of each identity (N,), counted through all parts; -1 where none on disk can be used."""
-        import numpy as np
-
-        if not len(self._known) or not keys:
-            return np.full(len(keys), -1)
-        wanted = np.array(keys, "S16")
-        last = np.searchsorted(self._known, wanted, side="right") - 1
-        rows = np.where(self._known[last] == wanted, self._order[last], -1)
+        """Return the row of each identity (N,); -1 where none on disk can be used."""
+        rows = self._index.rows(keys)
         if self._stale:
             rows[[key in self._stale for key in keys]] = -1
         return rows
 
-    def missing(self, images: Iterable[tuple[Stamp, ImageRef]], *, verify: bool | None = None) -> dict[Stamp, ImageRef]:
+    def missing(self, images: Iterable[Load], *, verify: bool | None = None) -> list[Load]:
         """Return the images that have no embedding, or only one from before they changed, and have not failed.
+
+        An image that comes twice is returned once.
 
         Args:
             verify: compare the content of all that have one, not only where the inode changed; None: as the clip says.
         """
-        wanted = {stamp.identity: (stamp, ref) for stamp, ref in images}
-        verify = self.clip.verify_cache if verify is None else verify
-        self._find_stale({key: item for key, item in wanted.items() if key not in self._unwritten}, verify)
+        wanted = {load.stamp.identity: load for load in images if load.stamp.identity not in self._unwritten}
+        self._find_stale(wanted, self.clip.verify_cache if verify is None else verify)
         rows = self.find(list(wanted))
-        return {
-            stamp: ref
-            for (key, (stamp, ref)), row in zip(wanted.items(), rows, strict=True)
-            if row < 0 and key not in self._unwritten and key not in self.failed
-        }
+        return [
+            load for (key, load), row in zip(wanted.items(), rows, strict=True) if row < 0 and key not in self.failed
+        ]
 
-    def _find_stale(self, images: Mapping[bytes, tuple[Stamp, ImageRef]], verify: bool) -> None:
+    def _find_stale(self, images: Mapping[bytes, Load], verify: bool) -> None:
         """Compare images that have an embedding on disk with the content that was encoded."""
         import numpy as np
 
@@ -118,21 +110,21 @@ class Store:
         rows = rows[rows >= 0]
         if not keys:
             return
-        changed = segments.gather(self._changed, rows)
-        differs = changed != np.array([images[key][0].changed for key in keys])
+        changed = segments.gather([segment.changed for segment in self.segments], rows)
+        differs = changed != np.array([images[key].stamp.changed for key in keys])
         suspect = np.full(len(keys), True) if verify else differs & (changed != segments.UNKNOWN)
         if suspect.sum() > MANY_TO_READ:
             console.say(f"comparing {suspect.sum():,} images with what was encoded")
         indices = np.flatnonzero(suspect)
         with ThreadPoolExecutor(READERS) as readers:
-            digests = list(readers.map(lambda i: _digest(images[keys[i]][1]), indices))
-        for i, digest, content in zip(indices, digests, segments.gather(self._content, rows[indices]), strict=True):
+            digests = list(readers.map(lambda i: _digest(images[keys[i]]), indices))
+        encoded = segments.gather([segment.content for segment in self.segments], rows[indices])
+        for i, digest, content in zip(indices, digests, encoded, strict=True):
             if digest is None or digest != content.tobytes():
                 self._stale.add(keys[i])
                 self._changed_in_place += changed[i] != segments.UNKNOWN
             elif differs[i]:  # only touched: remember the time, so as not to read it again
-                embedding = segments.gather(self.parts, rows[i : i + 1])[0]
-                self._put(images[keys[i]][0], _Unwritten(embedding, content, images[keys[i]][0].changed))
+                self._put(images[keys[i]].stamp, segments.gather(self.parts, rows[i : i + 1])[0], content)
         self._verified.update(keys if verify else ())
 
     def take(self, keys: Sequence[bytes]) -> np.ndarray:
@@ -142,50 +134,46 @@ class Store:
         rows = self.find(keys)
         if any(row < 0 and key not in self._unwritten for key, row in zip(keys, rows, strict=True)):
             raise CapivaraError(f"{self.folder} was emptied while it was in use", "run the command again to resume")
+        parts = self.parts
         embeddings = [
-            self._unwritten[key].embedding[0] if key in self._unwritten else self.parts[part][row_in_part, 0]
-            for key, part, row_in_part in zip(keys, *segments.locate(self.parts, rows), strict=True)
+            self._unwritten[key].embeddings[0] if key in self._unwritten else parts[part][row, 0]
+            for key, part, row in zip(keys, *segments.locate(parts, rows), strict=True)
         ]
         return np.array(embeddings, np.float32)
 
-    def add_loaded(self, batch: Loaded[tuple[Stamp, ImageRef]]) -> None:
-        """Encode the images of a batch that were loaded by `Prepare`, and note why the others were not."""
-        stamps = [stamp for stamp, _ in batch.items]
-        self.failed |= {stamps[i].identity: reason for i, reason in batch.reasons.items()}
-        if batch.rows:
-            content, pixels = batch.values
-            self.add([stamps[i] for i in batch.rows], content.numpy(), encode_views(self.clip, pixels))
+    def add(self, batch: Loaded[Load]) -> None:
+        """Encode the images of a batch that were loaded by `Prepare`, and note why the others were not.
 
-    def add(self, stamps: Sequence[Stamp], content: np.ndarray, features: Tensor) -> None:
-        """Add the embeddings of a batch (n, views, D). They are written later, always whole batches at once.
-
-        Args:
-            content: (n, 16) uint8, digests of the images.
+        They are written later, always whole batches at once.
         """
         import numpy as np
 
-        embeddings = features.numpy().astype(np.float16)
-        for stamp, digest, embedding in zip(stamps, content, embeddings, strict=True):
-            self._put(stamp, _Unwritten(embedding, digest, stamp.changed))
-        if time.monotonic() - self._flushed > SEGMENT_SECONDS or self._unwritten_bytes > segments.SEGMENT_BYTES:
+        self.failed |= {batch.items[i].stamp.identity: reason for i, reason in batch.reasons.items()}
+        if not batch.rows:
+            return
+        content, pixels = batch.values  # (n, 16) uint8, (n, views, 3, H, W)
+        embeddings = encode_views(self.clip, pixels).numpy().astype(np.float16)  # (n, views, D)
+        for i, digest, embedding in zip(batch.rows, content.numpy(), embeddings, strict=True):
+            self._put(batch.items[i].stamp, embedding, digest)
+        size = len(self._unwritten) * embeddings[0].nbytes
+        if time.monotonic() - self._flushed > SEGMENT_SECONDS or size > segments.SEGMENT_BYTES:
             self.flush()
 
-    def _put(self, stamp: Stamp, item: _Unwritten) -> None:
+    def _put(self, stamp: Stamp, embedding: np.ndarray, content: np.ndarray) -> None:
+        import numpy as np
+
         self._stale.discard(stamp.identity)
-        self._unwritten[stamp.identity] = item
-        self._unwritten_bytes += item.embedding.nbytes
+        identity = np.frombuffer(bytearray(stamp.identity), np.uint8)
+        self._unwritten[stamp.identity] = Segment(embedding, identity, content, np.array(stamp.changed))
 
     def flush(self) -> None:
         """Write what was added as a segment."""
         import numpy as np
 
         if self._unwritten:
-            embeddings, content, changed = map(np.stack, zip(*self._unwritten.values(), strict=True))
-            identity = np.frombuffer(bytearray(b"".join(self._unwritten)), np.uint8).reshape(-1, 16)
-            segments.write(self.folder, time.time_ns(), Segment(embeddings, identity, content, changed))
+            segments.write(self.folder, Segment(*map(np.stack, zip(*self._unwritten.values(), strict=True))))
             self._describe()
             self._unwritten.clear()
-            self._unwritten_bytes = 0
             self.reload()
         if self._changed_in_place:
             console.say(f"note: {self._changed_in_place:,} images were changed in place, and are encoded again")
@@ -216,8 +204,8 @@ class Prepare:
         return digest, self.views(ref)
 
 
-def _digest(ref: ImageRef) -> bytes | None:
+def _digest(load: Load) -> bytes | None:
     try:
-        return images.digest(ref)
+        return images.digest(load.image) if load.image is not None else None
     except ImageRejected:  # it is no longer what was encoded
         return None

@@ -1,16 +1,17 @@
 """Segments: the files of the embedding cache.
 
 A segment is a safetensors file that never changes once written; `Segment` says what is in it. So a killed process loses
-at most one segment's work, and any number of processes may write to a folder at once. Names sort by time: of an image
-that is there twice, the embedding of the later segment counts.
+at most one segment's work, and any number of processes may write to a folder at once without a lock: the worst that can
+happen is that an image is stored twice. Names sort by time, and the later of two embeddings of an image counts.
 """
 
 from __future__ import annotations
 
 import json
+import time
 import uuid
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,15 +21,15 @@ from capivara_cli import artifacts, console
 if TYPE_CHECKING:
     import numpy as np
 
-SEGMENT_BYTES = 256 << 20
-MANY_SEGMENTS = 64  # small ones. An open segment holds a file descriptor, and a process has 1,024 of them by default
+SEGMENT_BYTES = 256 << 20  # no segment is larger, so that a killed process loses little, and joining takes little
+SMALL_BYTES = 1 << 20  # a smaller segment is always joined to the next one
 SAMPLES = 64  # embeddings of a segment that are looked at when it is opened
 DTYPES = {"float16": "F16", "uint8": "U8", "int64": "I64"}  # as safetensors spells them
 UNKNOWN = -1  # `changed` of older segments, which have no `content` either
 
 
 class Segment(NamedTuple):
-    """What is stored of n images.
+    """What is stored of n images; of a single image, without the first axis.
 
     Attributes:
         embeddings: (n, views, D) float16, normalised; memory-mapped.
@@ -43,14 +44,44 @@ class Segment(NamedTuple):
     changed: np.ndarray
 
 
-def write(folder: Path, nanoseconds: int, segment: Segment) -> None:
-    """Write a segment from that time."""
+def write(folder: Path, segment: Segment) -> None:
+    """Write a segment, joined with the latest ones in the folder as long as these are about as large or smaller.
+
+    So a folder has few segments, about as many as the number of its images has bits, and yet an embedding is rewritten
+    only so often. An open segment holds a file descriptor, and a process has 1,024 of them by default.
+    """
     import torch
 
+    joined: list[Path] = []
+    with suppress(FileNotFoundError):  # another process has just joined that one
+        for path in sorted(folder.glob("*.safetensors"), reverse=True):
+            size = segment.embeddings.nbytes
+            if path.stat().st_size > min(max(2 * size, SMALL_BYTES), SEGMENT_BYTES - size):
+                break
+            if (older := _open_or_remove(path)) is not None:
+                segment = _join(older, segment)
+                joined.append(path)
     tensors = {name: torch.from_numpy(array) for name, array in segment._asdict().items()}
     checksums = {name: str(zlib.crc32(array.data)) for name, array in segment._asdict().items()}
-    path = folder / f"{nanoseconds:020d}-{uuid.uuid4().hex[:8]}.safetensors"
-    artifacts.save_tensors(path, tensors, {"format": "pt"} | checksums)
+    name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.safetensors"
+    artifacts.save_tensors(folder / name, tensors, {"format": "pt"} | checksums)
+    for path in joined:
+        path.unlink(missing_ok=True)
+
+
+def _join(older: Segment, newer: Segment) -> Segment:
+    """Return both as one; of an image that is in both, only the newer embedding."""
+    import numpy as np
+
+    repeated = np.isin(_as_keys(older.identity), _as_keys(newer.identity))
+    return Segment(*(np.concatenate([old[~repeated], new]) for old, new in zip(older, newer, strict=True)))
+
+
+def _as_keys(identity: np.ndarray) -> np.ndarray:
+    """Return (n, 16) uint8 as (n,) values of 16 bytes, which sort and compare as a whole."""
+    import numpy as np
+
+    return np.ascontiguousarray(identity).view("S16").ravel()
 
 
 def open_all(folder: Path, *, verify: bool = False) -> list[Segment]:
@@ -123,6 +154,29 @@ def _open(path: Path, verify: bool) -> Segment:
     return segment
 
 
+class Index:
+    """Where the embedding of each image is in some segments. Rows are counted through all segments."""
+
+    def __init__(self, segments: Sequence[Segment]) -> None:
+        import numpy as np
+
+        keys = _as_keys(np.concatenate([np.zeros((0, 16), np.uint8), *(segment.identity for segment in segments)]))
+        # A sorted array, because a dict would take some 200 bytes per image instead of 24. A stable sort: of an image
+        # that is stored twice, the newer row comes last.
+        self._order = np.argsort(keys, kind="stable")
+        self._keys = keys[self._order]
+
+    def rows(self, keys: Sequence[bytes]) -> np.ndarray:
+        """Return the row of each identity (N,); -1 where there is none."""
+        import numpy as np
+
+        if not len(self._keys) or not keys:
+            return np.full(len(keys), -1)
+        wanted = np.frombuffer(b"".join(keys), "S16")
+        last = np.searchsorted(self._keys, wanted, side="right") - 1
+        return np.where(self._keys[last] == wanted, self._order[last], -1)
+
+
 def locate(parts: Sequence[np.ndarray], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the part of each row (B,), which is counted through all parts, and the row within that part (B,)."""
     import numpy as np
@@ -142,58 +196,3 @@ def gather(parts: Sequence[np.ndarray], rows: np.ndarray, view: np.ndarray | Non
         mask = part == i
         result[mask] = parts[i][row[mask]] if view is None else parts[i][row[mask], view[mask]]
     return result
-
-
-def join_small(folder: Path) -> None:
-    """Join neighbouring small segments when there are many, unless another process is doing it."""
-    import numpy as np
-
-    if sum(size < SEGMENT_BYTES // 2 for size in _sizes(folder).values()) <= MANY_SEGMENTS:
-        return
-    try:
-        lock = (folder / "lock").open("ab")
-    except OSError:  # a cache that we may only read
-        return
-    with lock:
-        if not artifacts.lock(lock):
-            return
-        for paths in _neighbours(_sizes(folder)):
-            copies = []
-            for path in paths:
-                if (segment := _open_or_remove(path)) is not None:
-                    copies.append(
-                        tuple(map(np.array, segment))
-                    )  # copies, so that the files are closed again one by one
-            if not copies:
-                continue
-            joined = Segment(*map(np.concatenate, zip(*copies, strict=True)))
-            newest_first = np.ascontiguousarray(joined.identity[::-1]).view("S16").ravel()
-            newest = np.sort(len(newest_first) - 1 - np.unique(newest_first, return_index=True)[1])
-            # With the time of the newest of them, so that it stays older than the segments after it.
-            write(folder, int(paths[-1].name.partition("-")[0]), Segment(*(array[newest] for array in joined)))
-            for path in paths:
-                path.unlink(missing_ok=True)
-
-
-def _sizes(folder: Path) -> dict[Path, int]:
-    """Return the bytes of each segment, oldest first."""
-    sizes = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with suppress(FileNotFoundError):
-            sizes[path] = path.stat().st_size
-    return sizes
-
-
-def _neighbours(sizes: dict[Path, int]) -> Iterator[list[Path]]:
-    """Yield runs of at least two neighbours that are together no larger than a segment."""
-    run: list[Path] = []
-    total = 0
-    for path, size in sizes.items():
-        if total + size > SEGMENT_BYTES:
-            if len(run) > 1:
-                yield run
-            run, total = [], 0
-        run.append(path)
-        total += size
-    if len(run) > 1:
-        yield run

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import resource
 import shutil
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from capivara_cli.data.images import ImageRef
 from capivara_cli.models import segments as segment_files
 from capivara_cli.models.clip import Clip
 from capivara_cli.models.embedding_cache import ImageTable, embed, embed_windows
-from capivara_cli.models.embedding_store import Store
+from capivara_cli.models.embedding_store import Load, Store
 from capivara_cli.models.segments import Segment
 
 
@@ -69,8 +68,8 @@ def test_new_images_are_added_and_changed_ones_done_again(clip: Clip, folder: Pa
     assert after[:3].equal(before[:3])
     assert after[4:10].equal(before[4:])
     assert not after[3].equal(before[3])
-    stored = [load_file(path)["embeddings"].shape[0] for path in artifacts.cache_folder().rglob("*.safetensors")]
-    assert sorted(stored) == [2, 10]
+    [segment] = artifacts.cache_folder().rglob("*.safetensors")
+    assert load_file(segment)["embeddings"].shape[0] == 12  # with the one that was changed
 
 
 def test_views_have_a_store_of_their_own_with_the_plain_one_first(clip: Clip, folder: Path) -> None:
@@ -129,57 +128,50 @@ def test_windows_are_as_the_whole_and_known_images_are_not_read_again(clip: Clip
     assert sum(stored) == 9  # each once
 
 
-def test_of_an_image_that_was_encoded_twice_the_newer_counts(clip: Clip, folder: Path) -> None:
+def fake_segment(keys: list[bytes], value: float) -> Segment:
+    """Return a segment with embeddings that consist of one value."""
+    identity = np.frombuffer(bytearray(b"".join(keys)), np.uint8).reshape(-1, 16)
+    embeddings = np.full((len(keys), 1, 4), value, np.float16)
+    return Segment(embeddings, identity, np.zeros_like(identity), np.full(len(keys), segment_files.UNKNOWN))
+
+
+def test_of_an_image_that_is_stored_twice_the_newer_counts(clip: Clip, folder: Path) -> None:
+    loads = [Load(images.stamp(ref), ref) for ref in refs(folder)[:3]]
+    keys = [load.stamp.identity for load in loads]
     store = Store(clip)
-    stamps = [images.stamp(ref) for ref in refs(folder)[:3]]
-    keys = [stamp.identity for stamp in stamps]
-    for value in (1.0, 2.0):
-        store.add(stamps, np.zeros((3, 16), np.uint8), torch.full((3, 1, 4), value))
-        store.flush()
+    others = [number.to_bytes(16, "little") for number in range(1, 40_000)]  # too large to be joined to three more
+    segment_files.write(store.folder, fake_segment([*keys, *others], 1.0))
+    segment_files.write(store.folder, fake_segment(keys, 2.0))
+    store.reload()
+    assert segments() == 2
     assert (store.take(keys) == 2).all()
     assert store.find([b"x" * 16]).tolist() == [-1]
-    ref = refs(folder)[0]
-    unknown = images.Stamp(b"\0" * 16, 0)
-    assert Store(clip).missing([(stamp, ref) for stamp in [*stamps, unknown]]) == {unknown: ref}
+    unknown = Load(images.Stamp(b"\0" * 16, 0), refs(folder)[0])
+    assert store.missing([*loads, unknown, unknown]) == [unknown]
 
 
-def test_many_small_segments_are_put_together(clip: Clip, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segment_files, "MANY_SEGMENTS", 4)
-    found = refs(folder)
-    before = [rows(embed(clip, [ref])[0]) for ref in found]
-    assert 1 < segments() <= 5
-    after, kept, _ = embed(clip, found)
+def test_segments_are_joined_so_that_there_are_few(clip: Clip, folder: Path) -> None:
+    before = [rows(embed(clip, [ref])[0]) for ref in refs(folder)]
+    assert segments() == 1
+    after, kept, _ = embed(clip, refs(folder))
     assert kept == list(range(10))
     assert rows(after).equal(torch.cat(before))
 
 
-def test_of_an_image_that_is_there_twice_the_newer_one_stays_when_segments_are_joined(
-    clip: Clip, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ref = refs(folder)[0]
-    store = Store(clip)
+def test_of_an_image_in_two_joined_segments_the_newer_embedding_stays(clip: Clip, folder: Path) -> None:
+    store, key = Store(clip), b"k" * 16
     for number in range(6):
-        store.add([images.stamp(ref)], np.zeros((1, 16), np.uint8), torch.full((1, 1, 4), float(number + 1)))
-        store.flush()
-    assert segments() == 6
-    monkeypatch.setattr(segment_files, "MANY_SEGMENTS", 4)
-    assert Store(clip).take([images.identity(ref)]).tolist() == [[6.0] * 4]
+        segment_files.write(store.folder, fake_segment([key], number + 1))
     assert segments() == 1
+    store.reload()
+    assert store.take([key]).tolist() == [[6.0] * 4]
 
 
-def test_more_segments_than_a_process_may_have_files(clip: Clip, folder: Path) -> None:
+def test_a_thousand_segments_are_fewer_files_than_a_process_may_open(clip: Clip, folder: Path) -> None:
     """As a thousand runs on a few images each leave them."""
     store = Store(clip)
     keys = [number.to_bytes(16, "little") for number in range(1, 1201)]
     for number, key in enumerate(keys):
-        identity = np.frombuffer(bytearray(key), np.uint8).reshape(1, 16)
-        embedding = np.full((1, 1, 4), number + 1, np.float16)
-        segment_files.write(
-            store.folder, number, Segment(embedding, identity, np.zeros_like(identity), np.zeros(1, int))
-        )
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
-    try:
-        assert Store(clip).take(keys)[:, 0].tolist() == list(range(1, 1201))
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        segment_files.write(store.folder, fake_segment([key], number + 1))
+    assert segments() == 1
+    assert Store(clip).take(keys)[:, 0].tolist() == list(range(1, 1201))
