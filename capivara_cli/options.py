@@ -302,16 +302,21 @@ class Machine(Options):
     seed: int = flag("Random seed.", default=0, min=0, changes_result=False)
 
 
-class Resumable(Options):
-    """How to treat an output that exists, and records that cannot be used."""
+class Overwritable(Options):
+    """How to treat an output that exists."""
 
-    strict: bool = flag("Stop at the first record that cannot be used.", default=False, changes_result=False)
     overwrite: bool = flag(
         "Start over, or resume an interrupted run.",
         default=False,
         name="--overwrite/--resume",
         changes_result=False,
     )
+
+
+class Resumable(Overwritable):
+    """How to treat an output that exists, and records that cannot be used."""
+
+    strict: bool = flag("Stop at the first record that cannot be used.", default=False, changes_result=False)
 
 
 class ImageWorkers(Options):

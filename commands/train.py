@@ -29,9 +29,6 @@ def command(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Run folder. [default: runs/LANG-lora or runs/LANG-full]")
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite/--resume", help="Start over, or resume an interrupted run.")
-    ] = False,
     keep: Annotated[list[str] | None, typer.Option("--keep", hidden=True)] = None,
 ) -> None:
     """Teach a CLIP model a language, from images with captions in it.
@@ -56,4 +53,4 @@ def command(
         flags.setdefault("replay", keep)  # what the flag was called
     method = "lora" if lora else "full" if full else None
     options = train_options(method, recipe=recipe, set=set_ or [], **flags)
-    answer(str(train(options, output, overwrite=overwrite)))
+    answer(str(train(options, output)))

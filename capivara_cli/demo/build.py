@@ -80,7 +80,7 @@ def build_base(work: Path, steps: int, seed: int) -> None:
         max_steps=steps,
         seed=seed,
     )
-    train(options, work / "run", overwrite=True)
+    train(options.replace(overwrite=True), work / "run")
     merge_lora(work / "run", work / "base", MergeOptions(dtype="float16", overwrite=True))
     checkpoint.relocate(work / "base", "capivara-demo")  # ship no path of this machine
     _ship(work / "base", BASE, BASE_CARD)

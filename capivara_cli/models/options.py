@@ -9,7 +9,6 @@ from typing import ClassVar
 from capivara_cli.options import Options, flag, key
 
 MODEL_HELP = "Architecture of open_clip, hf-hub:ORG/REPO or local-dir:FOLDER."
-PRETRAINED_HELP = "Tag of an architecture's weights."
 
 
 class CacheOptions(Options):
@@ -23,13 +22,18 @@ class CacheOptions(Options):
     )
 
 
-class ModelOptions(CacheOptions):
+class WeightsOptions(Options):
+    """Which weights of an architecture."""
+
+    pretrained: str | None = flag("Tag of an architecture's weights.", default=None, metavar="TAG")
+
+
+class ModelOptions(WeightsOptions, CacheOptions):
     """The model to use."""
 
     model_unless: ClassVar[tuple[str, ...]] = ("adapter",)  # an adapter names its base model itself
 
     model: str | None = flag(MODEL_HELP, default=None)
-    pretrained: str | None = flag(PRETRAINED_HELP, default=None, metavar="TAG")
     adapter: Path | None = flag("Run folder whose adapter is put on the model.", default=None, metavar="RUN")
 
 

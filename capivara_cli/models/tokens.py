@@ -51,9 +51,3 @@ class Tokens:
         is_text = columns < lengths[:, None]  # (B, longest)
         index = np.where(is_text, starts[:, None] + columns, 0)  # 0 where padded: it only has to be within `flat`
         return torch.from_numpy(np.where(is_text, self.flat[index], self.pad_id).astype(np.int64))
-
-    def vocabulary(self) -> list[int]:
-        """Return the distinct token ids, ascending."""
-        import numpy as np
-
-        return [int(token) for token in np.unique(self.flat)]

@@ -9,8 +9,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from capivara_cli.config import FLAGS, SET, Layer, by_path, combine, parse_set, project_layers, read_yaml
 from capivara_cli.errors import CapivaraError, nearest
-from capivara_cli.models.options import MODEL_HELP, PRETRAINED_HELP, CacheOptions, LoraOptions
-from capivara_cli.options import BadOption, Machine, Options, below_each_other, fields, flag, key, plain
+from capivara_cli.models.options import MODEL_HELP, CacheOptions, LoraOptions, WeightsOptions
+from capivara_cli.options import BadOption, Machine, Options, Overwritable, below_each_other, flag, key, plain
 from capivara_cli.values import AutoOrCount, Langs, Syntax
 
 BUILT_IN = {"lora": "capivara-plus", "full": "capivara"}
@@ -31,11 +31,10 @@ def _parse_shares(value: Any) -> dict[str, float]:
     return shares
 
 
-class ModelSection(Options):
+class ModelSection(WeightsOptions):
     """The model to start from."""
 
     name: str = flag(MODEL_HELP, default="xlm-roberta-base-ViT-B-32", name="--model", shown="the recipe's")
-    pretrained: str | None = flag(PRETRAINED_HELP, default=None, metavar="TAG")
     unlock_image: bool = flag("Also train the image tower, on pixels.", default=False)
     from_scratch: bool = flag("Start from random weights.", default=False)
 
@@ -73,7 +72,7 @@ class OptimizerSection(Options):
     warmup_steps: int = key("Steps from `min_lr` to `lr`.", default=250, min=0)
 
 
-class TrainOptions(CacheOptions, Machine):
+class TrainOptions(CacheOptions, Machine, Overwritable):
     """A training run. `train_options` makes one from a recipe and flags."""
 
     section = "train"
@@ -163,16 +162,7 @@ def read_options(path: Path) -> TrainOptions:
 
 def result_values(options: TrainOptions) -> dict[str, Any]:
     """Return what decides the result of a run: it can be resumed only with the same."""
-    return _result_values(options) | {"seed": options.seed}  # other commands compute the same with any seed
-
-
-def _result_values(options: Options) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for name, field in fields(type(options)).items():
-        if field.changes_result:
-            value = getattr(options, name)
-            values[name] = _result_values(value) if isinstance(value, Options) else plain(value)
-    return values
+    return options.settings() | {"seed": options.seed}  # other commands compute the same with any seed
 
 
 def to_yaml(options: TrainOptions) -> str:
@@ -180,7 +170,8 @@ def to_yaml(options: TrainOptions) -> str:
     import yaml
 
     values: dict[str, Any] = plain(options)
-    del values["replay_missing"], values["verify_cache"]  # decide whether and how a run starts, not what it learns
+    for name in ("replay_missing", "verify_cache", "overwrite"):  # how a run starts, not what it learns
+        del values[name]
     values["micro_batch"] = options.micro_batch or "auto"
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 

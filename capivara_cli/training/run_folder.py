@@ -92,9 +92,9 @@ class RunFolder:
             text = below_each_other([f"{self.path} holds a run with other settings:", *differences[:10]])
             raise CapivaraError(text, OTHER_FOLDER)
 
-    def open(self, options: TrainOptions, *, overwrite: bool) -> None:
+    def open(self, options: TrainOptions) -> None:
         """Make the folder, or check that it holds this very run. Raises CapivaraError when it holds another."""
-        if overwrite and self._config.is_file():
+        if options.overwrite and self._config.is_file():
             shutil.rmtree(self.path)
         self.check(options)
         if self.path.is_dir():

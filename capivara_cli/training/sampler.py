@@ -111,8 +111,8 @@ class Sampler:
         images = self._images(step)
         rng = np.random.default_rng([self.seed, 1, step])  # stream 1; the permutations are stream 0
         text_ids = np.full(len(images), -1, np.int64)
-        for lang, sdraws in self._sdraws(images, rng).items():
-            text_ids[sdraws] = self.captions.draw(images[sdraws], lang, rng)
+        for lang, positions in self._languages(images, rng).items():
+            text_ids[positions] = self.captions.draw(images[positions], lang, rng)
         return Batch(images, text_ids, rng.integers(self.views, size=len(images)))
 
     def _images(self, step: int) -> np.ndarray:
@@ -121,31 +121,31 @@ class Sampler:
         order = _permutation(self.seed, epoch, len(self.captions))
         return order[step_in_epoch * self.batch_size : (step_in_epoch + 1) * self.batch_size]
 
-    def _sdraws(self, images: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def _languages(self, images: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Give each image of the batch a language. Return language -> positions in the batch.
 
-        An image without a caption to learn can only be replayed, so such images take the replay sdraws first, and all
-        of them take one, even beyond the share. No position is preferred: a batch is cut into micro-batches and
-        ranks, and no part may get all of the replay.
+        An image without a caption to learn can only be replayed, so such images are replayed first, and all of
+        them are, even beyond the share. No position is preferred: a batch is cut into micro-batches and ranks, and
+        no part may get all of the replay.
         """
         import numpy as np
 
         has = {lang: self.captions.counts(images, lang) > 0 for lang in [*self.langs, *self.replay]}  # (B,) each
         can_learn = np.any([has[lang] for lang in self.langs], axis=0)  # (B,)
         free = np.ones(len(images), bool)
-        sdraws: dict[str, np.ndarray] = {}
+        positions: dict[str, np.ndarray] = {}
         for lang, share in self.replay.items():
             candidates = rng.permutation(np.flatnonzero(free & has[lang]))
             candidates = candidates[np.argsort(can_learn[candidates], kind="stable")]  # False sorts before True
             replay_only = int((~can_learn[candidates]).sum())
-            sdraws[lang] = candidates[: max(round(share * len(images)), replay_only)]
-            free[sdraws[lang]] = False
+            positions[lang] = candidates[: max(round(share * len(images)), replay_only)]
+            free[positions[lang]] = False
         # The largest random number wins, among the languages that the image has: each is equally likely.
         draws = rng.random((len(self.langs), len(images)))
         draws[~np.array([has[lang] for lang in self.langs])] = -1
         for row, lang in enumerate(self.langs):
-            sdraws[lang] = np.flatnonzero(free & (draws.argmax(axis=0) == row))
-        return sdraws
+            positions[lang] = np.flatnonzero(free & (draws.argmax(axis=0) == row))
+        return positions
 
 
 @lru_cache(maxsize=2)  # the epoch that a step belongs to, and the next one, where prefetching reaches it

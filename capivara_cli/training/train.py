@@ -27,13 +27,12 @@ from capivara_cli.training.trainer import Trainer
 DEFAULT_DATA = "data/train.jsonl"
 
 
-def train(options: TrainOptions, output: str | Path | None = None, *, overwrite: bool = False) -> Path:
+def train(options: TrainOptions, output: str | Path | None = None) -> Path:
     """Train, and return the run folder. An interrupted run is resumed.
 
     Args:
         options: see `train_options`, which makes them from a recipe and flags.
         output: run folder; None is `runs/LANG-METHOD`.
-        overwrite: start over.
 
     Raises:
         CapivaraError: for every bad input, before any training; and when the loss is not a number any more.
@@ -43,7 +42,7 @@ def train(options: TrainOptions, output: str | Path | None = None, *, overwrite:
     if not options.data.train:
         options = options.replace(data=options.data.replace(train=[_default_data()]))
     output = Path(output or f"runs/{'+'.join(options.lang)}-{options.method}")
-    if RunFolder(output).is_complete and not overwrite:
+    if RunFolder(output).is_complete and not options.overwrite:
         RunFolder(output).check(options)
         console.say(f"{output} is already complete; --overwrite starts over")
         return output
@@ -52,7 +51,7 @@ def train(options: TrainOptions, output: str | Path | None = None, *, overwrite:
     runtime = clip.runtime
     run = RunFolder(output, writes=runtime.is_main, save_seconds=options.save_seconds)
     if runtime.is_main:  # a folder that cannot be used is refused here, before hours of encoding images
-        run.open(options, overwrite=overwrite)
+        run.open(options)
     runtime.barrier()  # no rank reads the folder before it is open
     data = load_training_data(options, clip, records, replay)
     run.write_rejected(data.rejected)

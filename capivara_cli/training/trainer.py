@@ -114,7 +114,7 @@ class Trainer:
                 if (step % self.options.eval_every == 0 or last) and self.validate:
                     self._validate()
                     timed_from = time.monotonic()  # the rate is that of training alone
-                # All ranks must stop after the same step: one that goes on would wait for the others for ever.
+                # All ranks must stop after the same step: the next step needs the features of every rank.
                 stopping = self.clip.runtime.any_rank(bool(stop))
                 # Right after a log line no losses are waiting: saving them would wait for the GPU once more.
                 if stopping or (not self.losses and self.run.state_is_due()):

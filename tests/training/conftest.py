@@ -30,12 +30,11 @@ def train_small(world: Path, base: Path, tmp_path: Path) -> TrainSmall:
         output: Path | str = "run",
         *,
         set: Sequence[str] = (),
-        overwrite: bool = False,
         **flags: Any,
     ) -> Path:
         flags = {"lang": ["hi"], "data": [str(world / "train.jsonl")], "model": f"local-dir:{base}"} | flags
         options = train_options(method, set=[*FEW_STEPS, *set], **flags)
-        return train(options, tmp_path / output, overwrite=overwrite)
+        return train(options, tmp_path / output)
 
     return call
 

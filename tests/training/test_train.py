@@ -139,7 +139,7 @@ def test_a_folder_with_another_run_is_refused_by_the_settings_that_differ(run: P
 def test_settings_that_do_not_change_the_result_may_change_in_a_resumed_run(tmp_path: Path) -> None:
     options = train_options("lora", lang=["hi"])
     run = RunFolder(tmp_path / "run")
-    run.open(options, overwrite=False)
+    run.open(options)
     other = options.replace(micro_batch=8, device="cpu", save_seconds=5)
     run.check(other)
     with pytest.raises(CapivaraError, match=r"settings:\n +model.name: was .*, now b\n +lora.r: was 8, now 4$"):
