@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -206,3 +208,23 @@ def test_a_translator_runs_no_code(engine: type[Local], kind: Edit, marker: Path
     options = TranslateOptions(to=["hi"], backend="marian", model=str(folder))
     with suppress(CapivaraError):
         list(engine(options, "hi", Runtime.start("cpu", "fp32")).translate(["a red thing"], "hi"))
+
+
+class _Evil:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (str(self.marker), "w")
+
+
+@pytest.mark.parametrize("name", ["open_clip_pytorch_model.bin", "open_clip_pytorch_model.pth", "model.bin"])
+def test_a_pickle_is_never_executed(name: str, folder: Path, marker: Path) -> None:
+    (folder / checkpoint.WEIGHTS).unlink()
+    with zipfile.ZipFile(folder / name, "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({"visual.proj": _Evil(marker)}))
+        archive.writestr("archive/version", "3\n")
+    refusal(f"local-dir:{folder}")
+    (folder / name).write_bytes(pickle.dumps(_Evil(marker)))
+    refusal(f"local-dir:{folder}")
+    refusal("ViT-B-32", pretrained=str(folder / name))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import re
 import shutil
 import zipfile
@@ -158,26 +157,6 @@ def test_a_tokenizer_of_a_larger_vocabulary_says_so(folder: Path) -> None:
     clip = checkpoint.load(ModelSpec(f"local-dir:{folder}"), Runtime.start("cpu", "fp32"))
     with pytest.raises(CapivaraError, match="its tokenizer makes token .*, but its text tower knows only"):
         clip.encode_texts(["a <large> dog"])
-
-
-class _Evil:
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return open, (str(self.marker), "w")
-
-
-@pytest.mark.parametrize("name", ["open_clip_pytorch_model.bin", "open_clip_pytorch_model.pth", "model.bin"])
-def test_a_pickle_is_never_executed(name: str, folder: Path, marker: Path) -> None:
-    (folder / checkpoint.WEIGHTS).unlink()
-    with zipfile.ZipFile(folder / name, "w") as archive:
-        archive.writestr("archive/data.pkl", pickle.dumps({"visual.proj": _Evil(marker)}))
-        archive.writestr("archive/version", "3\n")
-    refusal(f"local-dir:{folder}")
-    (folder / name).write_bytes(pickle.dumps(_Evil(marker)))
-    refusal(f"local-dir:{folder}")
-    refusal("ViT-B-32", pretrained=str(folder / name))
 
 
 def test_a_compressed_pickle_is_a_bomb(folder: Path) -> None:
