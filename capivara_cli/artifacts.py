@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from capivara_cli.errors import CapivaraError, explained
 
@@ -179,19 +179,6 @@ def read_json(path: Path) -> Any:
     """Read a JSON file. Raises CapivaraError with the file, line and column if it is not JSON."""
     with explained(f"cannot read {path}"), explained(f"{path} is not JSON", (ValueError, RecursionError)):
         return json.loads(path.read_text(encoding="utf-8"))
-
-
-def lock(file: IO[bytes] | int) -> bool:
-    """Lock the file for this process. Return whether that succeeded."""
-    try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:  # Windows has no such locks
-        return True
-    except OSError:  # another process holds the lock
-        return False
-    return True
 
 
 def fingerprint(*parts: object) -> str:

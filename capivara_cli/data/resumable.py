@@ -19,7 +19,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from capivara_cli import artifacts
+from capivara_cli import artifacts, locks
 from capivara_cli.data import images
 from capivara_cli.data.output import (
     KEPT,
@@ -34,7 +34,8 @@ from capivara_cli.data.output import (
     rejected_file,
 )
 from capivara_cli.data.records import Record
-from capivara_cli.errors import CapivaraError
+from capivara_cli.errors import CapivaraError, explained
+from capivara_cli.locks import Lock
 from capivara_cli.runtime import Runtime
 
 _HEAD = 9  # bytes of a line before its JSON: the mark, and eight digits of the digest
@@ -92,6 +93,7 @@ class OutputFile(Output):
         self.partial = self._partial(runtime.rank, runtime.world_size)
         self._settings_file = path.with_name(f"{path.name}.partial.json")
         self._file: IO[bytes] | None = None
+        self._lock: Lock | None = None
         self._undecided = [key for key, value in settings.items() if value is UNDECIDED]
         self._digests: deque[bytes] = deque()  # of the records that are being worked on
         artifacts.make_folder(self.folder)
@@ -123,16 +125,15 @@ class OutputFile(Output):
     def _hold(self) -> IO[bytes]:
         """Open the partial file to append to, and lock it for this process, before anything is changed or removed."""
         while True:
-            try:
+            with explained(f"cannot write {self.partial}", hint=artifacts.NO_ROOM):
+                self._lock = locks.acquire(self.partial)
+                if self._lock is None:
+                    raise CapivaraError(f"{self.path} is being written by another process", "-o another file")
                 file = self.partial.open("ab")
-            except OSError as error:
-                raise CapivaraError(f"cannot write {self.partial}: {error.strerror}", artifacts.NO_ROOM) from error
-            if not artifacts.lock(file):
-                file.close()
-                raise CapivaraError(f"{self.path} is being written by another process", "-o another file")
-            if self.partial.exists() and self.partial.stat().st_ino == os.fstat(file.fileno()).st_ino:
+            if self._lock.is_on(self.partial):
                 return file
             file.close()  # the process that held it has just finished and removed it
+            self._lock.release()
 
     def _partial(self, rank: int, ranks: int) -> Path:
         return self.path.with_name(f"{self.path.name}.partial" + (f"-{rank}-of-{ranks}" if ranks > 1 else ""))
@@ -227,6 +228,8 @@ class OutputFile(Output):
         with suppress(OSError):  # each batch was flushed: an error here was already raised there
             self._file.close()
         self._file = None
+        if self._lock is not None:
+            self._lock.release()
 
     def finish(self) -> Tally | None:
         """See `Output`."""
@@ -267,8 +270,10 @@ class OutputFile(Output):
 
 
 def _is_free(path: Path) -> bool:
-    with path.open("ab") as file:
-        return artifacts.lock(file)
+    lock = locks.acquire(path)
+    if lock is not None:
+        lock.release()
+    return lock is not None
 
 
 def _records_only(lines: Iterable[bytes]) -> Iterator[bytes]:

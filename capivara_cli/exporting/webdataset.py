@@ -7,7 +7,6 @@ many shards are done.
 from __future__ import annotations
 
 import itertools
-import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator
@@ -15,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from capivara_cli import artifacts
+from capivara_cli import artifacts, locks
 from capivara_cli.data.output import raise_if_empty
 from capivara_cli.data.records import Record, to_json
 from capivara_cli.errors import CapivaraError
@@ -75,13 +74,13 @@ def write(job: ExportJob) -> None:
 
 @contextmanager
 def _locked(partial: Path, output: Path) -> Iterator[None]:
-    folder = os.open(partial, os.O_RDONLY)
+    lock = locks.acquire(partial)
+    if lock is None:
+        raise CapivaraError(f"{output} is being written by another process", "-o another folder")
     try:
-        if not artifacts.lock(folder):
-            raise CapivaraError(f"{output} is being written by another process", "-o another folder")
         yield
     finally:
-        os.close(folder)
+        lock.release()
         with suppress(OSError):
             partial.rmdir()  # if it is empty: nothing was done, so nothing is left behind
 
