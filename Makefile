@@ -52,7 +52,7 @@ check: setup test ## What CI runs: tests, format, lint, import rules, types, sta
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/python docs/reference.py --check
+	$(BIN)/python docs/tools/reference.py --check
 
 format: setup ## Format and fix
 	$(BIN)/ruff format .
@@ -69,10 +69,10 @@ bench: setup ## Measure the claims of speed, in about forty minutes
 	$(BIN)/python benchmarks/classification.py
 
 docs: setup ## Write docs/commands.md from the commands' help
-	$(BIN)/python docs/reference.py
+	$(BIN)/python docs/tools/reference.py
 
 demo-picture: setup ## Make docs/demo.svg: what a terminal shows after the demo
-	$(BIN)/python docs/demo_picture.py
+	$(BIN)/python docs/tools/demo_picture.py
 
 models: setup ## Make the demo's models again, from nothing
 	$(BIN)/python -m capivara_cli.demo.build

@@ -21,6 +21,7 @@ _ROOMS = {
     "CaptionOptions": "captioning.options",
     "classify_eval": "evaluation.classify_eval",
     "ClassifyOptions": "evaluation.options",
+    "doctor": "inspection.doctor",
     "export": "exporting.export",
     "ExportOptions": "exporting.options",
     "import_data": "importing.import_data",

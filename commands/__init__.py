@@ -13,7 +13,21 @@ from capivara_cli.console import clean
 from capivara_cli.errors import CapivaraError
 from capivara_cli.runtime import leave_process_group
 
-from . import cache, caption, classify_eval, demo, export, import_, merge_lora, retrieve_eval, score, train, translate
+from . import (
+    cache,
+    caption,
+    classify_eval,
+    demo,
+    doctor,
+    export,
+    help_,
+    import_,
+    merge_lora,
+    retrieve_eval,
+    score,
+    train,
+    translate,
+)
 
 app = typer.Typer(
     name="capivara",
@@ -23,7 +37,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-MODULES = (import_, caption, translate, score, train, merge_lora, retrieve_eval, classify_eval, export, demo, cache)
+MODULES = (
+    *(import_, caption, translate, score, train, merge_lora, retrieve_eval, classify_eval, export),
+    *(demo, cache, doctor, help_),
+)
 for module in MODULES:
     app.command(module.__name__.rpartition(".")[2].rstrip("_").replace("_", "-"))(module.command)
 

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = {"capivara_cli": "capivara_cli", "commands": "capivara_cli/commands", "configs": "capivara_cli/configs"}
+FOLDERS = {"capivara_cli": "capivara_cli"} | {name: f"capivara_cli/{name}" for name in ("commands", "configs", "docs")}
+NOT_INSTALLED = {"__pycache__", "tools"}  # docs/tools makes pages of docs/
 
 
 def python(*arguments: str | Path) -> None:
@@ -53,7 +54,7 @@ def test_the_wheel_has_every_file_of_the_sources_and_no_other(wheel: Path) -> No
         f"{target}/{path.relative_to(ROOT / name).as_posix()}"
         for name, target in FOLDERS.items()
         for path in (ROOT / name).rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and NOT_INSTALLED.isdisjoint(path.parts)
     }
     names = zipfile.ZipFile(wheel).namelist()
     assert {name for name in names if ".dist-info/" not in name} == expected

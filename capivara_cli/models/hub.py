@@ -17,12 +17,17 @@ def why_unreachable(repo: str) -> str | None:
     Args:
         repo: `org/name`.
     """
-    from huggingface_hub import constants, get_session
+    from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
     folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo.strip("/"), repo_type="model")
-    if any(folder.glob("snapshots/*")):
-        return None
+    return None if any(folder.glob("snapshots/*")) else why_no_answer()
+
+
+def why_no_answer() -> str | None:
+    """Return why the hub does not answer; None if it does."""
+    from huggingface_hub import constants, get_session
+
     try:
         get_session().head(constants.ENDPOINT, timeout=SECONDS)
     except Exception as error:  # the hub's library changed its HTTP client once, and with it the exceptions

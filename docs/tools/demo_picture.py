@@ -26,7 +26,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from rich.segment import Segment
 
-PICTURE = Path(__file__).parent / "demo.svg"
+PICTURE = Path(__file__).parents[1] / "demo.svg"
 COLUMNS = 110
 TERMINAL = {"TTY_COMPATIBLE": "1", "TTY_INTERACTIVE": "0", "COLUMNS": str(COLUMNS), "TERM": "xterm"}
 """With these, rich writes to a pipe what a terminal shows in the end: colours, and each bar once, when it is full."""

@@ -1,6 +1,6 @@
 """Write docs/commands.md from the help of the commands; with --check, only check that it is up to date.
 
-python docs/reference.py [--check]
+python docs/tools/reference.py [--check]
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import typer
 from capivara_cli.commands import app
 
 _END = re.compile(r" \[(?:default: )?([^][]*)\]$")  # of a help text: `[default: auto]` or `[required]`
-PAGE = Path(__file__).parent / "commands.md"
+PAGE = Path(__file__).parents[1] / "commands.md"
 HEAD = """# Commands
 
 Written by `make docs` from `--help`. Data goes to standard output; progress, tables and messages go to standard error.

@@ -1,0 +1,1 @@
+"""The guides, which are installed with the package: `capivara help` shows them."""
