@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from capivara_cli.inspection import doctor as module
 from capivara_cli.inspection.doctor import DEFAULTS, doctor
+from capivara_cli.runtime import Runtime
 from tests.conftest import Process, command
 
 Capivara = Callable[..., Process]
@@ -53,7 +53,7 @@ def test_an_extra_that_lacks_a_package_is_named_with_its_command(
 
 
 def test_a_model_that_is_larger_than_the_free_memory_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.Runtime, "memory", lambda _: (6 << 30, 0))
+    monkeypatch.setattr(Runtime, "memory", lambda _: (6 << 30, 0))
     fits = {row["model"]: row["fits"] for row in doctor()["defaults"]}
     assert not fits["Salesforce/blip2-opt-2.7b-coco"]  # 3.74 billion weights of two bytes are 7 GiB
     assert fits["Salesforce/blip-image-captioning-base"]
