@@ -7,7 +7,9 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -63,37 +65,72 @@ def swap_in(temporary: Path, path: Path) -> None:
     if not path.is_dir():
         os.replace(temporary, path)
         return
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")  # a folder cannot be replaced in one step
+    shutil.rmtree(put_in_place(temporary, path))
+
+
+def put_in_place(temporary: Path, path: Path) -> Path:
+    """Rename a folder to the path of another folder, and return where that one is now. Raises OSError.
+
+    The one at `path` is never lost, whenever the process is killed: both are exchanged in one step, or, where the
+    system cannot do that, `remove_stale` puts it back.
+    """
+    if _exchange(temporary, path):
+        return temporary
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
     os.replace(path, old)
     try:
         os.replace(temporary, path)
     except OSError:
         os.replace(old, path)
         raise
-    shutil.rmtree(old)
+    return old
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two paths in one step. Return whether the system can do that: Linux, on most file systems."""
+    if sys.platform != "linux":
+        return False
+    import ctypes
+
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)  # the C library has it since 2018
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return renameat2 is not None and renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
+
+
+_TEMPORARY = r"\.([^/]+)\.(\d+)\.(tmp|old)"  # name, process
+
+
+def without_temporary_names(path: str) -> str:
+    """`adapter/.a.json.17.tmp` -> `adapter/a.json`: the path that a temporary file of `writing` is to become."""
+    return "/".join(re.sub(rf"^{_TEMPORARY}$", r"\1", part) for part in path.split("/"))
 
 
 def remove_leftovers(folder: Path) -> None:
     """Remove temporary files left by a killed process from a folder that only this process writes."""
-    for path in [*folder.glob(".*.tmp"), *folder.glob(".*.old")]:
-        _remove(path)
+    remove_stale_in(folder, all_processes=True)
 
 
 def remove_stale(path: Path) -> None:
-    """Remove temporary files left by dead processes that were `writing` this path."""
-    remove_stale_in(path.absolute().parent, glob.escape(path.name))
+    """Remove what dead processes left that were `writing` this path; put back what one had moved away to replace it."""
+    target = path.resolve()
+    remove_stale_in(target.parent, glob.escape(target.name))
 
 
-def remove_stale_in(folder: Path, name: str = "*") -> None:
-    """Remove temporary files left by dead processes that were `writing` paths in a folder.
+def remove_stale_in(folder: Path, name: str = "*", *, all_processes: bool = False) -> None:
+    """Do what `remove_stale` does, for all paths in a folder.
 
     Args:
         name: a pattern that the paths' names match.
+        all_processes: whether no process can be `writing` there, so that a process of the same number is another one.
     """
-    for temporary in folder.glob(f".{name}.*.tmp"):
-        process = temporary.name.split(".")[-2]
-        if process.isdecimal() and not _is_running(int(process)):
-            _remove(temporary)
+    for path in [*folder.glob(f".{name}.*.tmp"), *folder.glob(f".{name}.*.old")]:
+        match = re.fullmatch(_TEMPORARY, path.name)
+        if match is None or not (all_processes or not _is_running(int(match[2]))):
+            continue
+        if match[3] == "old" and not (folder / match[1]).exists():
+            os.replace(path, folder / match[1])
+        else:
+            _remove(path)
 
 
 def _is_running(process: int) -> bool:
@@ -115,12 +152,10 @@ def _remove(path: Path) -> None:
 
 
 def _write_failure(error: BaseException) -> str | None:
-    """Return the system's reason if the error is a failed write, by Python or by safetensors (in Rust)."""
+    """Return the system's reason if a write failed: in Python, or in safetensors or tokenizers (in Rust)."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
-    if type(error).__name__ == "SafetensorError" and "os error" in str(error):
-        return str(error)
-    return None
+    return str(error) if "(os error " in str(error) else None
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:

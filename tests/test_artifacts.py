@@ -109,13 +109,14 @@ def test_a_killed_process_leaves_the_old_file(tmp_path: Path) -> None:
     assert all(name == "a.txt" or name.endswith(".tmp") for name in names(tmp_path))
 
 
-def test_leftovers_of_killed_processes_are_removed_and_nothing_else(tmp_path: Path) -> None:
+def test_leftovers_of_killed_processes_are_removed_or_put_back(tmp_path: Path) -> None:
     for name in ("a.txt", ".a.txt.1.tmp", ".hidden", "b.tmp"):
         (tmp_path / name).write_text("")
     (tmp_path / ".model.1.old").mkdir()
     (tmp_path / ".model.1.old" / "old.bin").write_text("old")
     artifacts.remove_leftovers(tmp_path)
-    assert names(tmp_path) == [".hidden", "a.txt", "b.tmp"]
+    assert names(tmp_path) == [".hidden", "a.txt", "b.tmp", "model"]
+    assert names(tmp_path / "model") == ["old.bin"]  # it was moved away, and its successor never came
 
 
 @pytest.mark.parametrize("writer", ["write_text(p, 'x' * 100_000)", "save_tensors(p, {'x': torch.ones(50_000)})"])

@@ -7,6 +7,7 @@ many shards are done.
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator
@@ -68,8 +69,12 @@ def write(job: ExportJob) -> None:
             artifacts.write_json(progress_file, progress)
         raise_if_empty(job.tally, None)
         artifacts.write_json(partial / SIZES, sizes)
-        artifacts.swap_in(partial, job.output.resolve())
+        output = job.output.resolve()
+        # First another name: if this process is killed when both are exchanged, PARTIAL must not be the old export.
+        complete = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+        os.replace(partial, complete)
         progress_file.unlink()
+        artifacts.swap_in(complete, output)
 
 
 @contextmanager

@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from capivara_cli import artifacts, console
+from capivara_cli import artifacts, console, folders
 from capivara_cli.errors import CapivaraError, nearest
+from capivara_cli.folders import Kind
 from capivara_cli.models import foreign, hub, lora, model_config
 from capivara_cli.models.clip import Clip
 from capivara_cli.models.model_config import CONFIG
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WEIGHTS = "open_clip_model.safetensors"
+FILES = (
+    r"open_clip_config\.json|open_clip_model\.safetensors|README\.md|config\.json|LICEN[CS]E[^/]*"
+    r"|(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json|vocab\.txt|merges\.txt"
+    r"|spiece\.model|sentencepiece\.bpe\.model|chat_template\.jinja"
+)
+"""Pattern of what `save` writes. A tokenizer may have other files too: these are named in the folder's marker."""
+MODEL_FOLDER = Kind("merged model", FILES, required=(CONFIG, WEIGHTS, "README.md"))
 
 # open_clip logs on the root logger. Without a handler there, logging would print those lines between ours.
 logging.getLogger().addHandler(logging.NullHandler())
@@ -220,6 +228,7 @@ def save(clip: Clip, folder: Path, *, state: dict[str, Tensor] | None = None, ca
             for licence in clip.spec.folder.glob("LICEN[CS]E*"):
                 if licence.is_file() and not licence.is_symlink():  # a link could publish a private file
                     shutil.copy(licence, temporary)
+        folders.mark(temporary, MODEL_FOLDER)
 
 
 def relocate(folder: Path, name: str | None = None) -> None:

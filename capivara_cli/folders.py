@@ -1,0 +1,112 @@
+"""Folders that a command makes: which of them it may replace, and what it removes of them.
+
+A folder that we make has a marker, a small hidden file. A folder with a marker is replaced only if every file in it is
+one that we wrote, and a folder without one, as older versions left them, only if it is exactly what we write.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from capivara_cli import artifacts
+from capivara_cli.errors import CapivaraError
+
+MARKER = ".capivara.json"
+SHOWN = 3  # foreign files that a message names
+HINT = "-o FOLDER names another folder"
+
+
+class Kind(NamedTuple):
+    """What a folder is, and the files that we write into such a folder.
+
+    Attributes:
+        name: as messages have it: `run`.
+        files: pattern of their paths, relative to the folder.
+        required: files that a folder without a marker must have, so that it is not taken for one by chance.
+    """
+
+    name: str
+    files: str
+    required: tuple[str, ...]
+
+
+def mark(folder: Path, kind: Kind) -> None:
+    """Write the marker, with the names of the files that are in the folder now; they count as ours too."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    artifacts.write_json(folder / MARKER, {"kind": kind.name, "files": names})
+
+
+def check_replaceable(path: Path, kind: Kind, reads: Iterable[Path] = ()) -> None:
+    """Raise CapivaraError unless the folder does not exist, is empty, or holds nothing but our files of this kind.
+
+    The working folder, the home folder, and every folder above them or above what is read are always refused.
+
+    Args:
+        reads: files and folders that the command reads.
+    """
+    folder = path.resolve()
+    check_not_above(path, reads)
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise CapivaraError(f"{path} is not a folder", HINT)
+    foreign = [*itertools.islice(_foreign_files(folder, kind), SHOWN + 1)]
+    if foreign:
+        more = " and others" if len(foreign) > SHOWN else ""
+        raise CapivaraError(
+            f"{path} is not replaced, because it has files that are not those of a {kind.name}:"
+            f" {', '.join(foreign[:SHOWN])}{more}",
+            HINT,
+        )
+    ours = (folder / MARKER).is_file() or all((folder / name).is_file() for name in kind.required)
+    if not ours and any(folder.iterdir()):
+        raise CapivaraError(f"{path} is not replaced, because it is not a {kind.name} that capivara wrote", HINT)
+
+
+def check_not_above(path: Path, reads: Iterable[Path] = ()) -> None:
+    """Raise CapivaraError for a folder that no command may write as a whole: it is, or is above, one that is in use."""
+    folder = path.resolve()
+    in_use = [(Path.cwd(), "the working folder"), (Path.home(), "your home folder")]
+    for inner, words in [*in_use, *((read, str(read)) for read in reads)]:
+        inner = inner.resolve()
+        if folder == inner:
+            raise CapivaraError(f"{path} is {words}, which is never replaced", HINT)
+        if folder in inner.parents:
+            raise CapivaraError(f"{path} is a folder above {words}, and is never replaced", HINT)
+
+
+def remove(folder: Path, kind: Kind) -> None:
+    """Remove our files, and then the folders that are empty. Whatever else has come into them meanwhile stays."""
+    ours = {root / name for root, name, is_ours in _files(folder, kind) if is_ours}
+    for path in ours:
+        path.unlink(missing_ok=True)
+    for root, _, _ in os.walk(folder, topdown=False):
+        with suppress(OSError):  # not empty
+            os.rmdir(root)
+
+
+def _foreign_files(folder: Path, kind: Kind) -> Iterator[str]:
+    return (str((root / name).relative_to(folder)) for root, name, is_ours in _files(folder, kind) if not is_ours)
+
+
+def _files(folder: Path, kind: Kind) -> Iterator[tuple[Path, str, bool]]:
+    """Yield the folder and the name of each file, and whether it is ours. A link is a file, whatever it leads to."""
+    for name, folders, files in os.walk(folder):
+        root = Path(name)
+        listed = {MARKER, *_listed(root / MARKER)}
+        for file in [*files, *(name for name in folders if (root / name).is_symlink())]:
+            relative = artifacts.without_temporary_names((root / file).relative_to(folder).as_posix())
+            yield root, file, file in listed or re.fullmatch(kind.files, relative) is not None
+
+
+def _listed(marker: Path) -> list[str]:
+    """Return the names in a marker; none if there is no marker, or none that we wrote."""
+    with suppress(CapivaraError, TypeError, KeyError):
+        return [str(name) for name in artifacts.read_json(marker)["files"]] if marker.is_file() else []
+    return []

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from capivara_cli import artifacts, folders
+from capivara_cli.errors import CapivaraError
+from capivara_cli.folders import Kind
+
+KIND = Kind("run", r"a\.txt|sub/b\.txt", required=("a.txt",))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that we made, in the working folder."""
+    path = tmp_path / "work" / "made"
+    (path / "sub").mkdir(parents=True)
+    (path / "a.txt").write_text("a")
+    (path / "sub" / "b.txt").write_text("b")
+    monkeypatch.chdir(path.parent)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    return Path("made")
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_our_own_folder_may_be_replaced(folder: Path, marked: bool) -> None:
+    if marked:
+        (folder / "a.txt").unlink()  # as a run that was killed at its start
+        folders.mark(folder, KIND)
+    (folder / "sub" / ".b.txt.17.tmp").touch()
+    folders.check_replaceable(folder, KIND)
+    folders.remove(folder, KIND)
+    assert not folder.exists()
+
+
+def test_what_a_folder_had_when_it_was_marked_is_ours_too(folder: Path) -> None:
+    (folder / "vocabulary").touch()
+    folders.mark(folder, KIND)
+    folders.check_replaceable(folder, KIND)
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "sub/photo.jpg", "sub/a.txt", "other/a.txt", ".hidden"])
+@pytest.mark.parametrize("marked", [False, True])
+def test_a_file_that_is_not_ours_is_named_and_stays(folder: Path, name: str, marked: bool) -> None:
+    if marked:
+        folders.mark(folder, KIND)
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("years of work")
+    with pytest.raises(CapivaraError) as error:
+        folders.check_replaceable(folder, KIND)
+    assert error.value.message.endswith(f"not those of a run: {name}")
+    folders.remove(folder, KIND)  # if it came after the check
+    assert [path for path in folder.rglob("*") if path.is_file()] == [folder / name]
+
+
+def test_a_link_to_a_folder_in_our_folder_is_not_ours(folder: Path, tmp_path: Path) -> None:
+    (folder / "link").symlink_to(tmp_path)
+    with pytest.raises(CapivaraError, match="not those of a run: link"):
+        folders.check_replaceable(folder, KIND)
+
+
+def test_a_folder_without_a_marker_must_have_what_we_always_write(folder: Path) -> None:
+    (folder / "a.txt").unlink()
+    with pytest.raises(CapivaraError, match="not a run that capivara wrote"):
+        folders.check_replaceable(folder, KIND)
+
+
+@pytest.mark.parametrize("name", [".", "..", "/", "~", "~/..", "data", "data/.."])
+def test_a_folder_in_use_or_above_one_is_always_refused(folder: Path, name: str) -> None:
+    (folder / "data" / "images").mkdir(parents=True)
+    os.chdir(folder)
+    path = Path(name).expanduser()
+    folders.mark(path, KIND) if name == "data" else None
+    with pytest.raises(CapivaraError, match="never replaced"):
+        folders.check_replaceable(path, KIND, reads=[Path("data/images/1.jpg"), Path("data/a.jsonl")])
+
+
+def test_a_new_or_an_empty_folder_is_no_problem(folder: Path) -> None:
+    Path("empty").mkdir()
+    for name in ("empty", "new/deep"):
+        folders.check_replaceable(Path(name), KIND)
+    with pytest.raises(CapivaraError, match="is not a folder"):
+        folders.check_replaceable(folder / "a.txt", KIND)
+
+
+REPLACE = """
+import os, signal, sys
+from pathlib import Path
+from capivara_cli import artifacts
+
+if sys.argv[1] == "without":
+    artifacts._exchange = lambda *_: False
+rename, calls = os.replace, []
+def replace(*names):
+    calls.append(names)
+    rename(*names)
+    if len(calls) == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+os.replace = replace
+artifacts.shutil.rmtree = lambda path: os.kill(os.getpid(), signal.SIGKILL)
+with artifacts.writing(Path("made")) as temporary:
+    temporary.mkdir()
+    (temporary / "new.txt").touch()
+"""
+
+
+@pytest.mark.parametrize(("exchange", "step"), [("with", 0), ("without", 1), ("without", 2)])
+def test_a_folder_is_never_lost_when_its_replacement_is_killed(folder: Path, exchange: str, step: int) -> None:
+    """In one step where the system can; else the old one is put back, or the new one is complete."""
+    result = subprocess.run([sys.executable, "-c", REPLACE, exchange, str(step)], check=False)
+    assert result.returncode == -signal.SIGKILL
+    assert folder.is_dir() or step == 1
+    artifacts.remove_stale(folder)
+    assert [path.name for path in Path().iterdir()] == ["made"]
+    assert (folder / "a.txt").is_file() == (step == 1)
+    assert (folder / "new.txt").is_file() == (step != 1)
