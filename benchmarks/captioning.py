@@ -27,7 +27,7 @@ import torch
 from full_size import make_images
 
 from capivara_cli.captioning.blip2 import Blip2
-from capivara_cli.captioning.captioner import PreparePixels, dtype_of
+from capivara_cli.captioning.captioner import PreparePixels
 from capivara_cli.captioning.options import CaptionOptions
 from capivara_cli.captioning.prefixes import read_prefixes
 from capivara_cli.data.images import ImageRef
@@ -58,7 +58,7 @@ def make_model(sizes: dict[str, dict[str, Any]], runtime: Runtime) -> Any:
     torch.manual_seed(0)
     with torch.device(runtime.device):
         model: Any = Blip2ForConditionalGeneration(config)
-    return model.to(dtype_of(runtime)).eval()
+    return model.to(runtime.dtype).eval()
 
 
 class Tokenizer:

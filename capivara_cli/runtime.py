@@ -89,12 +89,18 @@ class Runtime:
         """Whether this process writes the files and prints the messages."""
         return self.rank == 0
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of what is computed; also of weights that are not trained, which need no fp32 copy."""
+        import torch
+
+        return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision, torch.float32)
+
     def autocast(self) -> AbstractContextManager[object]:
         """Return the mixed-precision context for a forward pass; it does nothing in fp32."""
         import torch
 
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
-        return torch.autocast(self.device.split(":")[0], dtype, enabled=dtype is not None)
+        return torch.autocast(self.device.split(":")[0], self.dtype, enabled=self.dtype != torch.float32)
 
     def attention(self) -> AbstractContextManager[object]:
         """Return the context that picks the fastest attention kernel for texts of some dozen tokens.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from capivara_cli.captioning.captioner import Captioner, PreparePixels, dtype_of
+from capivara_cli.captioning.captioner import Captioner
 from capivara_cli.captioning.options import CaptionOptions
 from capivara_cli.runtime import Runtime
 
@@ -16,22 +16,12 @@ if TYPE_CHECKING:
 class Blip(Captioner):
     """BlipForConditionalGeneration with all prefixes."""
 
-    @staticmethod
-    def parts(source: str, runtime: Runtime) -> tuple[Any, Any]:
-        """Return model and processor."""
-        from transformers import BlipForConditionalGeneration, BlipProcessor
-
-        model = BlipForConditionalGeneration.from_pretrained(source, dtype=dtype_of(runtime))
-        return model.eval().to(runtime.device), BlipProcessor.from_pretrained(source)
-
     def __init__(
         self, model: Any, processor: Any, options: CaptionOptions, prefixes: tuple[str, ...], runtime: Runtime
     ) -> None:
         import torch
 
-        super().__init__(model, options, prefixes, runtime)
-        self.prepare = PreparePixels(processor.image_processor)
-        self.tokenizer = processor.tokenizer
+        super().__init__(model, processor, options, prefixes, runtime)
         config = model.config.text_config
         # The tokenizer adds [CLS] and [SEP]. The decoder has its own start token, and must continue the last word.
         prompts = [[config.bos_token_id, *ids[1:-1]] for ids in self.tokenizer(list(prefixes)).input_ids]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from capivara_cli.captioning.captioner import Captioner, PreparePixels, dtype_of
+from capivara_cli.captioning.captioner import Captioner
 from capivara_cli.captioning.decoding import Decoder
 from capivara_cli.captioning.options import CaptionOptions
 from capivara_cli.runtime import Runtime
@@ -28,22 +28,12 @@ SUPPORTED_BY_DECODER = {
 class Blip2(Captioner):
     """Blip2ForConditionalGeneration with all prefixes."""
 
-    @staticmethod
-    def parts(source: str, runtime: Runtime) -> tuple[Any, Any]:
-        """Return model and processor."""
-        from transformers import Blip2ForConditionalGeneration, Blip2Processor
-
-        model = Blip2ForConditionalGeneration.from_pretrained(source, dtype=dtype_of(runtime))
-        return model.eval().to(runtime.device), Blip2Processor.from_pretrained(source)
-
     def __init__(
         self, model: Any, processor: Any, options: CaptionOptions, prefixes: tuple[str, ...], runtime: Runtime
     ) -> None:
         import torch
 
-        super().__init__(model, options, prefixes, runtime)
-        self.prepare = PreparePixels(processor.image_processor)
-        self.tokenizer = processor.tokenizer
+        super().__init__(model, processor, options, prefixes, runtime)
         self.is_encoder_decoder = model.language_model.config.is_encoder_decoder
         # T5 has relative positions: padding between image and prefix would change its output.
         side = "right" if self.is_encoder_decoder else "left"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -63,25 +64,27 @@ def caption(sources: Sequence[str | Path], output: str | Path | None, options: C
         report(tally, path)
 
 
+@dataclass
 class _CaptionJob(pipeline.Job[Record]):
     """Describe images.
 
     Attributes:
         size: images at once; halved when memory runs out, which does not change the captions.
         images, captions: that were described and made by this rank.
+        samples: ids of images and a caption of each, to be shown at the end.
+        last: the last caption, for the progress bar.
     """
 
     label = "captioning"
 
-    def __init__(self, captioner: Captioner, options: CaptionOptions, folder: Path, size: int) -> None:
-        self.captioner = captioner
-        self.options = options
-        self.folder = folder
-        self.size = size
-        self.images = 0
-        self.captions = 0
-        self.samples: list[tuple[str, str]] = []
-        self.last = ""
+    captioner: Captioner
+    options: CaptionOptions
+    folder: Path
+    size: int
+    images: int = 0
+    captions: int = 0
+    samples: list[tuple[str, str]] = field(default_factory=list)
+    last: str = ""
 
     def process(self, batches: Iterator[list[Record]], expected: int | None) -> Iterator[list[RecordResult]]:
         """See `pipeline.Job`."""

@@ -24,6 +24,7 @@ class Captioner(ABC):
     """A loaded model that describes images.
 
     Attributes:
+        model, processor: as transformers loads them; the processor holds the tokenizer.
         options: `lang`, `max_new_tokens` and `num_beams` are used here.
         prefixes: what the K captions of an image begin with; an empty prefix leaves the model free.
         runtime: where the model is, with its precision resolved.
@@ -33,8 +34,13 @@ class Captioner(ABC):
 
     prepare: Callable[[ImageRef], Any]
 
-    def __init__(self, model: Any, options: CaptionOptions, prefixes: tuple[str, ...], runtime: Runtime) -> None:
+    def __init__(
+        self, model: Any, processor: Any, options: CaptionOptions, prefixes: tuple[str, ...], runtime: Runtime
+    ) -> None:
         self.model = model
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
+        self.prepare = PreparePixels(processor.image_processor)
         self.options = options
         self.prefixes = prefixes
         self.runtime = runtime
@@ -79,10 +85,3 @@ class PreparePixels:
     def __call__(self, image: ImageRef) -> torch.Tensor:
         """Return (3, H, W) float32. Raises ImageRejected."""
         return self.image_processor(images.load(image), return_tensors="pt")["pixel_values"][0]
-
-
-def dtype_of(runtime: Runtime) -> torch.dtype:
-    """Return the dtype of the weights: inference needs no fp32 master copy."""
-    import torch
-
-    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(runtime.precision, torch.float32)

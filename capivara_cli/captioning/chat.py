@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from capivara_cli.captioning.captioner import Captioner, dtype_of
+from capivara_cli.captioning.captioner import Captioner
 from capivara_cli.captioning.options import CaptionOptions
 from capivara_cli.data import images
 from capivara_cli.data.images import ImageRef
@@ -33,29 +33,17 @@ def instruction(prefix: str, lang: str) -> str:
 class Chat(Captioner):
     """AutoModelForImageTextToText with a chat template."""
 
-    @staticmethod
-    def parts(source: str, runtime: Runtime) -> tuple[Any, Any]:
-        """Return model and processor."""
-        from transformers import AutoModelForImageTextToText, AutoProcessor
-
-        processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
-        model = AutoModelForImageTextToText.from_pretrained(
-            source, dtype=dtype_of(runtime), trust_remote_code=False
-        ).eval()
-        return model.to(runtime.device), processor
-
     def __init__(
         self, model: Any, processor: Any, options: CaptionOptions, prefixes: tuple[str, ...], runtime: Runtime
     ) -> None:
-        super().__init__(model, options, prefixes, runtime)
+        super().__init__(model, processor, options, prefixes, runtime)
         if getattr(processor, "chat_template", None) is None:
             name = model.config.model_type
             raise CapivaraError(f"this {name} has no chat template", "use the instruction-tuned variant of the model")
         self.prepare = load_small
-        self.processor = processor
-        processor.tokenizer.padding_side = "left"  # `generate` continues after the last position
-        if processor.tokenizer.pad_token is None:
-            processor.tokenizer.pad_token = processor.tokenizer.eos_token
+        self.tokenizer.padding_side = "left"  # `generate` continues after the last position
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
         self.prompts = []
         for prefix in prefixes:
             content = [{"type": "image"}, {"type": "text", "text": instruction(prefix, options.lang)}]
@@ -84,7 +72,7 @@ class Chat(Captioner):
                 max_new_tokens=self.options.max_new_tokens,
                 num_beams=self.options.num_beams,
                 do_sample=False,
-                pad_token_id=self.processor.tokenizer.pad_token_id,
+                pad_token_id=self.tokenizer.pad_token_id,
             )
         tokens = tokens[:, batch["input_ids"].shape[1] :]  # the output starts with the prompt
         texts = [text.strip().strip('"') for text in self.processor.batch_decode(tokens, skip_special_tokens=True)]

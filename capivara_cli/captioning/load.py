@@ -24,7 +24,7 @@ def load(options: CaptionOptions, prefixes: tuple[str, ...], runtime: Runtime) -
     Raises:
         CapivaraError: no such folder, no weights in it, no network for them, or a model that cannot describe images.
     """
-    from transformers import AutoModelForImageTextToText
+    from transformers import AutoModelForImageTextToText, AutoProcessor
     from transformers.utils import logging
 
     logging.set_verbosity_error()
@@ -39,7 +39,9 @@ def load(options: CaptionOptions, prefixes: tuple[str, ...], runtime: Runtime) -
             raise CapivaraError(f"{name} is a {config.model_type}, which does not describe images", f"use {SUPPORTED}")
         if files := hub.weights_in(source):
             foreign.check_size(lambda: AutoModelForImageTextToText.from_config(config), name, files)
-        return family(*family.parts(source, runtime), options, prefixes, runtime)
+        model = AutoModelForImageTextToText.from_pretrained(source, dtype=runtime.dtype, trust_remote_code=False)
+        processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
+        return family(model.eval().to(runtime.device), processor, options, prefixes, runtime)
 
 
 def _family(config: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,6 +99,7 @@ def _check_plot(plot: Path, sources: Sequence[str | Path], output: Path | None, 
     check_writable(plot, "--plot")
 
 
+@dataclass
 class _ScoreJob(pipeline.Job[Record]):
     """Score captions.
 
@@ -110,15 +112,14 @@ class _ScoreJob(pipeline.Job[Record]):
 
     label = "scoring"
 
-    def __init__(self, options: ScoreOptions, clip: Clip | None, folder: Path, workers: int | None) -> None:
-        self.options = options
-        self.clip = clip
-        self.folder = folder
-        self.workers = workers
-        self.captions = 0
-        self.images = 0
-        self.images_without_human = 0
-        self.languages: Counter[str] = Counter()
+    options: ScoreOptions
+    clip: Clip | None
+    folder: Path
+    workers: int | None
+    captions: int = 0
+    images: int = 0
+    images_without_human: int = 0
+    languages: Counter[str] = field(default_factory=Counter)
 
     def counting_languages(self, stream: Iterator[Record]) -> Iterator[Record]:
         """Count the captions' languages, also of the records that are done already."""

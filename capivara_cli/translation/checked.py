@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from capivara_cli.data.languages import Language
 from capivara_cli.translation import checks
@@ -14,31 +15,25 @@ ATTEMPTS = 3  # per text
 SAVE_SECONDS = 0.5  # translations are saved at least this often, so that a killed process loses little work
 
 
+@dataclass
 class CheckedTranslator:
     """Translators with a memory, and checks of what they return.
 
     Attributes:
+        translators: target -> translator.
+        languages: code -> language, for the origin and all targets.
+        memory: where translations are looked up and saved.
+        origin: BCP-47 code of the texts' language.
         requested: number of texts that were sent to translators in this run; retries do not count.
         recalled: number of texts that were in the memory.
     """
 
-    def __init__(
-        self, translators: Mapping[str, Translator], languages: Mapping[str, Language], memory: Memory, origin: str
-    ) -> None:
-        """Store the parts.
-
-        Args:
-            translators: target -> translator.
-            languages: code -> language, for the origin and all targets.
-            memory: where translations are looked up and saved.
-            origin: BCP-47 code of the texts' language.
-        """
-        self.translators = translators
-        self.languages = languages
-        self.memory = memory
-        self.origin = origin
-        self.requested = 0
-        self.recalled = 0
+    translators: Mapping[str, Translator]
+    languages: Mapping[str, Language]
+    memory: Memory
+    origin: str
+    requested: int = 0
+    recalled: int = 0
 
     def translate(
         self, texts: Sequence[str], target: str, refresh: Callable[[], None] = lambda: None

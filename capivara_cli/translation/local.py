@@ -106,11 +106,9 @@ class Local(Translator):
                 ) from error
 
     def _load_model(self, source: str) -> Any:
-        import torch
         from transformers import AutoModelForSeq2SeqLM
 
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.runtime.precision, torch.float32)
-        model = AutoModelForSeq2SeqLM.from_pretrained(source, dtype=dtype, trust_remote_code=False)
+        model = AutoModelForSeq2SeqLM.from_pretrained(source, dtype=self.runtime.dtype, trust_remote_code=False)
         return model.eval().to(self.runtime.device)
 
     def _load_tokenizer(self, source: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from capivara_cli import console
@@ -127,6 +128,7 @@ def _note_licence(options: TranslateOptions) -> None:
         console.say(f"note: {LICENCES[options.backend]}")
 
 
+@dataclass
 class _TranslationJob(pipeline.Job[Record]):
     """Add the captions that records lack.
 
@@ -141,14 +143,13 @@ class _TranslationJob(pipeline.Job[Record]):
     label = "translating"
     columns = ("texts", "limit")
 
-    def __init__(self, translator: CheckedTranslator, options: TranslateOptions, folder: Path) -> None:
-        self.translator = translator
-        self.options = options
-        self.folder = folder
-        self.captions = 0
-        self.existing = 0
-        self.rejected = 0
-        self.samples: dict[str, dict[str, str]] = {}
+    translator: CheckedTranslator
+    options: TranslateOptions
+    folder: Path
+    captions: int = 0
+    existing: int = 0
+    rejected: int = 0
+    samples: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def process(self, batches: Iterator[list[Record]], expected: int | None) -> Iterator[list[RecordResult]]:  # noqa: ARG002
         """See `pipeline.Job`."""
