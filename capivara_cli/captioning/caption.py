@@ -140,15 +140,12 @@ class _CaptionJob(pipeline.Job[Record]):
 
     def show_summary(self, tally: Tally, output: Path | None) -> None:
         """Say what was done, and show a few captions."""
-        from rich.table import Table
-        from rich.text import Text
-
         if self.images:
             where = f" in {output}" if output is not None else ""
             per_image = f"{self.captions / self.images:.1f} captions each"
             console.say(f"{tally.kept:,} images{where}, {per_image}, {self.figures()['rate']}")
         if self.samples:
-            table = Table("image", "caption", box=None, padding=(0, 2, 0, 0))
+            table = console.table("image", "caption", text_columns=2)
             for name, text in self.samples:
-                table.add_row(Text(console.clean(name), overflow="ellipsis", no_wrap=True), console.clean(text))
+                table.add_row(console.clean(name), console.clean(text))
             console.show(table)

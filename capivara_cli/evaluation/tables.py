@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from capivara_cli import console
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 TITLES = {
     "image_retrieval_recall@1": "R@1",
@@ -36,10 +39,6 @@ def show(contents: Sequence[dict[str, Any]]) -> None:
     Args:
         contents: contents of result files of one task.
     """
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
     first = contents[0]
     keys = [key for key in TITLES if any(key in content["metrics"] for content in contents)]
     counts = {key: title for key, title in COUNTS.items() if key in first}
@@ -48,21 +47,14 @@ def show(contents: Sequence[dict[str, Any]]) -> None:
     columns = [key for key in counts if key not in common]
     intervals = any("low" in content.get("baseline", {}).get("difference", {}) for content in contents)
     title = ", ".join(f"{first[key]:,} {counts[key]}" for key in common)
-    table = Table(
-        title=Text(console.clean(f"{first['dataset']}: {title}{'; ' if title else ''}in %")),
+    table = console.table(
+        *("lang", ""),
+        *(counts[key] for key in columns),
+        *(TITLES[key] + (" *" if key == _main_metric(first) else "") for key in keys),
+        text_columns=2,
+        title=f"{first['dataset']}: {title}{'; ' if title else ''}in %",
         caption=NOTES[first["task"]] + ("* main metric, ± half its 95 % interval" if intervals else "* main metric"),
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        collapse_padding=True,  # to fit into 80 columns
     )
-    table.add_column("lang")
-    table.add_column("")
-    for key in columns:
-        table.add_column(counts[key], justify="right")
-    for key in keys:
-        mark = " *" if key == _main_metric(first) else ""
-        table.add_column(TITLES[key] + mark, justify="right", no_wrap=True)
     models = [content for content in contents if content["role"] == "model"]
     for content in models:
         _add_rows(table, content, keys, [f"{content[key]:,}" for key in columns])
@@ -77,11 +69,9 @@ def _main_metric(content: dict[str, Any]) -> str:
     return str(content.get("main_metric", "mean_recall"))
 
 
-def _add_rows(table: Any, content: dict[str, Any], keys: Sequence[str], counts: Sequence[str]) -> None:
-    from rich.text import Text
-
+def _add_rows(table: Table, content: dict[str, Any], keys: Sequence[str], counts: Sequence[str]) -> None:
     metrics, baseline = content["metrics"], content.get("baseline")
-    lang = Text(console.clean(content["language"]))
+    lang = console.clean(content["language"])
     if not baseline:
         table.add_row(lang, "model", *counts, *_percent(metrics, keys))
         return

@@ -119,30 +119,20 @@ class Report:
         return width * BIN / 10_000, [start * BIN / 10_000 for start in starts], kept, dropped
 
     def _histogram(self) -> Table:
-        from rich.table import Table
         from rich.text import Text
 
         _, *columns = self._bins(ROWS)
         rows = list(zip(*columns, strict=True))
         longest = max(kept + dropped for _, kept, dropped in rows)
-        table = Table(box=None, show_header=False, padding=(0, 1, 0, 0))
-        table.add_column(justify="right", no_wrap=True)
-        table.add_column(no_wrap=True)
-        table.add_column(justify="right", no_wrap=True)
+        table = console.table(title="score: █ kept ░ dropped" if self.dropped else "score")
         for low, kept, dropped in rows:
             length = math.ceil((kept + dropped) / longest * WIDTH)
             solid = min(round(kept / longest * WIDTH), length) if dropped else length
             bar = Text("█" * solid, style="cyan") + Text("░" * (length - solid), style="dim")
-            table.add_row(f"{low:.3f}", bar, f"{kept + dropped:,}")
-        table.title = "score: █ kept ░ dropped" if self.dropped else "score"
-        table.title_justify, table.title_style = "left", ""
+            table.add_row(f"{low:6.3f}", bar, f"{kept + dropped:{len(f'{longest:,}')},}")
         return table
 
     def _reasons(self) -> Table:
-        from rich import box
-        from rich.table import Table
-        from rich.text import Text
-
         largest = sorted(self.sources.items(), key=lambda item: -item[1].total())
         rows, rest = largest[:SOURCES], largest[SOURCES:]
         if rest:
@@ -151,12 +141,9 @@ class Report:
         if len(rows) > 1:
             rows.append(("all", totals))
         reasons = [None, *(reason for reason, _ in totals.most_common() if reason is not None)]
-        table = Table(box=box.SIMPLE_HEAD)
-        table.add_column("captions of", overflow="fold")
-        for reason in reasons:
-            table.add_column(Text(reason or "kept"), justify="right", max_width=13)
+        table = console.table("captions of", *(reason or "kept" for reason in reasons))
         for name, counts in rows:
-            table.add_row(Text(console.clean(name)), *(f"{counts[reason]:,}" for reason in reasons))
+            table.add_row(console.clean(name), *(f"{counts[reason]:,}" for reason in reasons))
         return table
 
     def plot(self, path: Path) -> None:

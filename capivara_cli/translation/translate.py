@@ -216,9 +216,6 @@ class _TranslationJob(pipeline.Job[Record]):
 
     def show_summary(self, tally: Tally, output: Path | None) -> None:
         """Say what was done, and show a few translations. Raises CapivaraError when no caption is in `origin`."""
-        from rich.table import Table
-        from rich.text import Text
-
         origin, to, count = self.options.origin, ", ".join(self.options.to), self.translator.requested
         if tally.kept and not self.captions and not self.existing:
             raise CapivaraError(f"no captions in {origin} were found", "--from LANG")
@@ -229,9 +226,9 @@ class _TranslationJob(pipeline.Job[Record]):
         )
         if self.samples:
             # Languages are below each other: two columns of sentences do not fit into a terminal.
-            table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+            table = console.table()
             for text, translations in self.samples.items():
-                table.add_row(origin, Text(console.clean(text)), style="dim")
+                table.add_row(origin, console.clean(text), style="dim")
                 for lang, translation in translations.items():
-                    table.add_row(lang, Text(console.clean(translation)))
+                    table.add_row(lang, console.clean(translation))
             console.show(table)
