@@ -1,4 +1,4 @@
-# capivara: `make` lists the targets. Variables: make train LANGUAGE=pt DATA=captions.jsonl
+# capivara: `make` lists the targets. Variables stand in capitals: make train LANGUAGE=pt DATA=captions.jsonl
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
@@ -6,24 +6,29 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
+# The steps are a chain: each reads what the one before it writes.
 LANGUAGE ?= hi
-DATA ?= data/train.jsonl
 IMAGES ?= images
+SOURCE ?= $(IMAGES)
 CAPTIONS ?= data/captions.jsonl
-CAPTIONER ?=
-SOURCE ?= images
-CLASSES ?=
-CLEAN ?= data/clean.jsonl
-MIN_SCORE ?= 0.2
+TRANSLATED ?= data/translated.$(LANGUAGE).jsonl
+DATA ?= data/train.$(LANGUAGE).jsonl
 TEST ?= data/test.jsonl
-MODEL ?=
 RUN ?= runs/$(LANGUAGE)-lora
 MERGED ?= clip-$(LANGUAGE)
+SHARDS ?= shards-$(LANGUAGE)
+CAPTIONER ?=
+MODEL ?=
+BASELINE ?= $(or $(MODEL),xlm-roberta-base-ViT-B-32)
+CLASSES ?=
+MIN_SCORE ?= 0.2
 DEMO ?= capivara-demo
 
 model_flag = $(if $(MODEL),--model $(MODEL))
+# $(call need,FILE,WHAT TO TYPE): stop with one line when a file of the step before is missing.
+need = @test -e "$(1)" || { echo "$@ needs $(1): $(2)" >&2; exit 1; }
 
-.PHONY: help setup newest demo demo-picture test check format bench docs models clean caption translate import score train merge retrieve-eval classify-eval
+.PHONY: help setup newest demo demo-picture test check format bench docs models clean caption translate import score train merge retrieve-eval classify-eval export
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}'
@@ -77,31 +82,46 @@ demo-picture: setup ## Make docs/demo.svg: what a terminal shows after the demo
 models: setup ## Make the demo's models again, from nothing
 	$(BIN)/python -m capivara_cli.demo.build
 
-caption: setup ## Describe images in English: IMAGES, CAPTIONS, CAPTIONER
+caption: setup ## Describe IMAGES in English: writes CAPTIONS; CAPTIONER
+	$(call need,$(IMAGES),put your images there or name them: make caption IMAGES=photos)
 	$(BIN)/capivara caption $(IMAGES) -o $(CAPTIONS) $(if $(CAPTIONER),--model $(CAPTIONER))
 
-translate: setup ## Translate captions: CAPTIONS, LANGUAGE, DATA
-	$(BIN)/capivara translate $(CAPTIONS) --to $(LANGUAGE) -o $(DATA)
-
-import: setup ## Read any data set: SOURCE, CAPTIONS
+import: setup ## Read any data set, SOURCE, instead of captioning: writes CAPTIONS
+	$(call need,$(SOURCE),name your data set: make import SOURCE=captions.csv)
 	$(BIN)/capivara import $(SOURCE) -o $(CAPTIONS)
 
-score: setup ## Keep what is worth learning from: DATA, MIN_SCORE, CLEAN
-	$(BIN)/capivara score $(DATA) --by en --min-score $(MIN_SCORE) -o $(CLEAN) $(model_flag)
+translate: setup ## Translate CAPTIONS into LANGUAGE: writes TRANSLATED
+	$(call need,$(CAPTIONS),make caption or make import writes it; CAPTIONS=file names another)
+	$(BIN)/capivara translate $(CAPTIONS) --to $(LANGUAGE) -o $(TRANSLATED)
 
-train: setup ## Train an adapter: LANGUAGE, DATA, MODEL, RUN
+score: setup ## Keep the captions of TRANSLATED that are worth learning from: writes DATA; MIN_SCORE, MODEL
+	$(call need,$(TRANSLATED),make translate writes it; TRANSLATED=file names another)
+	$(BIN)/capivara score $(TRANSLATED) --by en --min-score $(MIN_SCORE) -o $(DATA) $(model_flag)
+
+train: setup ## Train an adapter for LANGUAGE on DATA: writes RUN; MODEL
+	$(call need,$(DATA),make score writes it; DATA=file names another)
 	$(BIN)/capivara train --lora --lang $(LANGUAGE) --data $(DATA) $(model_flag) -o $(RUN)
 
-merge: $(MERGED) ## Merge it into its base model: RUN, MERGED
+merge: $(MERGED) ## Merge RUN into its base model: writes MERGED
 
 $(MERGED): $(RUN)/run.json
 	$(BIN)/capivara merge-lora $(RUN) -o $(MERGED) --overwrite
 
-retrieve-eval: setup ## Evaluate the merged model: TEST, LANGUAGE, MERGED
-	$(BIN)/capivara retrieve-eval --data $(TEST) --lang $(LANGUAGE) --model local-dir:$(MERGED) -o $(MERGED).json
+$(RUN)/run.json:
+	@echo "merge needs a complete run in $(RUN): make train makes it; RUN=folder names another" >&2; exit 1
 
-classify-eval: setup ## Classify with the merged model: IMAGES, LANGUAGE, MERGED, CLASSES
-	$(BIN)/capivara classify-eval --data $(IMAGES) --lang $(LANGUAGE) --model local-dir:$(MERGED) $(if $(CLASSES),--classes $(CLASSES))
+retrieve-eval: setup ## Compare MERGED with BASELINE on TEST
+	$(call need,$(MERGED),make merge writes it)
+	$(call need,$(TEST),a test set that was not trained on: make retrieve-eval TEST=test.jsonl)
+	$(BIN)/capivara retrieve-eval --data $(TEST) --lang $(LANGUAGE) --model local-dir:$(MERGED) --baseline $(BASELINE) -o $(MERGED).json
+
+classify-eval: setup ## Classify IMAGES (labelled by folder) with MERGED and with BASELINE; CLASSES
+	$(call need,$(MERGED),make merge writes it)
+	$(BIN)/capivara classify-eval --data $(IMAGES) --lang $(LANGUAGE) --model local-dir:$(MERGED) --baseline $(BASELINE) $(if $(CLASSES),--classes $(CLASSES))
+
+export: setup ## Write DATA as WebDataset shards for other trainers: writes SHARDS
+	$(call need,$(DATA),make score writes it; DATA=file names another)
+	$(BIN)/capivara export webdataset $(DATA) -o $(SHARDS)
 
 clean: ## Remove the environment and what was built
 	rm -rf $(VENV) .venv-newest build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
