@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from capivara_cli.captioning.captioner import Captioner
 from capivara_cli.captioning.options import CaptionOptions
-from capivara_cli.errors import CapivaraError
+from capivara_cli.errors import CapivaraError, explained
 from capivara_cli.models import foreign, hub
 from capivara_cli.runtime import Runtime
 
@@ -39,9 +40,35 @@ def load(options: CaptionOptions, prefixes: tuple[str, ...], runtime: Runtime) -
             raise CapivaraError(f"{name} is a {config.model_type}, which does not describe images", f"use {SUPPORTED}")
         if files := hub.weights_in(source):
             foreign.check_size(lambda: AutoModelForImageTextToText.from_config(config), name, files)
-        model = AutoModelForImageTextToText.from_pretrained(source, dtype=runtime.dtype, trust_remote_code=False)
+        quantization = _quantization(options.quantize, runtime)
+        model = AutoModelForImageTextToText.from_pretrained(
+            source,
+            dtype=runtime.dtype,
+            quantization_config=quantization,
+            device_map={"": runtime.device} if quantization else None,  # weights of 8 and 4 bits cannot be moved later
+            trust_remote_code=False,
+        )
         processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
-        return family(model.eval().to(runtime.device), processor, options, prefixes, runtime)
+        return family(
+            model.eval() if quantization else model.eval().to(runtime.device), processor, options, prefixes, runtime
+        )
+
+
+def _quantization(quantize: str, runtime: Runtime) -> Any:
+    """Return how bitsandbytes keeps the weights of linear layers; None to keep them as they are."""
+    if quantize == "none":
+        return None
+    with explained(
+        f"--quantize {quantize} needs bitsandbytes", ImportError, hint="pip install 'capivara-cli[bitsandbytes]'"
+    ):
+        import bitsandbytes  # noqa: F401
+    from transformers import BitsAndBytesConfig
+
+    # It computes in fp16 whatever the precision, which is not news to a user.
+    warnings.filterwarnings("ignore", message="MatMul8bitLt: inputs will be cast")
+    if quantize == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=runtime.dtype)
 
 
 def _family(config: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from capivara_cli.options import ImageWorkers, Machine, Resumable, flag
 from capivara_cli.values import AutoOrCount
@@ -23,6 +24,10 @@ class CaptionOptions(ImageWorkers, Resumable, Machine):
         default=None,
         metavar="FILE|none",
         shown="the recipe's ten",
+    )
+    quantize: Literal["none", "8bit", "4bit"] = flag(
+        "Keep the language model's and towers' weights in 8 or 4 bits, for small GPUs; captions change a little.",
+        default="none",
     )
     lang: str = flag("Language of the captions, BCP-47.", default="en", metavar="LANG")
     batch_size: AutoOrCount = flag("Images per batch.", default=None, metavar="auto|N")

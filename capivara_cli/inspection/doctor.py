@@ -17,6 +17,7 @@ from capivara_cli.runtime import Runtime
 PACKAGE = "capivara-cli"
 SHOWN = ("torch", "torchvision", "open_clip_torch", "transformers", "peft", "accelerate", "safetensors", "numpy")
 GIB = 2**30
+WIDTH = 1024  # of the defaults' text towers, at least: decides whether a CPU computes in bf16
 
 
 class Default(NamedTuple):
@@ -26,8 +27,9 @@ class Default(NamedTuple):
         use: the command.
         model: its name.
         download: GB to download, as the model's page lists its weights.
-        parameters: billions. In memory a parameter takes 4 bytes in fp32, and 2 in bf16 or fp16.
+        parameters: billions.
         working: GiB of memory besides the weights at the smallest batch: activations, and the libraries themselves.
+        bits: of a parameter in memory; None if the precision of the machine decides, 16 or 32.
     """
 
     use: str
@@ -35,20 +37,23 @@ class Default(NamedTuple):
     download: float
     parameters: float
     working: float
+    bits: int | None = None
 
-    def memory(self, bytes_each: int) -> float:
-        """Return the GiB that it needs."""
-        return self.parameters * 1e9 * bytes_each / GIB + self.working
+    def memory(self, precision: str) -> float:
+        """Return the GiB that it needs in this precision."""
+        bits = self.bits or (32 if precision == "fp32" else 16)
+        return self.parameters * 1e9 * bits / 8 / GIB + self.working
 
 
 # Downloads are those of the models' pages. Parameters are a download of fp32 weights divided by four bytes; those of
 # blip2-opt-2.7b were counted on its architecture.
 DEFAULTS = (
     Default("caption", "Salesforce/blip2-opt-2.7b-coco", 15.5, 3.74, 1.5),
+    Default("caption --quantize 8bit", "Salesforce/blip2-opt-2.7b-coco", 15.5, 3.74, 1.5, bits=8),
     Default("caption --model", "Salesforce/blip-image-captioning-base", 1.0, 0.25, 1.0),
     Default("translate --backend nllb", "facebook/nllb-200-distilled-600M", 2.5, 0.62, 1.0),
     Default("translate --backend madlad", "google/madlad400-3b-mt", 11.8, 2.94, 1.5),
-    Default("train, score, evaluate", "xlm-roberta-base-ViT-B-32", 1.5, 0.37, 2.0),
+    Default("train, score, evaluate", "xlm-roberta-base-ViT-B-32", 1.5, 0.37, 2.0, bits=32),
 )
 
 
@@ -125,8 +130,7 @@ def _hub() -> str:
 
 def _fit(default: Default, runtime: Runtime, free: int) -> dict[str, Any]:
     """Return what a default needs on this machine, and whether that is free now."""
-    half = runtime.device != "cpu" or default.use.startswith("caption")  # captioners keep their weights in bf16
-    need = default.memory(2 if half else 4)
+    need = default.memory(runtime.for_width(WIDTH).precision)
     return {
         "use": default.use,
         "model": default.model,

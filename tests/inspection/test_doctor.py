@@ -54,11 +54,13 @@ def test_an_extra_that_lacks_a_package_is_named_with_its_command(
 
 def test_a_model_that_is_larger_than_the_free_memory_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Runtime, "memory", lambda _: (6 << 30, 0))
-    fits = {row["model"]: row["fits"] for row in doctor()["defaults"]}
-    assert not fits["Salesforce/blip2-opt-2.7b-coco"]  # 3.74 billion weights of two bytes are 7 GiB
-    assert fits["Salesforce/blip-image-captioning-base"]
+    fits = {row["use"]: row["fits"] for row in doctor()["defaults"]}
+    assert not fits["caption"]  # 3.74 billion weights of two bytes are 7 GiB
+    assert fits["caption --quantize 8bit"]
 
 
 def test_memory_is_weights_and_working_memory() -> None:
-    captioner = DEFAULTS[0]
-    assert captioner.memory(2) == pytest.approx(3.74e9 * 2 / 2**30 + captioner.working)
+    full, quantised = DEFAULTS[:2]
+    assert full.memory("bf16") == pytest.approx(3.74e9 * 2 / 2**30 + full.working)
+    assert full.memory("fp32") == pytest.approx(3.74e9 * 4 / 2**30 + full.working)
+    assert quantised.memory("fp32") == pytest.approx(3.74e9 / 2**30 + quantised.working)
