@@ -48,7 +48,7 @@ def test_captions_are_those_of_transformers_own_quantised_model(
     )
     assert ours.model.get_memory_footprint() == theirs.get_memory_footprint()
     assert ours.model.get_memory_footprint() < (bits + 16) / 32 * captioner("none").model.get_memory_footprint()
-    tokenizer = ours.processor.tokenizer  # type: ignore[attr-defined]  # of this family
+    tokenizer = ours.processor.tokenizer
     prefix = tokenizer([PREFIX] * len(images), return_tensors="pt").input_ids
     tokens = torch.full((len(images), theirs.config.num_query_tokens), theirs.config.image_token_index)
     with torch.no_grad():
