@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -19,6 +18,7 @@ from capivara_cli.options import (
     flags,
     unknown_keys,
 )
+from capivara_cli.yaml_files import parse_yaml, read_yaml
 
 PROJECT_FILE = "capivara.yaml"
 SECTIONS = (
@@ -77,7 +77,7 @@ def resolve(cls: type[O], typed: Mapping[str, Any], recipe_class: type[Options])
 
 def project_layers(cls: type[Options]) -> tuple[Layer, Layer]:
     """Return the top-level keys of ./capivara.yaml, which belong to `train`, and a verb's section."""
-    project = read_yaml(Path(PROJECT_FILE)) if Path(PROJECT_FILE).is_file() else {}
+    project = read_settings(Path(PROJECT_FILE)) if Path(PROJECT_FILE).is_file() else {}
     top = {key: value for key, value in project.items() if key not in SECTIONS}
     section = by_path(cls, _mapping(project.get(cls.section), cls.section))
     return Layer(PROJECT_FILE, top), Layer(f"{PROJECT_FILE}, {cls.section}", section)
@@ -146,16 +146,9 @@ def _has(values: Any, path: Sequence[str]) -> bool:
     return True
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
     """Read a YAML file of keys and values. Raises CapivaraError if it is none, with line and column."""
-    import yaml
-
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CapivaraError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise CapivaraError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    value = read_yaml(path)
     if not isinstance(value, dict | None):
         raise CapivaraError(f"{path} holds a {type(value).__name__}, not keys and values", HINT)
     return value or {}
@@ -166,18 +159,11 @@ def parse_set(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise BadOption(f"--set {text}: not KEY=VALUE", "for example --set optimizer.lr=1e-5")
-    return nest({key.strip(): _scalar(value)})
-
-
-def _scalar(value: str) -> Any:
-    import yaml
-
-    if re.fullmatch(r"[+-]?[\d.]+[eE][+-]?\d+", value.strip()):
-        return float(value)  # YAML 1.1 reads 1e-5 as text
+    shown = text if len(text) < 60 else f"{text[:57]}..."
     try:
-        return yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: the 45th of a month
-        raise BadOption(f"--set: {value} is not a YAML value: {' '.join(str(error).split())}") from error
+        return nest({key.strip(): parse_yaml(value, f"--set {shown}: not a YAML value")})
+    except CapivaraError as error:
+        raise BadOption(error.message) from error
 
 
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:

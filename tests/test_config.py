@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from capivara_cli.config import FLAGS, SET, Layer, by_path, combine, parse_set, project_layers, read_yaml, resolve
+from capivara_cli.config import FLAGS, SET, Layer, by_path, combine, parse_set, project_layers, read_settings, resolve
 from capivara_cli.errors import CapivaraError
 from capivara_cli.options import BadOption, Options, flag, key
 
@@ -53,7 +53,7 @@ def score(**typed: Any) -> Score:
 
 def recipe(*sets: str, file: str = "{}", **typed: Any) -> Recipe:
     Path("r.yaml").write_text(file, encoding="utf-8")
-    layers = [Layer("r.yaml", read_yaml(Path("r.yaml")))]
+    layers = [Layer("r.yaml", read_settings(Path("r.yaml")))]
     layers += [Layer(SET, parse_set(text)) for text in sets]
     return combine(Recipe, [*layers, Layer(FLAGS, by_path(Recipe, typed))])
 
@@ -112,8 +112,9 @@ def test_set_takes_a_yaml_value(text: str, value: object) -> None:
     [
         ("seed", "--set seed: not KEY=VALUE"),
         ("=3", "--set =3: not KEY=VALUE"),
-        ("a=[e", "--set: [e is not a YAML value: "),
-        ("seed=2024-13-45", "--set: 2024-13-45 is not a YAML value: "),
+        ("a=[e", "--set a=[e: not a YAML value: "),
+        ("seed=" + "[" * 5000, f"--set seed={'[' * 52}...: not a YAML value: nested more than 50 deep"),
+        ("seed=2024-13-45", "--set: seed = '2024-13-45': not a number"),
         ("zzzzzz=3", "--set: unknown key zzzzzz"),
         ("model.nmae=3", "--set: unknown key model.nmae, did you mean model.name?"),
         ("model=3", "--set: model = 3: not keys and values"),
@@ -157,7 +158,7 @@ def test_a_file_that_is_not_keys_and_values_is_named(content: bytes | None, mess
     if content is not None:
         Path("own.yaml").write_bytes(content)
     with pytest.raises(CapivaraError) as error:
-        read_yaml(Path("own.yaml"))
+        read_settings(Path("own.yaml"))
     assert error.value.message.startswith(message)
 
 

@@ -6,6 +6,7 @@ import importlib.resources
 from pathlib import Path
 
 from capivara_cli.errors import CapivaraError
+from capivara_cli.yaml_files import parse_yaml
 
 WITHOUT = "--prefixes none uses no prefixes"
 
@@ -20,15 +21,10 @@ def read_prefixes(file: str | Path | None, lang: str) -> tuple[str, ...]:
     Raises:
         CapivaraError: the file is not such a list, or the recipe has none in the language.
     """
-    import yaml
-
     if str(file) == "none":
         return ("",)
     text, name = _packaged(lang) if file is None else (_content(Path(file)), str(file))
-    try:
-        lines = text.splitlines() if name.endswith(".txt") else yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: of a date that does not exist
-        raise CapivaraError(f"{name} is not YAML: {' '.join(str(error).split())}", "- a photo of") from error
+    lines = text.splitlines() if name.endswith(".txt") else parse_yaml(text, f"{name} is not YAML")
     if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
         raise CapivaraError(f"{name}: not a list of texts", "one per line in a .txt, or a YAML list: - a photo of")
     prefixes = dict.fromkeys(" ".join(line.split()) for line in lines if line.strip())

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from capivara_cli.errors import CapivaraError
+from capivara_cli.errors import CapivaraError, explained
+from capivara_cli.yaml_files import read_yaml
 
 YAML = (".yaml", ".yml")
 
@@ -30,22 +31,16 @@ def read_content(path: Path, *, numbers: bool = False) -> Any:
             label.
 
     Raises:
-        CapivaraError: the file cannot be read, a key is repeated, or YAML uses aliases, of which a few lines can
-            expand to gigabytes.
+        CapivaraError: the file cannot be read, a key is repeated, or `read_yaml` refuses it.
     """
-    import yaml
-
-    try:
+    if path.suffix.lower() in YAML:
+        return read_yaml(path, "numbers" if numbers else "texts")
+    with explained(f"cannot read {path}"), explained(f"{path} is not UTF-8 text", UnicodeDecodeError):
         text = path.read_text(encoding="utf-8-sig")
-        if path.suffix.lower() in YAML:
-            return load_yaml(text, numbers=numbers)
-        if path.suffix.lower() == ".txt":
-            return [line.strip() for line in text.splitlines() if line.strip()]
+    if path.suffix.lower() == ".txt":
+        return [line.strip() for line in text.splitlines() if line.strip()]
+    with explained(f"{path} is not JSON", (ValueError, RecursionError)):
         return json.loads(text, object_pairs_hook=_unique_keys)
-    except OSError as error:
-        raise CapivaraError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise CapivaraError(f"{path} is neither JSON nor YAML: {' '.join(str(error).split())}") from error
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -55,35 +50,6 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"the key {key} is repeated")
         result[key] = value
     return result
-
-
-def load_yaml(text: str, *, numbers: bool = False) -> Any:
-    """Parse YAML whose scalars are texts, except null, and except numbers if `numbers`. Raises yaml.YAMLError."""
-    import yaml
-
-    class Texts(yaml.SafeLoader):
-        """A loader that refuses aliases and repeated keys."""
-
-        def compose_node(self, parent: Any, index: Any) -> Any:
-            if self.check_event(yaml.AliasEvent):
-                raise yaml.YAMLError(f"an alias (*) in line {self.peek_event().start_mark.line + 1}")
-            return super().compose_node(parent, index)
-
-    def mapping(loader: Texts, node: yaml.MappingNode) -> dict[str, Any]:
-        return _unique_keys(
-            [
-                (str(loader.construct_object(key)), loader.construct_object(value, deep=True))
-                for key, value in node.value
-            ]
-        )
-
-    resolved = [f"tag:yaml.org,2002:{kind}" for kind in ("null", *(("int", "float") if numbers else ()))]
-    Texts.yaml_implicit_resolvers = {
-        first: [resolver for resolver in resolvers if resolver[0] in resolved]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    Texts.add_constructor("tag:yaml.org,2002:map", mapping)
-    return yaml.load(text, Loader=Texts)  # noqa: S506  # a SafeLoader
 
 
 def is_ours(value: Any) -> bool:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from capivara_cli import console
-from capivara_cli.data.class_files import is_ours, load_yaml, read_content
+from capivara_cli.data.class_files import is_ours, read_content
 from capivara_cli.data.class_sets import (
     METRIC_KEYS,
     ClassSet,
@@ -40,6 +40,7 @@ from capivara_cli.data.class_sets import (
 )
 from capivara_cli.data.languages import find
 from capivara_cli.errors import CapivaraError, nearest
+from capivara_cli.yaml_files import parse_yaml
 
 FORMS = "docs/classification.md shows the forms"
 IMAGENET_CLASSES = 1000
@@ -66,7 +67,7 @@ def load(source: str) -> ClassSet:
             f"--classes FILE: {known_sets()[name]['source']}",
         )
     path = importlib.resources.files("capivara_cli.configs") / "classes" / f"{name}.yaml"
-    return replace(_ours(load_yaml(path.read_text(encoding="utf-8")), name), file=str(path))
+    return replace(_ours(parse_yaml(path.read_text(encoding="utf-8"), str(path), "texts"), name), file=str(path))
 
 
 def _read(path: Path, key: str | None) -> ClassSet:

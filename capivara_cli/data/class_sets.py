@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeVar
 
-from capivara_cli.data.class_files import load_yaml
 from capivara_cli.data.languages import find
 from capivara_cli.errors import CapivaraError
+from capivara_cli.yaml_files import parse_yaml
 
 METRIC_KEYS = {
     "acc1": "acc1",
@@ -103,7 +103,7 @@ def known_sets() -> dict[str, dict[str, Any]]:
     sets: dict[str, dict[str, Any]] = {}
     for path in sorted((folder / "classes").iterdir(), key=lambda path: path.name):
         if path.name.endswith(".yaml"):
-            value = load_yaml(path.read_text(encoding="utf-8"))
+            value = parse_yaml(path.read_text(encoding="utf-8"), path.name, "texts")
             entry = {key: value[key] for key in ("title", "metric", "source")}
             entry |= {"classes": len(value["labels"]), "langs": sorted(value["names"])}
             sets[path.name.removesuffix(".yaml")] = entry

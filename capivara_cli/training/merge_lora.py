@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from capivara_cli.models.spec import DEFAULT_MODEL, NOTES, ModelSpec, adapter_fo
 from capivara_cli.runtime import Runtime
 from capivara_cli.training.model_card import merged_card
 from capivara_cli.training.options import MergeOptions, read_options
+from capivara_cli.yaml_files import parse_yaml
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -125,11 +127,11 @@ def _interpolate(before: Tensor, after: Tensor, options: MergeOptions) -> Tensor
 
 def _licence(base: ModelSpec) -> str | None:
     """Return the licence that the base model's card names; None if it is not known. The recipe's model is MIT."""
-    import yaml
-
     if base.folder is not None and (base.folder / "README.md").is_file():
-        parts = (base.folder / "README.md").read_text(encoding="utf-8").split("---\n")
-        head = yaml.safe_load(parts[1]) if len(parts) > 2 else None
+        parts = (base.folder / "README.md").read_text(encoding="utf-8", errors="replace").split("---\n")
+        head = None
+        with suppress(CapivaraError):  # a damaged card names no licence
+            head = parse_yaml(parts[1], "README.md") if len(parts) > 2 else None
         if isinstance(head, dict) and isinstance(head.get("license"), str):
             return str(head["license"])
     return "mit" if base.name == DEFAULT_MODEL else None

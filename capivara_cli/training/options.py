@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from capivara_cli.config import FLAGS, SET, Layer, by_path, combine, parse_set, project_layers, read_yaml
+from capivara_cli.config import FLAGS, SET, Layer, by_path, combine, parse_set, project_layers, read_settings
 from capivara_cli.errors import CapivaraError, nearest
 from capivara_cli.models.options import MODEL_HELP, CacheOptions, LoraOptions, WeightsOptions
 from capivara_cli.options import BadOption, Machine, Options, Overwritable, below_each_other, flag, key, plain
@@ -157,7 +157,7 @@ def train_options(
 
 def read_options(path: Path) -> TrainOptions:
     """Read the resolved options of a run: its config.yaml. Raises CapivaraError when it is none."""
-    return combine(TrainOptions, [Layer(str(path), read_yaml(path))])
+    return combine(TrainOptions, [Layer(str(path), read_settings(path))])
 
 
 def result_values(options: TrainOptions) -> dict[str, Any]:
@@ -179,11 +179,11 @@ def to_yaml(options: TrainOptions) -> str:
 def _read_recipe(recipe: str) -> Layer:
     """Return a recipe file, or the built-in recipe of that name."""
     if Path(recipe).is_file():
-        return Layer(recipe, read_yaml(Path(recipe)))
+        return Layer(recipe, read_settings(Path(recipe)))
     with importlib.resources.as_file(importlib.resources.files("capivara_cli.configs")) as folder:
         names = sorted(path.stem for path in folder.glob("*.yaml"))
         if recipe in names:
-            return Layer(f"{recipe}.yaml", read_yaml(folder / f"{recipe}.yaml"))
+            return Layer(f"{recipe}.yaml", read_settings(folder / f"{recipe}.yaml"))
     raise CapivaraError(
         f"--recipe {recipe}: no such file, and no built-in recipe{nearest(recipe, names)}",
         f"built-in: {', '.join(names)}",

@@ -128,7 +128,7 @@ def test_a_template_without_a_place_for_the_name(template: object, write: Any) -
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("c.json", "{broken", "neither JSON nor YAML"),
+        ("c.json", "{broken", "is not JSON"),
         ("c.json", "[]", "has no names of classes"),
         ("c.json", "3", "neither an object nor a list"),
         ("c.json", {"a": 3}, "3 is not a name"),
@@ -139,7 +139,7 @@ def test_a_template_without_a_place_for_the_name(template: object, write: Any) -
         ("c.yaml", "labels: ab\nnames: {hi: {a: x, b: y}}", "`labels` is not a list"),
         ("c.yaml", "labels: [a, b, a]\nnames: {hi: {a: x, b: y}}", "repeated labels: a"),
         ("c.yaml", "labels: [a]\nnames: {hi: {a: x, b: y}}", "names of classes that are not in `labels`: b"),
-        ("c.yaml", "a: &a [x, x]\nb: &b [*a, *a]\nnames: {hi: {c: *b}}", r"an alias \(\*\) in line 2"),
+        ("c.yaml", "a: &a [x, x]\nb: &b [*a, *a]\nnames: {hi: {c: *b}}", r"an alias \(\*\) is not allowed: line 2"),
         ("c.yaml", "names: {hi: {a: x, a: y}}", "the key a is repeated"),
         ("c.json", '{"a": "x", "a": "y"}', "the key a is repeated"),
         ("c.json", {"pcam": ["healthy", "tumour"], "sst2": ["bad", "good"]}, "has several sets: pcam, sst2"),
