@@ -128,7 +128,8 @@ def remove_stale_in(folder: Path, name: str = "*", *, all_processes: bool = Fals
         if match is None or not (all_processes or not _is_running(int(match[2]))):
             continue
         if match[3] == "old" and not (folder / match[1]).exists():
-            os.replace(path, folder / match[1])
+            with suppress(FileNotFoundError):  # another rank was faster
+                os.replace(path, folder / match[1])
         else:
             _remove(path)
 

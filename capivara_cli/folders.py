@@ -7,6 +7,7 @@ one that we wrote, and a folder without one, as older versions left them, only i
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -39,7 +40,12 @@ class Kind(NamedTuple):
 def mark(folder: Path, kind: Kind) -> None:
     """Write the marker, with the names of the files that are in the folder now; they count as ours too."""
     names = sorted(path.name for path in folder.iterdir() if path.is_file())
-    artifacts.write_json(folder / MARKER, {"kind": kind.name, "files": names})
+    artifacts.write_text(folder / MARKER, marker_text(kind, names))
+
+
+def marker_text(kind: Kind, files: Iterable[str] = ()) -> str:
+    """Return the content of a marker, with the names of files that are ours though `kind.files` does not match them."""
+    return json.dumps({"kind": kind.name, "files": list(files)}, ensure_ascii=False) + "\n"
 
 
 def check_replaceable(path: Path, kind: Kind, reads: Iterable[Path] = ()) -> None:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from capivara_cli import artifacts, console
+from capivara_cli import artifacts, console, folders
 from capivara_cli.errors import CapivaraError
 from capivara_cli.models import checkpoint, foreign, lora
 from capivara_cli.models.clip import Clip
@@ -34,9 +34,13 @@ def merge_lora(run: str | Path, output: str | Path, options: MergeOptions | None
         CapivaraError: the run does not exist, it does not fit the base model, or the output exists.
     """
     run, output, options = Path(run), Path(output), options or MergeOptions()
-    _check_output(run, output, options.overwrite)
+    if not run.is_dir():
+        raise CapivaraError(f"{run}: no such run", "capivara train --lang hi --lora makes runs/hi-lora")
     summary = _read_summary(run)
     spec = _base_spec(run, summary, options.model)
+    reads = [run] if spec.folder is None else [run, spec.folder]
+    artifacts.remove_stale(output)
+    _check_output(output, reads, options.overwrite)
     from_scratch = summary.get("from_scratch", False)
     if from_scratch and options.scale != 1:
         raise CapivaraError(
@@ -48,19 +52,17 @@ def merge_lora(run: str | Path, output: str | Path, options: MergeOptions | None
     weights = {name: _interpolate(before[name], tensor, options) for name, tensor in after.items()}
     changed = sum(not before[name].to(tensor.dtype).equal(tensor) for name, tensor in weights.items())
     card = merged_card(output.name, str(spec), summary.get("lang", []), summary, _licence(spec))
+    _check_output(output, reads, options.overwrite)  # again: merging takes minutes
     checkpoint.save(base, output, state=weights, card=card)
     size = (output / checkpoint.WEIGHTS).stat().st_size / 2**20
     console.say(f"wrote {output}: {changed} of {len(weights)} tensors differ from {spec}; {size:,.1f} MiB")
     return output
 
 
-def _check_output(run: Path, output: Path, overwrite: bool) -> None:
-    if not run.is_dir():
-        raise CapivaraError(f"{run}: no such run", "capivara train --lang hi --lora makes runs/hi-lora")
+def _check_output(output: Path, reads: list[Path], overwrite: bool) -> None:
     if output.exists() and not overwrite:
         raise CapivaraError(f"{output} already exists", "--overwrite replaces it, -o FOLDER names another")
-    if output.resolve() in (run.resolve(), *run.resolve().parents):
-        raise CapivaraError(f"{output} would replace the run that it is made from", "-o FOLDER names another")
+    folders.check_replaceable(output, checkpoint.MODEL_FOLDER, reads)
 
 
 def _read_summary(run: Path) -> dict[str, Any]:

@@ -8,21 +8,25 @@ rejected.jsonl      images that could not be read, and why
 curves.png          loss and recall
 README.md           the model card
 run.json            the summary; written last, so its presence says that the run is complete
+.capivara.json      the marker of our folders (see `folders`); who trains in the folder holds a lock on it
 """
 
 from __future__ import annotations
 
 import json
-import shutil
+import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from capivara_cli import artifacts
+from capivara_cli import artifacts, folders, locks
 from capivara_cli.data.images import Rejected
-from capivara_cli.errors import CapivaraError
+from capivara_cli.errors import CapivaraError, explained
+from capivara_cli.folders import Kind
+from capivara_cli.locks import Lock
+from capivara_cli.models import checkpoint
 from capivara_cli.options import below_each_other
 from capivara_cli.training.options import TrainOptions, read_options, result_values, to_yaml
 
@@ -32,6 +36,13 @@ if TYPE_CHECKING:
 
 MAX_SHARE_OF_SAVING = 0.05  # of a run's time: a whole text tower with Adam's moments takes seconds to write
 OTHER_FOLDER = "-o FOLDER keeps both, --overwrite replaces it"
+RUN_FOLDER = Kind(
+    "run",
+    r"(config\.yaml|run\.json|(metrics|rejected)\.jsonl|state\.safetensors|curves\.png|README\.md)"
+    r"|adapter/(adapter_config\.json|adapter_model\.safetensors|capivara\.json|README\.md)"
+    rf"|model/({checkpoint.FILES})",
+    required=("config.yaml", "metrics.jsonl"),
+)
 
 
 @dataclass
@@ -42,6 +53,8 @@ class TrainerState:
         step: optimiser steps done.
         best: validation score of the best weights so far; `best_step` is their step.
         data: fingerprint of the data, so that a run is not resumed on other data.
+        model: fingerprint of the base model's weights, so that it is not resumed on others; "" in older runs.
+        seconds: that the run has taken so far, in all of its processes.
         numerics: device, precision and ranks, for a warning when the run is resumed on others.
         micro_batch: texts per forward pass; kept because sums of floats depend on how a batch is cut. None: not yet
             estimated.
@@ -53,6 +66,8 @@ class TrainerState:
     best: float | None = None
     best_step: int | None = None
     data: str = ""
+    model: str = ""
+    seconds: float = 0.0
     numerics: str = ""
     micro_batch: int | None = None
     scaler: dict[str, float] | None = None
@@ -60,18 +75,30 @@ class TrainerState:
 
 
 class RunFolder:
-    """The files of a run. Every rank reads them, only the first one writes."""
+    """The files of a run.
 
-    def __init__(self, path: Path, *, writes: bool = True, save_seconds: float = 30) -> None:
+    Attributes:
+        writes: whether this process writes them. Every rank reads them, only the first one writes.
+    """
+
+    def __init__(self, path: Path, save_seconds: float = 30) -> None:
         self.path = path
+        self._lock: Lock | None = None
         self._config = path / "config.yaml"
         self._metrics = path / "metrics.jsonl"
         self._state = path / "state.safetensors"
         self._summary = path / "run.json"
-        self._writes = writes
+        self._marker = path / folders.MARKER
+        self.writes = True
         self._save_seconds = save_seconds
         self._saved_at = time.monotonic()
         self._saving_took = 0.0
+        self._started = time.monotonic()  # or earlier, by the time that earlier processes took
+
+    @property
+    def seconds(self) -> float:
+        """How long the run has taken, in all of its processes; what a killed one had not saved is not counted."""
+        return time.monotonic() - self._started
 
     @property
     def is_complete(self) -> bool:
@@ -79,27 +106,73 @@ class RunFolder:
         return self._summary.is_file()
 
     def check(self, options: TrainOptions) -> None:
-        """Raise CapivaraError unless the folder is missing, empty, or holds a run with these options.
+        """Raise CapivaraError unless the folder does not exist, is empty, or may be used with these options.
 
-        Options that do not change the result may differ.
+        It may be used if it holds a run with the same options, but for those that do not change the result; and with
+        `overwrite` if it holds any run, and nothing else.
         """
-        if not self._config.is_file():
-            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-                raise CapivaraError(f"{self.path} is not empty and not a run of ours", "-o FOLDER names another")
-            return
-        differences = list(_differences(result_values(read_options(self._config)), result_values(options)))
-        if differences:
-            text = below_each_other([f"{self.path} holds a run with other settings:", *differences[:10]])
-            raise CapivaraError(text, OTHER_FOLDER)
+        reads = [Path(source) for source in [*options.data.train, options.data.val] if source not in (None, "-")]
+        folders.check_not_above(self.path, reads)
+        if options.overwrite:
+            folders.check_replaceable(self.path, RUN_FOLDER, reads)
+        elif self._config.is_file():
+            differences = list(_differences(result_values(read_options(self._config)), result_values(options)))
+            if differences:
+                text = below_each_other([f"{self.path} holds a run with other settings:", *differences[:10]])
+                raise CapivaraError(text, OTHER_FOLDER)
+        elif self.path.exists() and not self._marker.is_file() and not _is_empty(self.path):
+            raise CapivaraError(f"{self.path} is not empty and not a run of ours", "-o FOLDER names another")
 
     def open(self, options: TrainOptions) -> None:
-        """Make the folder, or check that it holds this very run. Raises CapivaraError when it holds another."""
-        if options.overwrite and self._config.is_file():
-            shutil.rmtree(self.path)
-        self.check(options)
-        if self.path.is_dir():
-            artifacts.remove_leftovers(self.path)
-        artifacts.write_text(self._config, to_yaml(options))
+        """Make the folder if it does not exist, and lock it.
+
+        Raises CapivaraError when another process is training in it, or when it cannot be used now, see `check`.
+        """
+        artifacts.make_folder(self.path)
+        self._lock = self._mark(self.path)
+        self.check(options)  # again: another process may have begun a run there meanwhile
+        artifacts.remove_leftovers(self.path)
+
+    def begin(self, options: TrainOptions) -> None:
+        """Write the options; with `overwrite`, replace the old run by a new one."""
+        if not options.overwrite:
+            artifacts.write_text(self._config, to_yaml(options))
+            return
+        path = self.path.resolve()
+        with explained(f"cannot write {self.path}", hint=artifacts.NO_ROOM):
+            new = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            new.mkdir()
+            lock = self._mark(new)
+            artifacts.write_text(new / self._config.name, to_yaml(options))
+            folders.remove(artifacts.put_in_place(new, path), RUN_FOLDER)
+        self.close()
+        self._lock = lock
+
+    def _mark(self, folder: Path) -> Lock:
+        """Mark a folder as a run, and lock its marker."""
+        marker = folder / folders.MARKER
+        with explained(f"cannot write {self.path}", hint=artifacts.NO_ROOM):
+            lock = locks.acquire(marker)
+        if lock is None:
+            raise CapivaraError(f"{self.path} is being written by another process", "-o FOLDER names another")
+        if not marker.stat().st_size:  # written in place, because a new file would not have the lock
+            marker.write_text(folders.marker_text(RUN_FOLDER), encoding="utf-8")
+        return lock
+
+    def close(self) -> None:
+        """Let other processes use the folder. If nothing was begun in it, nothing is left behind."""
+        if self._lock is None:
+            return
+        if os.listdir(self.path) == [folders.MARKER]:
+            self._marker.unlink()
+            self.path.rmdir()
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def read_state(self) -> TrainerState:
         """Return how far the run has come; a new state when none was saved. The weights follow by `load_state`."""
@@ -111,9 +184,11 @@ class RunFolder:
             with safe_open(self._state, "pt") as file:
                 values = json.loads(file.metadata()["position"])
             values["numerics"] = values.pop("arithmetic", "") or values["numerics"]  # its name in older runs
-            return TrainerState(**values)
+            state = TrainerState(**values)
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise CapivaraError(f"{self._state} cannot be read: {error}", "--overwrite starts over") from error
+        self._started -= state.seconds
+        return state
 
     def load_state(self, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
         """Put the saved weights and Adam's moments back."""
@@ -145,14 +220,15 @@ class RunFolder:
         for name, parameter in parameters.items():
             tensors[f"weight/{name}"] = parameter
             tensors |= {f"{key}/{name}": value for key, value in optimizer.state.get(parameter, {}).items()}
-        if self._writes:
-            artifacts.save_tensors(self._state, tensors, {"position": json.dumps(asdict(state))})
+        if self.writes:
+            position = asdict(state) | {"seconds": self.seconds}
+            artifacts.save_tensors(self._state, tensors, {"position": json.dumps(position)})
         self._saved_at = time.monotonic()
         self._saving_took = self._saved_at - started
 
     def log(self, **values: Any) -> None:
         """Append a line to metrics.jsonl."""
-        if self._writes:
+        if self.writes:
             artifacts.append_line(self._metrics, json.dumps(values, ensure_ascii=False))
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -177,14 +253,18 @@ class RunFolder:
 
     def complete(self, summary: dict[str, Any]) -> None:
         """Write the marker that the run is complete, and remove the state, which is not needed any more."""
-        if self._writes:
+        if self.writes:
             artifacts.write_json(self._summary, summary)
             self._state.unlink(missing_ok=True)
 
     def _write_lines(self, path: Path, values: Iterable[dict[str, Any]]) -> None:
         text = "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
-        if self._writes:
+        if self.writes:
             artifacts.write_text(path, text)
+
+
+def _is_empty(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
 
 
 def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:

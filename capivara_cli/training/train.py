@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -38,22 +37,31 @@ def train(options: TrainOptions, output: str | Path | None = None) -> Path:
         CapivaraError: for every bad input, before any training; and when the loss is not a number any more.
         trainer.Interrupted: on Ctrl-C, after the state was saved.
     """
-    started = time.time()
     if not options.data.train:
         options = options.replace(data=options.data.replace(train=[_default_data()]))
     output = Path(output or f"runs/{'+'.join(options.lang)}-{options.method}")
-    if RunFolder(output).is_complete and not options.overwrite:
-        RunFolder(output).check(options)
-        console.say(f"{output} is already complete; --overwrite starts over")
-        return output
+    artifacts.remove_stale(output)
+    with RunFolder(output, save_seconds=options.save_seconds) as run:
+        run.check(options)  # now, before seconds of loading the model
+        if run.is_complete and not options.overwrite:
+            console.say(f"{output} is already complete; --overwrite starts over")
+        else:
+            _train(options, run)
+    return output
+
+
+def _train(options: TrainOptions, run: RunFolder) -> None:
     records, replay = read_records(options)
     clip = _load_model(options)
     runtime = clip.runtime
-    run = RunFolder(output, writes=runtime.is_main, save_seconds=options.save_seconds)
+    weights = artifacts.fingerprint_tensors(clip.model.state_dict())
+    run.writes = runtime.is_main
     if runtime.is_main:  # a folder that cannot be used is refused here, before hours of encoding images
         run.open(options)
-    runtime.barrier()  # no rank reads the folder before it is open
     data = load_training_data(options, clip, records, replay)
+    if runtime.is_main:  # now that nothing is wrong with the new run, the old one is replaced
+        run.begin(options)
+    runtime.barrier()  # no rank reads the folder before the first one has begun
     run.write_rejected(data.rejected)
     captions = tokenise_captions(data.train, [*options.lang, *replay], clip)
     _unfreeze(options, clip, captions)
@@ -65,14 +73,13 @@ def train(options: TrainOptions, output: str | Path | None = None) -> Path:
         images=data.images,
         validate=data.validation,
         save_weights=lambda: _save_weights(options, clip, run),
-        state=_start_or_resume(run, runtime, _fingerprint([*data.train, *data.val], captions)),
+        state=_start_or_resume(run, runtime, _fingerprint([*data.train, *data.val], captions), weights),
     )
     _announce(data, captions, trainer)
     trainer.fit()
     if runtime.is_main:
-        _finish(trainer, data, captions, time.time() - started)
+        _finish(trainer, data, captions)
     runtime.barrier()  # no rank returns a run that is not complete
-    return output
 
 
 def _default_data() -> str:
@@ -122,22 +129,25 @@ def _fingerprint(records: Iterable[Record], captions: CaptionTable) -> str:
     return digest.hexdigest()
 
 
-def _start_or_resume(run: RunFolder, runtime: Runtime, data: str) -> TrainerState:
+def _start_or_resume(run: RunFolder, runtime: Runtime, data: str, model: str) -> TrainerState:
     """Return the state to train from.
 
     Args:
         data: fingerprint of the data.
+        model: fingerprint of the base model's weights.
 
     Raises:
-        CapivaraError: when the run was started on other data.
+        CapivaraError: when the run was started on other data, or from another model.
     """
     state = run.read_state()
     numerics = f"{runtime.device.split(':')[0]} {runtime.precision}, {runtime.world_size} ranks"
     if state.step == 0:
         run.forget_after(-1)
-        return TrainerState(data=data, numerics=numerics)
+        return TrainerState(data=data, model=model, numerics=numerics)
     if state.data != data:
         raise CapivaraError(f"{run.path} was started on other data", OTHER_FOLDER)
+    if state.model not in ("", model):
+        raise CapivaraError(f"{run.path} was started from other weights: the model's files have changed", OTHER_FOLDER)
     if state.numerics != numerics:
         console.warn(f"resuming on {numerics} a run started on {state.numerics}: results will not be bit-identical")
     run.forget_after(state.step)
@@ -165,7 +175,7 @@ def _announce(data: TrainingData, captions: CaptionTable, trainer: Trainer) -> N
         )
 
 
-def _finish(trainer: Trainer, data: TrainingData, captions: CaptionTable, seconds: float) -> None:
+def _finish(trainer: Trainer, data: TrainingData, captions: CaptionTable) -> None:
     """Write the card, the curves and, last of all, the marker that the run is complete."""
     options, run, state = trainer.options, trainer.run, trainer.state
     metrics = run.metrics()
@@ -186,14 +196,15 @@ def _finish(trainer: Trainer, data: TrainingData, captions: CaptionTable, second
         "best_step": best_step,
         "before": _scores(metrics, 0),
         "after": _scores(metrics, best_step),
-        "seconds": round(seconds, 1),
+        "seconds": round(run.seconds, 1),
         "arithmetic": state.numerics,
     }
     curves.plot(metrics, run.path / "curves.png")
     artifacts.write_text(run.path / "README.md", run_card(options, summary, run.path))
     run.complete(summary)
     console.say(
-        f"wrote {run.path}: {state.step} steps, {seconds:.0f} s in all; the best weights are those of step {best_step}"
+        f"wrote {run.path}: {state.step} steps, {run.seconds:.0f} s in all;"
+        f" the best weights are those of step {best_step}"
     )
 
 

@@ -34,7 +34,9 @@ MIN_CHUNK = 32  # texts; smaller chunks keep no device busy
 class Interrupted(CapivaraError):
     """Somebody stopped the run; it can be resumed."""
 
-    exit_code = 130  # what shells report for a process that Ctrl-C ended
+    def __init__(self, message: str, hint: str, signal: int) -> None:
+        super().__init__(message, hint)
+        self.exit_code = 128 + signal  # what shells report for a process that a signal ended
 
 
 def trainable(clip: Clip) -> dict[str, torch.nn.Parameter]:
@@ -121,7 +123,9 @@ class Trainer:
                     self._save_state()
                 if stopping and not last:
                     raise Interrupted(
-                        f"stopped at step {step} of {self.options.max_steps}", "run the same command again to resume"
+                        f"stopped at step {step} of {self.options.max_steps}",
+                        "run the same command again to resume",
+                        stop[0] if stop else signal.SIGINT,  # another rank got the signal
                     )
         if self.validate is None:
             self.save_weights()

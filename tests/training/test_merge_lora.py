@@ -127,16 +127,31 @@ def test_an_adapter_that_does_not_name_its_base_model_needs_the_flag(run: Path, 
     merge_lora(tmp_path / "adapter", tmp_path / "merged", MergeOptions(model=f"local-dir:{base}"))
 
 
-def test_nothing_is_overwritten_without_overwrite(run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("overwrite", "says"), [(False, "already exists"), (True, "not those of a merged model: thesis.tex")]
+)
+def test_a_folder_with_other_files_is_never_replaced(overwrite: bool, says: str, run: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(CapivaraError, match="already exists"):
-        merge_lora(run, tmp_path)
+    with pytest.raises(CapivaraError, match=says):
+        merge_lora(run, tmp_path, MergeOptions(overwrite=overwrite))
     assert (tmp_path / "thesis.tex").is_file()
 
 
-def test_a_run_is_never_replaced_by_what_is_made_from_it(run: Path) -> None:
-    for output in (run, run.parent):
-        with pytest.raises(CapivaraError, match="would replace the run"):
+@pytest.mark.parametrize("marked", [False, True])
+def test_a_merged_model_is_replaced_also_one_of_an_older_version(
+    marked: bool, merged: Path, run: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(merged, tmp_path / "merged"))
+    if not marked:
+        (folder / ".capivara.json").unlink()
+    merge_lora(run, folder, MergeOptions(overwrite=True, scale=0.5))
+    assert (folder / checkpoint.WEIGHTS).read_bytes() != (merged / checkpoint.WEIGHTS).read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["merged"]
+
+
+def test_what_a_merged_model_is_made_from_is_never_replaced(run: Path, base: Path) -> None:
+    for output in (run, run.parent, base):
+        with pytest.raises(CapivaraError, match="never replaced"):
             merge_lora(run, output, MergeOptions(overwrite=True))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -12,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from capivara_cli.models import checkpoint
 from tests.conftest import command
 
 SETTINGS = ["optimizer.lr=5e-3", "optimizer.warmup_steps=3", "batch_size=32", "eval_every=40", "save_seconds=0"]
@@ -33,13 +35,24 @@ class Run:
         process = subprocess.Popen(
             self.line, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        deadline = time.monotonic() + 120
-        while self._last_step() < step and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
+        self.wait_for_step(step, process)
         time.sleep(wait)
         process.send_signal(number)
         _, said = process.communicate()
         return process.returncode, said
+
+    def wait_for_step(self, step: int, process: subprocess.Popen[Any]) -> None:
+        """Wait until a step is logged."""
+        deadline = time.monotonic() + 120
+        while self._last_step() < step and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def refusal(self, *flags: str) -> str:
+        """Run it with more flags, and return the one line that it is refused with."""
+        result = subprocess.run([*self.line, *flags], cwd=self.folder, capture_output=True, text=True, check=False)
+        assert result.returncode == 1, result.stderr
+        assert result.stderr.count("error: ") == 1
+        return result.stderr
 
     def finish(self) -> str:
         """Run it to its end, and return standard error."""
@@ -95,7 +108,8 @@ def test_a_run_that_is_killed_again_and_again_ends_like_an_undisturbed_one(run_h
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_stopped_says_so_and_resumes(number: int, run_here: Run, undisturbed: Run) -> None:
     code, said = run_here.stop(20, number)
-    assert code == 130, said
+    assert code == 128 + number, said
+    assert "stopping after this step" in said
     assert "error: stopped at step" in said
     assert "hint: run the same command again to resume" in said
     assert "Traceback" not in said
@@ -103,14 +117,30 @@ def test_a_run_that_is_stopped_says_so_and_resumes(number: int, run_here: Run, u
     assert_same(run_here, undisturbed)
 
 
-def test_a_stopped_run_is_not_resumed_on_other_data(world: Path, base: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_is_not_resumed_on_other_data_or_from_other_weights(
+    world: Path, base: Path, tmp_path: Path
+) -> None:
     lines = (world / "train.jsonl").read_text().splitlines()
     data = tmp_path / "train.jsonl"
     os.symlink(world / "images", tmp_path / "images")
     data.write_text("\n".join(lines))
-    run = Run(tmp_path, data, base)
+    model = Path(shutil.copytree(base, tmp_path / "model"))
+    run = Run(tmp_path, data, model)
     run.stop(10, signal.SIGINT)
     data.write_text("\n".join(lines[:-50]))
-    result = subprocess.run(run.line, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert result.returncode == 1
-    assert "was started on other data" in result.stderr
+    assert "was started on other data" in run.refusal()
+    data.write_text("\n".join(lines))
+    weights = load_file(model / checkpoint.WEIGHTS)
+    save_file(weights | {"logit_scale": weights["logit_scale"] + 1}, model / checkpoint.WEIGHTS)
+    assert "was started from other weights" in run.refusal()
+
+
+def test_a_folder_that_is_trained_in_is_refused(run_here: Run) -> None:
+    process = subprocess.Popen(run_here.line, cwd=run_here.folder, stderr=subprocess.DEVNULL)
+    run_here.wait_for_step(10, process)
+    process.send_signal(signal.SIGSTOP)  # else it would be complete when the others have started
+    for flags in ([], ["--overwrite"]):
+        assert "run is being written by another process" in run_here.refusal(*flags)
+    process.kill()
+    process.wait()
+    assert "resuming from step" in run_here.finish()
