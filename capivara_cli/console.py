@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-    from rich.progress import Progress
+    from rich.console import Console
     from rich.table import Table
 
 
@@ -85,47 +83,10 @@ def show(table: Table) -> None:
 
 
 @contextmanager
-def progress(*columns: str) -> Iterator[Progress]:
-    """Show a live progress bar: the standard columns and, after them, these fields of the task.
-
-    A field `note` of a task is shown on its own line below the bar. In a pipe or a log file, a bar would be noise:
-    nothing is printed there.
-    """
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.text import Text
-
-    class ProgressWithNote(Progress):
-        def get_renderables(self) -> Iterator[RenderableType]:
-            yield self.make_tasks_table(self.tasks)
-            for task in self.tasks:
-                if note := task.fields.get("note"):
-                    yield Text(f"  {clean(note)}", style="dim", overflow="ellipsis", no_wrap=True)
-
-    screen = console()
-    wide = screen.width >= 110  # in 80 columns, the figures matter more than the bar
-    bar = ProgressWithNote(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24 if wide else 4),
-        MofNCompleteColumn(),
-        *(TextColumn(f"{{task.fields[{column}]}}", style="cyan", markup=False) for column in columns),
-        *([TimeElapsedColumn()] if wide else []),
-        TextColumn("eta"),
-        TimeRemainingColumn(),
-        console=screen,
-        disable=not screen.is_terminal,
-        refresh_per_second=4,
-        redirect_stdout=sys.stdout.isatty(),  # rich would print what is meant for a pipe to the screen
-    )
+def live(screen: Console) -> Iterator[None]:
+    """Print messages above what this console keeps on the screen, a progress bar."""
     _live.append(screen)
     try:
-        with bar if screen.is_terminal else nullcontext():  # a disabled bar still prints an empty line at its end
-            yield bar
+        yield
     finally:
         _live.remove(screen)

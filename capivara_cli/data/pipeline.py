@@ -14,6 +14,7 @@ from typing import Any, Generic
 from capivara_cli import console
 from capivara_cli.data import records
 from capivara_cli.data.output import Output, R, RecordResult, Tally
+from capivara_cli.progress import progress
 from capivara_cli.runtime import Runtime
 
 
@@ -86,7 +87,7 @@ def run(
     else:
         batches = batched(todo, window)
     started, rejected = time.monotonic(), 0
-    with console.progress(*job.columns, "rejected") as bar:
+    with progress(*job.columns, "rejected") as bar:
         texts: dict[str, Any] = dict.fromkeys([*job.columns, "rejected"], "")
         task = bar.add_task(job.label, total=total, completed=done, **texts)
 

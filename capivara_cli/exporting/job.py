@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from capivara_cli import console
 from capivara_cli.data import images, pipeline
 from capivara_cli.data.captions import REJECTED
 from capivara_cli.data.images import ImageRejected
@@ -15,6 +14,7 @@ from capivara_cli.data.output import RecordResult, Tally
 from capivara_cli.data.records import Record
 from capivara_cli.errors import CapivaraError
 from capivara_cli.exporting.options import ExportOptions
+from capivara_cli.progress import progress
 
 
 @dataclass
@@ -37,7 +37,7 @@ class ExportJob:
     def records(self) -> Iterator[Record]:
         """Yield the records, with a progress bar."""
         inside_output = f"{self.output.absolute()}{os.sep}"
-        with console.progress() as bar:
+        with progress() as bar:
             task = bar.add_task("exporting", total=self.total)
             for record in pipeline.read([self.source], self.total):
                 if record.image.path.startswith(inside_output):

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
-from capivara_cli.console import progress
 from capivara_cli.data import images
 from capivara_cli.data.images import ImageRef, ImageRejected, Rejected, Stamp
 from capivara_cli.data.loading import load_images
@@ -16,6 +15,7 @@ from capivara_cli.models.clip import Clip
 from capivara_cli.models.embedding_store import Load, Prepare, Store
 from capivara_cli.models.image_encoder import Views
 from capivara_cli.models.segments import gather
+from capivara_cli.progress import progress
 
 if TYPE_CHECKING:
     import numpy as np

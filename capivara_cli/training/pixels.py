@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from capivara_cli.console import progress
 from capivara_cli.data.images import ImageRef, ImageRejected, Rejected
 from capivara_cli.data.loading import cores
 from capivara_cli.models.clip import Clip
 from capivara_cli.models.image_encoder import Views
+from capivara_cli.progress import progress
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from capivara_cli.console import progress, say, warn
+from capivara_cli.console import say, warn
 from capivara_cli.errors import CapivaraError
 from capivara_cli.models.clip import Clip
 from capivara_cli.models.embedding_cache import ImageTable
+from capivara_cli.progress import progress
 from capivara_cli.training.loss import MAX_LOGIT_SCALE, gradcache_backward
 from capivara_cli.training.optimizer import learning_rate, make_optimizer
 from capivara_cli.training.options import TrainOptions
@@ -108,6 +109,7 @@ class Trainer:
             while self.state.step < self.options.max_steps:
                 self.step()
                 step = self.state.step
+                bar.update(task, completed=step)
                 last = step == self.options.max_steps
                 if step % LOG_EVERY == 0 or last:
                     pairs = (step - logged_step) * self.options.batch_size
@@ -239,7 +241,6 @@ class Trainer:
         )
         bar.update(
             bar.task_ids[0],
-            completed=step,
             loss=f"loss {loss:.4f}",
             lr=f"lr {lr:.2g}",
             rate=f"{rate:,.0f} samples/s",
