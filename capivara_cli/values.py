@@ -99,17 +99,5 @@ def _auto_or_count(value: Any) -> int | None:
     raise ValueError("neither auto nor a number of at least 1")
 
 
-def _split(value: Any) -> tuple[str, ...]:
-    """`["hi,xh", "pt"]` -> `("hi", "xh", "pt")`; a language that comes twice is named once."""
-    parts = [value] if isinstance(value, str) else value or []
-    codes = [code.strip() for part in parts for code in part.split(",") if code.strip()]
-    if parts and not codes:
-        raise ValueError("no language in it")
-    return tuple(dict.fromkeys(codes))
-
-
 AutoOrCount = Annotated[int | None, Syntax(_auto_or_count, none="auto")]
 """A number of at least 1, or None, which is typed `auto`."""
-
-Langs = Annotated[Sequence[str], Syntax(_split, many=True, noun="language")]
-"""Language codes: `--lang hi,xh --lang pt`."""

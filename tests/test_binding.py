@@ -11,8 +11,9 @@ from capivara_cli.commands import app, main
 from capivara_cli.commands.binding import FlagsOf, Output, bind
 from typer.testing import CliRunner
 
+from capivara_cli.data.languages import Langs
 from capivara_cli.options import BadOption, Machine, Options, flag, key
-from capivara_cli.values import AutoOrCount, Langs
+from capivara_cli.values import AutoOrCount
 
 
 class Adam(Options):

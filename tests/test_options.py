@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import pytest
 
+from capivara_cli.data.languages import Langs
 from capivara_cli.options import BadOption, ImageWorkers, Machine, Options, flag, flags, key, plain
-from capivara_cli.values import AutoOrCount, Langs
+from capivara_cli.values import AutoOrCount
 
 Kind = Literal["oil", "ink"]
 

@@ -47,7 +47,7 @@ def caption(sources: Sequence[str | Path], output: str | Path | None, options: C
         "batch_size": undecided_if_auto(options.batch_size),
         "precision": undecided_if_auto(options.precision),
     }
-    total = records.validate(sources)
+    total, _ = records.validate(sources)
     with open_output(path, settings, runtime, overwrite=options.overwrite) as out:
         captioner = load(options, prefixes, runtime)
         size = out.settings["batch_size"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from capivara_cli.data.languages import Lang
 from capivara_cli.options import ImageWorkers, Machine, Resumable, flag
 from capivara_cli.values import AutoOrCount
 
@@ -29,7 +30,7 @@ class CaptionOptions(ImageWorkers, Resumable, Machine):
         "Keep the language model's and towers' weights in 8 or 4 bits, for small GPUs; captions change a little.",
         default="none",
     )
-    lang: str = flag("Language of the captions, BCP-47.", default="en", metavar="LANG")
+    lang: Lang = flag("Language of the captions, BCP-47.", default="en", metavar="LANG")
     batch_size: AutoOrCount = flag("Images per batch.", default=None, metavar="auto|N")
     max_new_tokens: int = flag("Most tokens after the prefix.", default=50, min=1)
     num_beams: int = flag("Beams of the search; 1 is greedy.", default=1, min=1)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeVar
 
-from capivara_cli.data.languages import find
+from capivara_cli.data.languages import bcp47, find, variant
 from capivara_cli.errors import CapivaraError
 from capivara_cli.yaml_files import parse_yaml
 
@@ -89,10 +89,11 @@ def fill(template: str, name: str) -> str:
 
 
 def in_language(by_language: Mapping[str, T], lang: str) -> T | None:
-    """Return the value for a language: `pt-BR` falls back to `pt`, and every language to `""`."""
+    """Return the value for a language: `pt-BR` falls back to `pt`, `pt` to any `pt-…`, and every language to `""`."""
     language = find(lang)
     codes = [lang.lower(), lang.lower().partition("-")[0], *([language.code.lower()] if language else []), ""]
-    lower = {code.lower(): value for code, value in by_language.items()}
+    lower = {bcp47(code).lower(): value for code, value in by_language.items()}
+    codes.insert(-1, (variant(lang, dict.fromkeys(filter(None, map(bcp47, by_language)), 1)) or "").lower())
     return next((lower[code] for code in codes if code in lower), None)
 
 

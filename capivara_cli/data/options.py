@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from capivara_cli.data.languages import LangOrNone, Langs
 from capivara_cli.options import BadOption, Options, flag
-from capivara_cli.values import Langs
 
 MIN_CAPTIONS = 3  # k_min of the recipe
 
@@ -14,7 +14,7 @@ class SelectionOptions(Options):
     """Which captions to keep. The strategies apply in this order; one that is None is not used."""
 
     lang: Langs = flag("Languages whose captions are judged.", default=(), metavar="LANG", shown="all")
-    by: str | None = flag(
+    by: LangOrNone = flag(
         "Judge captions by their LANG original; a rejected one takes its translations with it.",
         default=None,
         metavar="LANG",

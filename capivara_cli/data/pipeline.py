@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Generic
@@ -53,11 +54,21 @@ class Job(ABC, Generic[R]):
         return count * self.ranks / max(self.seconds, 1e-9)
 
 
-def read(sources: Sequence[str | Path], total: int | None) -> Iterator[records.Record]:
-    """Read records of several sources. If `total` is None, `validate` did not check the ids: check them now."""
-    if total is None:
-        return records.stream(sources)
-    return itertools.chain.from_iterable(map(records.read, sources))
+def read(
+    sources: Sequence[str | Path], total: int | None, captions: Counter[str] | None = None
+) -> Iterator[records.Record]:
+    """Read records of several sources; what `validate` could not do with standard input is done now.
+
+    Args:
+        total, captions: what `validate` returned. If it is None, ids are checked and captions are counted here.
+    """
+    if total is not None:
+        yield from itertools.chain.from_iterable(map(records.read, sources))
+        return
+    for record in records.stream(sources):
+        if captions is not None:
+            captions.update(caption["lang"] for caption in record.captions)
+        yield record
 
 
 def run(

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import shlex
 import sys
 import tarfile
 from collections import Counter
@@ -24,6 +25,7 @@ from capivara_cli import console
 from capivara_cli.data import images, sidecars
 from capivara_cli.data.captions import REJECTED, Caption, is_caption
 from capivara_cli.data.images import ImageRef
+from capivara_cli.data.languages import LIST_HINT, Language, bcp47, find, suggestion, variant
 from capivara_cli.data.shards import Shard
 from capivara_cli.data.spill import Spill
 from capivara_cli.errors import CapivaraError
@@ -123,14 +125,13 @@ def stream(sources: Iterable[str | Path]) -> Iterator[Record]:
             yield record
 
 
-def validate(sources: Sequence[str | Path], langs: Sequence[str] = ()) -> int | None:
-    """Check all records, and return their number; None when they come from standard input.
+def validate(sources: Sequence[str | Path]) -> tuple[int | None, Counter[str]]:
+    """Check all records, and count them and their captions in each language; None when they come from standard input.
 
-    Raises CapivaraError for anything that is wrong in one of them, when there is none, and when no caption is in one
-    of `langs`.
+    Raises CapivaraError for anything that is wrong in one of them, and when there is none.
     """
     if "-" in map(str, sources):
-        return None
+        return None, Counter()
     total = 0
     captions: Counter[str] = Counter()
     for record in stream(sources):
@@ -142,20 +143,53 @@ def validate(sources: Sequence[str | Path], langs: Sequence[str] = ()) -> int | 
             f"images end in {' '.join(sorted(images.EXTENSIONS))}" if folders else "one line is one image: docs/data.md"
         )
         raise CapivaraError(f"{' '.join(map(str, sources))}: no {'images' if folders else 'records'} in it", hint)
-    check_languages(captions, langs)
-    return total
+    return total, captions
 
 
-def check_languages(captions: Counter[str], langs: Sequence[str]) -> None:
+def check_languages(captions: Counter[str], langs: Sequence[str], sources: Sequence[str | Path] = ("-",)) -> None:
     """Raise CapivaraError, naming the languages of the captions, when one of `langs` has none.
 
     Args:
         captions: language -> number of captions.
+        sources: where the captions come from, for the hint.
     """
+    data_has = f"the data has {name_languages(captions)}"
     for lang in langs:
-        if not captions[lang]:
-            hint = f"capivara translate --to {lang} makes them"
-            raise CapivaraError(f"no caption in {lang}: the data has {name_languages(captions)}", hint)
+        if captions[lang]:
+            continue
+        language, other = find(lang), variant(lang, captions)
+        if language is None:
+            raise CapivaraError(f"no caption in {lang}{suggestion(lang)}: {data_has}", LIST_HINT)
+        hint = f"--lang {other}" if other else _translate_line(language, captions, sources)
+        raise CapivaraError(f"no caption in {lang}: {data_has}", hint)
+
+
+def _translate_line(language: Language, captions: Counter[str], sources: Sequence[str | Path]) -> str | None:
+    """Return a command that makes captions in the language; None if none can."""
+    if not captions or not language.codes:
+        return None
+    origin = "en" if captions["en"] else captions.most_common(1)[0][0]
+    line = f"capivara translate {shlex.join(map(str, sources))} --to {language.code}"
+    if origin != "en":
+        line += f" --from {origin}"
+    if "google" not in language.codes:
+        line += f" --backend {next(iter(language.codes))}"
+    return f"{line} -o FILE.jsonl makes them"
+
+
+def resolve_languages(captions: Counter[str], langs: Sequence[str], sources: Sequence[str | Path]) -> list[str]:
+    """Return the languages as the data has them: `pt-BR` for `pt` where no caption is in `pt`, which is said.
+
+    Raises CapivaraError as `check_languages` does.
+    """
+    resolved = []
+    for lang in langs:
+        other = None if captions[lang] else variant(lang, captions)
+        if other is not None:
+            console.say(f"no caption in {lang}: {other} is taken ({captions[other]:,} captions)")
+        resolved.append(other or lang)
+    check_languages(captions, resolved, sources)
+    return resolved
 
 
 def name_languages(captions: Counter[str]) -> str:
@@ -214,6 +248,8 @@ def make_record(data: dict[str, Any], where: str, folder: Path) -> Record:
     captions = data.get("captions", [])
     if not isinstance(captions, list) or not all(map(is_caption, captions)):
         raise CapivaraError(f'{where}: `captions` is not a list of {{"text": …, "lang": …}}', "see docs/data.md")
+    for caption in captions:
+        caption["lang"] = bcp47(caption["lang"])
     return Record(data, where, ImageRef.parse(image, folder))
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from capivara_cli.data.languages import Langs
 from capivara_cli.models.options import ComparedModelOptions
 from capivara_cli.options import Machine, flag
-from capivara_cli.values import Langs
 
 LANG_HELP = "Language to evaluate, BCP-47: hi, pt-BR; repeatable."
 

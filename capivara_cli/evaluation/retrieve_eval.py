@@ -50,7 +50,7 @@ def retrieve_eval(
     captions = records.languages(rows)
     if not options.lang:
         raise CapivaraError(f"--lang LANG is missing; the data has captions in: {records.name_languages(captions)}")
-    records.check_languages(captions, options.lang)
+    options = options.replace(lang=records.resolve_languages(captions, options.lang, sources))
     path = Path(output) if output is not None else None
     models = with_baseline(ModelSpec.pick(options.model, options.pretrained, options.adapter), options.baseline)
     check_outputs(sources, options.lang, [role for role, _ in models], output=path, ranks=options.ranks)

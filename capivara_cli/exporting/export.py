@@ -60,7 +60,9 @@ def export(format: Format, source: str | Path, output: str | Path, options: Expo
         _check_file(source, path, overwrite=options.overwrite)
     else:
         _check_folder(path, writer.names(options.prefix), overwrite=options.overwrite)
-    total = records.validate([source], [options.lang] if options.lang else [])
+    total, captions = records.validate([source])
+    if total is not None and options.lang is not None:
+        options = options.replace(lang=records.resolve_languages(captions, [options.lang], [source])[0])
     job = ExportJob(source, path, options, total)
     writer.write(job)
     report(job.tally, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from capivara_cli.data.languages import LangOrNone
 from capivara_cli.options import Resumable, flag
 
 Format = Literal["webdataset", "imagefolder", "csv", "captions.txt"]
@@ -14,7 +15,7 @@ class ExportOptions(Resumable):
 
     section = "export"
 
-    lang: str | None = flag(
+    lang: LangOrNone = flag(
         "Language of the captions in a table or a text, and of the one caption that some readers take per image.",
         default=None,
         metavar="LANG",

@@ -14,9 +14,9 @@ from typing import Any
 
 from capivara_cli import console
 from capivara_cli.data import images, pipeline
-from capivara_cli.data.captions import is_caption
+from capivara_cli.data.captions import is_caption, with_keys
 from capivara_cli.data.images import ImageRef, ImageRejected
-from capivara_cli.data.languages import find, table
+from capivara_cli.data.languages import LIST_HINT, bcp47, find, suggestion
 from capivara_cli.data.loading import load_images
 from capivara_cli.data.output import RecordResult, check_not_a_source, report
 from capivara_cli.data.readers.formats import Format, WrongFormat, check_options, choose, guess
@@ -25,7 +25,7 @@ from capivara_cli.data.readers.tables import write_images
 from capivara_cli.data.records import Record
 from capivara_cli.data.resumable import open_output
 from capivara_cli.data.spill import Spill
-from capivara_cli.errors import CapivaraError, nearest
+from capivara_cli.errors import CapivaraError
 from capivara_cli.importing.formats import FORMATS
 from capivara_cli.importing.options import ImportOptions
 from capivara_cli.importing.summary import Summary
@@ -95,7 +95,7 @@ def import_data(sources: Sequence[str | Path], output: str | Path | None, option
 def _check_files(sources: Sequence[str], path: Path | None, options: ImportOptions) -> None:
     """Raise CapivaraError for what is known to be wrong before anything is read."""
     if find(options.lang) is None:
-        raise CapivaraError(f"--lang {options.lang}: not a language", "capivara translate --languages lists them")
+        raise CapivaraError(f"--lang {options.lang}: not a language{suggestion(options.lang)}", LIST_HINT)
     for source in sources:
         file = Path(source)
         if not file.exists() and "{" not in source:
@@ -117,7 +117,7 @@ def _translations(options: ImportOptions) -> Translations | None:
     if to == options.lang:
         raise CapivaraError(f"--to {to}: the language is the captions' own (--lang)", "--to hi")
     if find(to) is None:
-        raise CapivaraError(f"--to {to}: not a language{nearest(to, list(table()))}", "--to hi")
+        raise CapivaraError(f"--to {to}: not a language{suggestion(to)}", LIST_HINT)
     return Translations(file, options.lang, to, options.encoding)
 
 
@@ -154,12 +154,14 @@ def _items(rows: Iterable[Row]) -> Iterator[Item]:
     for row in rows:
         image = _as_on_disk(row.image or row.key or row.where)
         data: dict[str, Any] = {"id": row.id or row.key or row.where, "image": image}
+        are_captions = all(map(is_caption, row.captions))
         if row.captions:
-            data["captions"] = list(row.captions)
+            captions = [with_keys(c, lang=bcp47(c["lang"])) for c in row.captions] if are_captions else row.captions
+            data["captions"] = list(captions)
         for key, value in row.extra.items():
             data[f"{key}_" if key in _RECORD_KEYS else key] = value  # a column of a name that means something else here
         problem = row.problem
-        if problem is None and not all(map(is_caption, row.captions)):
+        if problem is None and not are_captions:
             problem = "a caption without a text or a language"
         yield Item(data, row.where, ImageRef.parse(image, folder), problem)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from capivara_cli.data.languages import LangOrNone
 from capivara_cli.data.readers.options import ReaderOptions
 from capivara_cli.options import ImageWorkers, Resumable, flag
 
@@ -25,6 +26,6 @@ class ImportOptions(ReaderOptions, ImageWorkers, Resumable):
     translations: Path | None = flag(
         "File with human translations (one per line, or a table).", default=None, metavar="FILE"
     )
-    to: str | None = flag("Language of the translations.", default=None, metavar="LANG")
+    to: LangOrNone = flag("Language of the translations.", default=None, metavar="LANG")
     verify: bool = flag("Decode each image, on all cores.", default=False)
     dedupe: bool = flag("Skip duplicate images.", default=False)

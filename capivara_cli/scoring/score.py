@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,7 +55,9 @@ def score(sources: Sequence[str | Path], output: str | Path | None, options: Sco
     check_not_a_source(sources, path)
     if options.plot is not None:
         _check_plot(options.plot, sources, path, overwrite=options.overwrite)
-    total = records.validate(sources, options.required_langs())
+    total, captions_by_lang = records.validate(sources)
+    if total is not None:
+        options = _in_languages_of(captions_by_lang, sources, options)
     spec = None if options.scored else ModelSpec.pick(options.model, options.pretrained, options.adapter)
     device, precision = ("cpu", "fp32") if options.scored else (options.device, options.precision)
     runtime = Runtime.start(device, precision, options.seed)
@@ -71,10 +73,8 @@ def score(sources: Sequence[str | Path], output: str | Path | None, options: Sco
         out.begin(WINDOW, precision=clip.runtime.precision if clip else runtime.precision)
         # Worker processes are given several windows before the first comes back, so a pipe would not keep flowing.
         workers = 0 if total is None and out.streams and options.workers is None else options.workers
-        job = _ScoreJob(options, clip, out.folder, workers)
-        stream = pipeline.read(sources, total)
-        if total is None:
-            stream = job.counting_languages(stream)
+        job = _ScoreJob(options, clip, out.folder, workers, captions_by_lang)
+        stream = pipeline.read(sources, total, captions_by_lang)
         tally = pipeline.run(job, stream, out, runtime, window=WINDOW, total=total, live=total is None)
     if tally is None:
         return
@@ -85,6 +85,14 @@ def score(sources: Sequence[str | Path], output: str | Path | None, options: Sco
     report(summary.usable, path)  # only unusable images need a warning: the others were dropped on purpose
     if options.plot is not None:
         summary.plot(options.plot)
+
+
+def _in_languages_of(captions: Counter[str], sources: Sequence[str | Path], options: ScoreOptions) -> ScoreOptions:
+    """Return the options with languages as the captions have them. Raises CapivaraError for one that they lack."""
+    langs = options.required_langs()
+    resolved = dict(zip(langs, records.resolve_languages(captions, langs, sources), strict=True))
+    by = None if options.by is None else resolved[options.by]
+    return options.replace(lang=[resolved[lang] for lang in options.lang], by=by)
 
 
 def _check_plot(plot: Path, sources: Sequence[str | Path], output: Path | None, *, overwrite: bool) -> None:
@@ -107,7 +115,7 @@ class _ScoreJob(pipeline.Job[Record]):
         clip: None if the captions have their scores.
         captions, images: that this rank has judged.
         images_without_human: those of them that have no human caption that was judged.
-        languages: captions in each language, of records that come from a pipe.
+        languages: captions in each language; of a pipe they are complete at its end.
     """
 
     label = "scoring"
@@ -116,16 +124,10 @@ class _ScoreJob(pipeline.Job[Record]):
     clip: Clip | None
     folder: Path
     workers: int | None
+    languages: Counter[str]
     captions: int = 0
     images: int = 0
     images_without_human: int = 0
-    languages: Counter[str] = field(default_factory=Counter)
-
-    def counting_languages(self, stream: Iterator[Record]) -> Iterator[Record]:
-        """Count the captions' languages, also of the records that are done already."""
-        for record in stream:
-            self.languages.update(caption["lang"] for caption in record.captions)
-            yield record
 
     def process(self, batches: Iterator[list[Record]], expected: int | None) -> Iterator[list[RecordResult]]:
         """See `pipeline.Job`."""

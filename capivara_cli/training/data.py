@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from capivara_cli.console import say
 from capivara_cli.data import records
 from capivara_cli.data.images import Rejected
-from capivara_cli.data.records import Record, check_languages, collect_queries
+from capivara_cli.data.records import Record, check_languages, collect_queries, resolve_languages
 from capivara_cli.errors import CapivaraError
 from capivara_cli.models.clip import Clip
 from capivara_cli.models.embedding_cache import ImageTable, embed
@@ -44,24 +44,26 @@ class TrainingData:
     rejected: list[Rejected]
 
 
-def read_records(options: TrainOptions) -> tuple[list[Record], dict[str, float]]:
+def read_records(options: TrainOptions) -> tuple[list[Record], list[str], dict[str, float]]:
     """Read the records that have a caption to learn or to replay.
 
     Returns:
-        the records, and the replay shares that apply. A language to learn is not replayed. A replay language without
-        captions is dropped if `options.replay_missing` is `skip`, and is an error if it is `error`.
+        the records, the languages to learn as the data has them (pt-BR for pt), and the replay shares that apply. A
+        language to learn is not replayed. A replay language without captions is dropped if `options.replay_missing` is
+        `skip`, and is an error if it is `error`.
     """
     everything = records.read_all(options.data.train)
     counts = records.languages(everything)
+    langs = resolve_languages(counts, options.lang, options.data.train)
     skip_missing = options.replay_missing == "skip"
     replay = {
         lang: share
         for lang, share in options.replay.items()
-        if lang not in options.lang and (counts[lang] or not skip_missing)
+        if lang not in langs and (counts[lang] or not skip_missing)
     }
-    usable = with_captions(everything, [*options.lang, *replay])
-    _check_enough(len(usable), options, f"images with captions in {', '.join([*options.lang, *replay])}")
-    return usable, replay
+    usable = with_captions(everything, [*langs, *replay])
+    _check_enough(len(usable), options, f"images with captions in {', '.join([*langs, *replay])}")
+    return usable, langs, replay
 
 
 def with_captions(

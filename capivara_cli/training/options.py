@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from capivara_cli.config import FLAGS, SET, Layer, by_path, combine, parse_set, project_layers, read_settings
+from capivara_cli.data.languages import Langs, read_lang
 from capivara_cli.errors import CapivaraError, nearest
 from capivara_cli.models.options import MODEL_HELP, CacheOptions, LoraOptions, WeightsOptions
 from capivara_cli.options import BadOption, Machine, Options, Overwritable, below_each_other, flag, key, plain
-from capivara_cli.values import AutoOrCount, Langs, Syntax
+from capivara_cli.values import AutoOrCount, Syntax
 
 BUILT_IN = {"lora": "capivara-plus", "full": "capivara"}
 """Method -> the recipe of `configs/` that lies below all others."""
@@ -20,12 +21,12 @@ BUILT_IN = {"lora": "capivara-plus", "full": "capivara"}
 def _parse_shares(value: Any) -> dict[str, float]:
     """`["en:0.25", "pt"]` -> shares; a quarter where none is typed (small models forget English with less)."""
     if isinstance(value, Mapping):
-        return dict(value)
+        return {read_lang(str(lang)): share for lang, share in value.items()}
     shares = {}
     for text in [value] if isinstance(value, str) else value:
         lang, colon, share = str(text).partition(":")
         try:
-            shares[lang] = float(share) if colon else 0.25
+            shares[read_lang(lang)] = float(share) if colon else 0.25
         except ValueError as error:
             raise ValueError(f"{share!r} is not a number, for example en:0.25") from error
     return shares

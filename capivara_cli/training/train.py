@@ -51,16 +51,17 @@ def train(options: TrainOptions, output: str | Path | None = None) -> Path:
 
 
 def _train(options: TrainOptions, run: RunFolder) -> None:
-    records, replay = read_records(options)
+    records, langs, replay = read_records(options)
     clip = _load_model(options)
     runtime = clip.runtime
     weights = artifacts.fingerprint_tensors(clip.model.state_dict())
     run.writes = runtime.is_main
     if runtime.is_main:  # a folder that cannot be used is refused here, before hours of encoding images
         run.open(options)
+    typed, options = options, options.replace(lang=langs)  # the folder keeps them as typed
     data = load_training_data(options, clip, records, replay)
     if runtime.is_main:  # now that nothing is wrong with the new run, the old one is replaced
-        run.begin(options)
+        run.begin(typed)
     runtime.barrier()  # no rank reads the folder before the first one has begun
     run.write_rejected(data.rejected)
     captions = tokenise_captions(data.train, [*options.lang, *replay], clip)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from capivara_cli.data.languages import Language
+from capivara_cli.data.languages import known
 from capivara_cli.translation import checks
 from capivara_cli.translation.memory import Memory
 from capivara_cli.translation.translator import Failure, Translator
@@ -21,7 +21,6 @@ class CheckedTranslator:
 
     Attributes:
         translators: target -> translator.
-        languages: code -> language, for the origin and all targets.
         memory: where translations are looked up and saved.
         origin: BCP-47 code of the texts' language.
         requested: number of texts that were sent to translators in this run; retries do not count.
@@ -29,7 +28,6 @@ class CheckedTranslator:
     """
 
     translators: Mapping[str, Translator]
-    languages: Mapping[str, Language]
     memory: Memory
     origin: str
     requested: int = 0
@@ -89,7 +87,7 @@ class CheckedTranslator:
 
     def _checked(self, text: str, translation: str, target: str) -> str | Failure:
         translation = on_one_line(translation)
-        reason = checks.problem(text, translation, self.languages[self.origin], self.languages[target])
+        reason = checks.problem(text, translation, known(self.origin), known(target))
         return Failure(reason) if reason else translation
 
 

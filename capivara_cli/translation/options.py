@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from capivara_cli.data.languages import Lang, Langs
 from capivara_cli.options import Machine, Precision, Resumable, flag
-from capivara_cli.values import AutoOrCount, Langs
+from capivara_cli.values import AutoOrCount
 
 Backend = Literal["google", "nllb", "m2m100", "madlad", "marian"]
 Engine = Literal["transformers", "ctranslate2"]
@@ -18,7 +19,7 @@ class TranslateOptions(Resumable, Machine):
     section = "translate"
 
     to: Langs = flag("Languages to translate to, BCP-47: hi, or hi,xh. Repeatable.", metavar="LANG")
-    origin: str = flag("Language of the captions to translate.", default="en", name="--from", metavar="LANG")
+    origin: Lang = flag("Language of the captions to translate.", default="en", name="--from", metavar="LANG")
     backend: Backend = flag("What translates: Google's service, or a family of local models.", default="google")
     model: str | None = flag(
         "Model for a local backend: hub id or folder.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from pathlib import Path
 from capivara_cli import console
 from capivara_cli.data import class_files, pipeline, records
 from capivara_cli.data.captions import REJECTED, Caption
-from capivara_cli.data.languages import Language, find
+from capivara_cli.data.languages import LIST_HINT, find, suggestion, variant
 from capivara_cli.data.output import RecordResult, Tally, check_not_a_source, report
 from capivara_cli.data.records import Record
 from capivara_cli.data.resumable import open_output
@@ -45,7 +46,8 @@ def translate(sources: Sequence[str | Path], output: str | Path | None, options:
             than those the output was begun with, or with `strict` a caption without a translation.
     """
     path = Path(output) if output is not None else None
-    languages = _find_languages(options)
+    origin = options.origin
+    _check_languages(options)
     check_not_a_source(sources, path)
     runtime = _start_runtime(options)
     translators = _make_translators(options, runtime)
@@ -54,7 +56,7 @@ def translate(sources: Sequence[str | Path], output: str | Path | None, options:
             stack.callback(translator.close)
         if len(sources) == 1 and class_files.is_class_file(sources[0]):
             memory = stack.enter_context(_open_memory(options))
-            checked = CheckedTranslator(translators, languages, memory, options.origin)
+            checked = CheckedTranslator(translators, memory, origin)
             translate_class_file(Path(sources[0]), path, checked, options)
             return
         settings = options.settings() | {
@@ -62,30 +64,47 @@ def translate(sources: Sequence[str | Path], output: str | Path | None, options:
             "model": translators[options.to[0]].model,
             "model_files": hub.identity_of(options.model) if options.model else None,
         }
-        total = records.validate(sources)
+        total, languages = records.validate(sources)
+        if total is not None:
+            options = _with_origin_of(languages, options)
         out = stack.enter_context(open_output(path, settings, runtime, overwrite=options.overwrite))
         out.begin(WINDOW)
         _note_licence(options)
         memory = stack.enter_context(_open_memory(options))
-        job = _TranslationJob(CheckedTranslator(translators, languages, memory, options.origin), options, out.folder)
-        stream = pipeline.read(sources, total)
+        checked = CheckedTranslator(translators, memory, origin)
+        job = _TranslationJob(checked, options, out.folder, languages)
+        stream = pipeline.read(sources, total, languages)
         tally = pipeline.run(job, stream, out, runtime, window=WINDOW, total=total, live=total is None)
     if tally is not None:
         job.show_summary(tally, path)
         report(tally, path, parts="translations")
 
 
-def _find_languages(options: TranslateOptions) -> dict[str, Language]:
-    """Return the languages by their codes. Raises BadOption for those that cannot be."""
-    languages = {}
+def _check_languages(options: TranslateOptions) -> None:
+    """Raise BadOption for languages that are not known, or are the same."""
     for code in (options.origin, *options.to):
-        language = find(code)
-        if language is None:
-            raise BadOption(f"the language {code} is not known", "capivara translate --languages lists them")
-        languages[code] = language
+        if find(code) is None:
+            raise BadOption(f"the language {code} is not known{suggestion(code)}", LIST_HINT)
     if options.origin in options.to:
         raise BadOption(f"--to {options.origin} is the language of --from", "leave it out")
-    return languages
+
+
+def _with_origin_of(languages: Counter[str], options: TranslateOptions) -> TranslateOptions:
+    """Return the options with `origin` as the captions have it: `pt-BR` for `pt`. Raises CapivaraError for none."""
+    other = None if languages[options.origin] else variant(options.origin, languages)
+    if other is not None:
+        console.say(f"no caption in {options.origin}: {other} is translated ({languages[other]:,} captions)")
+        return options.replace(origin=other)
+    _check_origin(languages, options)
+    return options
+
+
+def _check_origin(languages: Counter[str], options: TranslateOptions) -> None:
+    """Raise CapivaraError if there is nothing to translate, unless all is translated already."""
+    if not languages[options.origin] and not any(languages[target] for target in options.to):
+        names = [lang for lang, _ in languages.most_common(1)]
+        hint = f"--from {names[0]}" if names else "capivara caption describes images"
+        raise CapivaraError(f"no caption in {options.origin}: the data has {records.name_languages(languages)}", hint)
 
 
 def _start_runtime(options: TranslateOptions) -> Runtime:
@@ -135,7 +154,7 @@ class _TranslationJob(pipeline.Job[Record]):
     Attributes:
         translator: translates the texts, and counts them.
         captions: number of captions to translate; a caption counts once per target.
-        existing: number of captions that are already in one of the target languages.
+        languages: captions in each language; of a pipe they are complete at its end.
         rejected: number of captions without a translation.
         samples: text -> target -> translation, to be shown at the end.
     """
@@ -146,12 +165,12 @@ class _TranslationJob(pipeline.Job[Record]):
     translator: CheckedTranslator
     options: TranslateOptions
     folder: Path
+    languages: Counter[str]
     captions: int = 0
-    existing: int = 0
     rejected: int = 0
     samples: dict[str, dict[str, str]] = field(default_factory=dict)
 
-    def process(self, batches: Iterator[list[Record]], expected: int | None) -> Iterator[list[RecordResult]]:  # noqa: ARG002
+    def process(self, batches: Iterator[list[Record]], expected: int | None) -> Iterator[list[RecordResult]]:
         """See `pipeline.Job`."""
         for batch in batches:
             wanted = [self._wanted(record) for record in batch]
@@ -163,6 +182,8 @@ class _TranslationJob(pipeline.Job[Record]):
                     distinct |= dict.fromkeys(on_one_line(caption["text"]) for caption in captions)
                 translations[target] = self.translator.translate(list(distinct), target, self.refresh)
             yield [self._result(record, pairs, translations) for record, pairs in zip(batch, wanted, strict=True)]
+        if expected is None:
+            _check_origin(self.languages, self.options)
 
     def _wanted(self, record: Record) -> Wanted:
         existing = {(caption.get("parent"), caption["lang"]) for caption in record.captions}
@@ -172,7 +193,6 @@ class _TranslationJob(pipeline.Job[Record]):
                 is_origin = caption["lang"] == self.options.origin and caption["text"].strip()
                 if is_origin and REJECTED not in caption and (i, target) not in existing:
                     wanted.append((i, target))
-        self.existing += sum(lang in self.options.to for _, lang in existing)
         self.captions += len(wanted)
         return wanted
 
@@ -215,10 +235,8 @@ class _TranslationJob(pipeline.Job[Record]):
         }
 
     def show_summary(self, tally: Tally, output: Path | None) -> None:
-        """Say what was done, and show a few translations. Raises CapivaraError when no caption is in `origin`."""
+        """Say what was done, and show a few translations."""
         origin, to, count = self.options.origin, ", ".join(self.options.to), self.translator.requested
-        if tally.kept and not self.captions and not self.existing:
-            raise CapivaraError(f"no captions in {origin} were found", "--from LANG")
         saved = 1 - count / self.captions if self.captions else 1.0
         console.say(
             f"{tally.kept:,} records{f' in {output}' if output is not None else ''}: {self.captions:,} captions"

@@ -6,8 +6,9 @@ import regex
 from transformers.models.m2m_100.tokenization_m2m_100 import FAIRSEQ_LANGUAGE_CODES as M2M100
 from transformers.models.nllb.tokenization_nllb import FAIRSEQ_LANGUAGE_CODES as NLLB
 
-from capivara_cli.data.languages import BACKENDS, code_for, find, table
+from capivara_cli.data.languages import BACKENDS, bcp47, code_for, find, table
 from capivara_cli.errors import CapivaraError
+from capivara_cli.translation.options import TranslateOptions
 
 
 @pytest.mark.parametrize(
@@ -66,6 +67,47 @@ def test_an_error_names_the_backends_that_know_the_language() -> None:
     with pytest.raises(CapivaraError, match="m2m100 does not know Maithili") as error:
         code_for("mai", "m2m100")
     assert "google, nllb" in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("typed", "code"),
+    [
+        ("HI", "hi"),
+        ("hindi", "hi"),
+        ("Hindi", "hi"),
+        ("hin", "hi"),
+        ("hin_Deva", "hi"),
+        ("pt_BR", "pt-BR"),
+        ("POR", "pt"),
+        ("zh-hant-hk", "zh-Hant-HK"),
+        ("zh-hans", "zh-Hans"),
+        ("ger", "de"),
+        ("deu", "de"),
+        ("fas", "fa"),
+        ("Maori", "mi"),
+        ("es-419", "es-419"),
+        ("no", "no"),
+        ("qq", "qq"),
+        ("my words", "my words"),
+    ],
+)
+def test_a_language_is_understood_in_any_spelling(typed: str, code: str) -> None:
+    assert bcp47(typed) == code
+
+
+def test_every_name_and_code_of_the_table_is_understood() -> None:
+    for language in table().values():
+        assert bcp47(language.code) == bcp47(language.code.upper()) == language.code
+        if language.name.lower() not in table():  # ga is Irish, and Ga another language
+            assert bcp47(language.name) == language.code
+
+
+def test_how_a_language_was_understood_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    options = TranslateOptions(to=["Xhosa", "zu"], origin="pt_br")
+    assert (options.to, options.origin) == (("xh", "zu"), "pt-BR")
+    assert options.replace(to=["Xhosa"]).to == ("xh",)
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["language Xhosa: xh (Xhosa)", "language pt_br: pt-BR (Portuguese)"]
 
 
 def test_an_unknown_language_is_an_error_with_a_hint() -> None:

@@ -3,9 +3,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -298,7 +300,7 @@ def test_all_kinds_of_sources_come_one_after_the_other(tmp_path: Path, monkeypat
         write(tmp_path / f"{number}.jsonl", {"image": f"{number}.jpg"})
     ids = ["dog.jpg", "b/1.jpg", "b/2.jpg", "x", "a.png", "0.jpg", "1.jpg"]
     assert [record.id for record in records.stream(sources)] == ids
-    assert records.validate(sources) == 7
+    assert records.validate(sources)[0] == 7
 
 
 def test_a_stream_is_read_as_it_is_asked_for(tmp_path: Path) -> None:
@@ -325,7 +327,7 @@ def test_an_id_is_the_same_as_a_number_and_as_a_text(tmp_path: Path) -> None:
 def test_ids_that_are_no_unicode_are_told_apart(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("".join(f'{{"id": "{id_}", "image": "1.jpg"}}\n' for id_ in ("\\ud800", "\\ud801", "?")))
-    assert records.validate([path]) == 3
+    assert records.validate([path])[0] == 3
     with pytest.raises(CapivaraError, match=r"a\.jsonl:1: the id .* is also that of .*a\.jsonl:1"):
         records.validate([path, path])
 
@@ -343,9 +345,9 @@ def test_a_folder_that_is_given_twice_is_refused_in_any_spelling(
 def test_images_of_a_folder_are_counted(tmp_path: Path) -> None:
     for name in ("1.jpg", "2.PNG", "notes.txt"):
         (tmp_path / name).touch()
-    assert records.validate([tmp_path]) == 2
-    assert records.validate([tmp_path / "1.jpg"]) == 1
-    assert records.validate([tmp_path, "-"]) is None
+    assert records.validate([tmp_path])[0] == 2
+    assert records.validate([tmp_path / "1.jpg"])[0] == 1
+    assert records.validate([tmp_path, "-"])[0] is None
 
 
 def test_without_any_record_the_hint_says_what_one_is(tmp_path: Path) -> None:
@@ -362,7 +364,36 @@ def test_what_is_wrong_in_the_last_source_is_found_before_the_work(tmp_path: Pat
     (tmp_path / "b.jsonl").write_text('{"image": "1.jpg"}\n{"image": ')
     with pytest.raises(CapivaraError, match=r"b\.jsonl:2: not JSON"):
         records.validate([write(tmp_path / "a.jsonl", DOG), tmp_path / "b.jsonl"])
-    assert records.validate([tmp_path / "a.jsonl"], ["en", "hi"]) == 1
-    with pytest.raises(CapivaraError, match=r"no caption in pt: the data has en \(1\), hi \(1\)") as error:
-        records.validate([tmp_path / "a.jsonl"], ["en", "pt"])
-    assert error.value.hint == "capivara translate --to pt makes them"
+    assert records.validate([tmp_path / "a.jsonl"]) == (1, Counter(en=1, hi=1))
+
+
+@pytest.mark.parametrize(
+    ("lang", "message", "hint"),
+    [
+        (
+            "yo",
+            "no caption in yo: the data has en (2), pt-BR (1)",
+            "capivara translate 'a b.jsonl' --to yo -o FILE.jsonl",
+        ),
+        ("hindy", "no caption in hindy, did you mean hindi", "capivara translate --languages"),
+        ("pt", "no caption in pt: the data has", "--lang pt-BR"),
+    ],
+)
+def test_a_language_that_no_caption_is_in(lang: str, message: str, hint: str) -> None:
+    with pytest.raises(CapivaraError, match=re.escape(message)) as error:
+        records.check_languages(Counter({"en": 2, "pt-BR": 1}), ["en", lang], ["a b.jsonl"])
+    assert (error.value.hint or "").startswith(hint)
+
+
+def test_a_variant_is_taken_where_the_language_itself_is_in_no_caption(capsys: pytest.CaptureFixture[str]) -> None:
+    captions = Counter({"pt-BR": 3, "pt-PT": 1, "en": 4})
+    assert records.resolve_languages(captions, ["en", "pt"], []) == ["en", "pt-BR"]
+    assert "no caption in pt: pt-BR is taken (3 captions)" in capsys.readouterr().err
+    assert records.resolve_languages(captions + Counter(pt=1), ["pt"], []) == ["pt"]
+
+
+def test_languages_of_captions_are_read_as_bcp47(tmp_path: Path) -> None:
+    spellings = ["HI", "pt_br", "Hindi", "eng", "mine"]
+    captions = [{"text": "a", "lang": lang} for lang in spellings]
+    (record,) = records.read(write(tmp_path / "a.jsonl", {"image": "a.jpg", "captions": captions}))
+    assert [caption["lang"] for caption in record.captions] == ["hi", "pt-BR", "hi", "en", "mine"]

@@ -19,7 +19,11 @@ Capivara = Callable[..., Process]
 @pytest.mark.parametrize(
     ("arguments", "message", "hint"),
     [
-        (["in.jsonl", "--lang", "hi"], "no caption in hi: the data has en (1)", "capivara translate --to hi"),
+        (
+            ["in.jsonl", "--lang", "hi"],
+            "no caption in hi: the data has en (1)",
+            "translate in.jsonl --to hi -o",
+        ),
         (["in.jsonl", "--by", "pt"], "no caption in pt", ""),
         (["in.jsonl", "--lang", "en", "--by", "en"], "--by en is the same as --lang en", "leave --by out"),
         (["gone.jsonl"], "gone.jsonl: no such file", ""),

@@ -92,8 +92,10 @@ def test_records_without_captions_to_translate_pass(run: Run, tmp_path: Path) ->
     ]
     source = write_jsonl(tmp_path / "in.jsonl", [record(0), *others])
     assert read_jsonl(run(source))[1:] == others
-    with pytest.raises(CapivaraError, match="no captions in xh were found"):
+    with pytest.raises(CapivaraError, match=r"no caption in xh: the data has en \(2\), pt \(1\)") as error:
         run(source, "no.jsonl", origin="xh")
+    assert error.value.hint == "--from en"
+    assert not list(tmp_path.glob("no*"))
 
 
 def test_a_pipe_is_translated_record_by_record_as_it_comes(model: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from capivara_cli.data.captions import Caption, is_caption, with_keys
-from capivara_cli.data.languages import find
+from capivara_cli.data.languages import bcp47, find
 from capivara_cli.data.readers.options import ReaderOptions
 from capivara_cli.data.readers.rows import Row, inside
 from capivara_cli.errors import CapivaraError, nearest
@@ -41,14 +41,14 @@ def find_columns(header: Sequence[str], options: ReaderOptions, path: Path) -> d
     """
     columns: dict[str, str] = {}
     for what, column in options.column.items():
-        if what not in NAMES and find(what) is None:
+        if what not in NAMES and find(bcp47(what)) is None:
             raise CapivaraError(
                 f"--column {what}={column}: {what} is not a language{nearest(what, list(NAMES))}",
                 f"{', '.join(NAMES)}, or a language",
             )
         if column not in header:
             raise CapivaraError(f"{path} has no column {column}", f"its columns are: {', '.join(header)}")
-        columns[what] = column
+        columns[what if what in NAMES else bcp47(what)] = column
     lower = {name.lower(): name for name in header}
     for what, usual_names in NAMES.items():
         free = [lower[name] for name in usual_names if name in lower and lower[name] not in columns.values()]
@@ -57,7 +57,7 @@ def find_columns(header: Sequence[str], options: ReaderOptions, path: Path) -> d
     for name in header:
         match = _LANGUAGE.fullmatch(name)
         if match and name.lower() not in _WORDS and name not in columns.values() and find(match[1]) is not None:
-            columns.setdefault(match[1].lower(), name)
+            columns.setdefault(bcp47(match[1]), name)
     if "image" not in columns:
         raise CapivaraError(
             f"{path}: no column for images; its columns are: {', '.join(header)}",

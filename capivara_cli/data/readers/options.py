@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+from capivara_cli.data.languages import Lang
 from capivara_cli.options import Options, flag
 from capivara_cli.values import Syntax
 
@@ -34,7 +35,7 @@ class ReaderOptions(Options):
     split: str | None = flag(
         "Part of the data: train, val, test.", default=None, metavar="NAME", shown="the whole data set"
     )
-    lang: str = flag("Language of captions that do not say theirs, BCP-47.", default="en", metavar="LANG")
+    lang: Lang = flag("Language of captions that do not say theirs, BCP-47.", default="en", metavar="LANG")
     column: Columns = flag(
         "Column (name or number) of a table for image, caption, id, label, lang or a language; repeatable.",
         default={},
