@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from capivara_cli import artifacts
@@ -13,6 +13,7 @@ from capivara_cli.models.tokens import Tokens
 from capivara_cli.runtime import Runtime
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 IMAGE_BATCH = {"cpu": 64, "cuda": 512, "mps": 128}
@@ -34,6 +35,7 @@ class Clip:
         model_cfg, preprocess_cfg: the two parts of `open_clip_config.json`.
         runtime: the device and precision that the model runs in.
         verify_cache: compare cached embeddings with the content of their images before they are used.
+        cut: the texts that were tokenised and are longer than the model's context.
     """
 
     spec: ModelSpec
@@ -44,6 +46,7 @@ class Clip:
     preprocess_cfg: dict[str, Any]
     runtime: Runtime
     verify_cache: bool = False
+    cut: set[str] = field(default_factory=set)
 
     @property
     def has_hf_text(self) -> bool:
@@ -128,8 +131,8 @@ def _normalise(features: Tensor) -> Tensor:
 def tokenise(clip: Clip, texts: Sequence[str]) -> Tokens:
     """Tokenise with the model's tokenizer, and cut the padding off if the text tower masks it.
 
-    Texts longer than the model's context are truncated, as open_clip does. Raises CapivaraError when the tokenizer is
-    that of a larger vocabulary than the text tower's.
+    Texts longer than the model's context are truncated, as open_clip does, and added to `clip.cut`. Raises
+    CapivaraError when the tokenizer is that of a larger vocabulary than the text tower's.
     """
     import numpy as np
 
@@ -137,7 +140,9 @@ def tokenise(clip: Clip, texts: Sequence[str]) -> Tokens:
     flat = [np.zeros(0, np.int32)]
     lengths = [np.zeros(1, np.int64)]  # the first offset
     for start in range(0, len(texts), TOKENISER_BATCH):
-        padded = clip.tokenizer(list(texts[start : start + TOKENISER_BATCH])).numpy()  # (n, context length)
+        batch = list(texts[start : start + TOKENISER_BATCH])
+        padded = clip.tokenizer(batch).numpy()  # (n, context length)
+        clip.cut.update(_cut_texts(clip, batch, padded))
         if vocabulary and padded.max() >= vocabulary:
             raise CapivaraError(
                 f"{clip.spec}: its tokenizer makes token {padded.max()}, but its text tower knows only {vocabulary}"
@@ -147,3 +152,20 @@ def tokenise(clip: Clip, texts: Sequence[str]) -> Tokens:
         flat.append(padded[is_text].astype(np.int32))
         lengths.append(is_text.sum(axis=1))
     return Tokens(np.concatenate(flat), np.cumsum(np.concatenate(lengths)), clip.pad_id or 0)
+
+
+def _cut_texts(clip: Clip, texts: Sequence[str], padded: np.ndarray) -> Iterator[str]:
+    """Yield the texts that are longer than the context: with one token more, their tokens are others.
+
+    Args:
+        padded: their tokens, (n, context length).
+    """
+    pad_id = getattr(getattr(clip.tokenizer, "tokenizer", None), "pad_token_id", None) or clip.pad_id or 0
+    full = [i for i, last in enumerate(padded[:, -1]) if last != pad_id]
+    if not full:
+        return
+    context = padded.shape[1]
+    longer = clip.tokenizer([texts[i] for i in full], context_length=context + 1).numpy()  # (full, context + 1)
+    for i, tokens in zip(full, longer, strict=True):
+        if (tokens[:context] != padded[i]).any():
+            yield texts[i]
