@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from capivara_cli.evaluation.results import (
 from capivara_cli.metrics import classification as metrics
 from capivara_cli.models import checkpoint
 from capivara_cli.models.clip import Clip
+from capivara_cli.models.cut_texts import CutTexts
 from capivara_cli.models.spec import ModelSpec, with_baseline
 from capivara_cli.runtime import Runtime
 
@@ -117,6 +119,10 @@ def _evaluate(
         scores = (table.take(rows) @ class_weights(clip, task.prompts).T).numpy()  # (N, C)
         rejected = len(data.images) + len(data.rejected) - len(rows)
         content = _content(clip, role, task, sources, scores, truth, rejected)
+        cut = CutTexts.of(clip, itertools.chain.from_iterable(task.prompts))
+        content["cut_texts"] = cut.content()
+        if role == "model":
+            cut.warn(f"prompts in {task.lang}")
         images = [data.images[readable[row]] for row in rows]
         yield ClassificationResult.from_scores(content, images, task.labels, scores, truth)
 

@@ -24,6 +24,7 @@ from capivara_cli.evaluation.results import (
 from capivara_cli.metrics.retrieval import rank_queries, summarise
 from capivara_cli.models import checkpoint
 from capivara_cli.models.clip import Clip
+from capivara_cli.models.cut_texts import CutTexts
 from capivara_cli.models.spec import ModelSpec, with_baseline
 from capivara_cli.runtime import Runtime
 
@@ -88,7 +89,11 @@ def _evaluate(
         if without and role == "model":
             console.warn(f"{without} images without a caption in {lang} are distractors only")
         ranks = rank_queries(clip.encode_texts(texts), features, torch.tensor(text_rows))
-        counts = {"n_texts": len(texts), "n_images": len(images), "n_rejected": len(rejected)}
+        cut = CutTexts.of(clip, texts)
+        if role == "model":
+            cut.warn(f"captions in {lang}")
+        counts: dict[str, object] = {"n_texts": len(texts), "n_images": len(images), "n_rejected": len(rejected)}
+        counts["cut_texts"] = cut.content()
         settings = {"texts": len(texts), "images": len(images)}
         content = make_content(clip, role, data, lang, "retrieval", summarise(ranks), counts, settings)
         yield RetrievalResult(content, ranks, texts, images)

@@ -17,11 +17,11 @@ class CutTexts:
     """The count of texts, and of those that were cut.
 
     Attributes:
-        context: tokens that the model takes.
+        context: tokens that the model takes; 0 before any text was counted.
         example: the first text that was cut.
     """
 
-    context: int
+    context: int = 0
     total: int = 0
     cut: int = 0
     example: str | None = None
@@ -29,12 +29,13 @@ class CutTexts:
     @classmethod
     def of(cls, clip: Clip, texts: Iterable[str]) -> CutTexts:
         """Count texts that were encoded or tokenised by this model."""
-        counts = cls(clip.tokenizer.context_length)
+        counts = cls()
         counts.add(clip, texts)
         return counts
 
     def add(self, clip: Clip, texts: Iterable[str]) -> None:
         """Count more texts."""
+        self.context = clip.tokenizer.context_length
         for text in texts:
             self.total += 1
             if text in clip.cut:

@@ -24,6 +24,7 @@ from capivara_cli.data.resumable import open_output
 from capivara_cli.data.selection import human_scores, select_captions
 from capivara_cli.errors import CapivaraError
 from capivara_cli.models import checkpoint
+from capivara_cli.models.cut_texts import CutTexts
 from capivara_cli.models.embedding_cache import embed_windows
 from capivara_cli.models.spec import ModelSpec
 from capivara_cli.runtime import Runtime
@@ -76,6 +77,7 @@ def score(sources: Sequence[str | Path], output: str | Path | None, options: Sco
         job = _ScoreJob(options, clip, out.folder, workers, captions_by_lang)
         stream = pipeline.read(sources, total, captions_by_lang)
         tally = pipeline.run(job, stream, out, runtime, window=WINDOW, total=total, live=total is None)
+    job.cut.warn("captions that were scored now")
     if tally is None:
         return
     summary.show(path)
@@ -114,6 +116,7 @@ class _ScoreJob(pipeline.Job[Record]):
     Attributes:
         clip: None if the captions have their scores.
         captions, images: that this rank has judged.
+        cut: counts those of the captions that are longer than the model's context.
         images_without_human: those of them that have no human caption that was judged.
         languages: captions in each language; of a pipe they are complete at its end.
     """
@@ -126,6 +129,7 @@ class _ScoreJob(pipeline.Job[Record]):
     workers: int | None
     languages: Counter[str]
     captions: int = 0
+    cut: CutTexts = field(default_factory=CutTexts)
     images: int = 0
     images_without_human: int = 0
 
@@ -183,6 +187,8 @@ class _ScoreJob(pipeline.Job[Record]):
         text_rows: dict[str, int] = {}  # a repeated text is encoded once
         rows = [text_rows.setdefault(batch[row].captions[i]["text"], len(text_rows)) for row, i in judged]
         texts = clip.encode_texts(list(text_rows)).numpy()  # (distinct texts, D)
+        self.cut.add(clip, (batch[row].captions[i]["text"] for row, i in judged))
+        clip.cut.clear()  # those of a large file would need much memory
         cosines = np.einsum("nd,nd->n", texts[rows], images[[row for row, _ in judged]])  # (judged,)
         for (row, i), cosine in zip(judged, cosines, strict=True):
             if not np.isfinite(cosine):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from capivara_cli.data.records import Record
 from capivara_cli.errors import CapivaraError
 from capivara_cli.models import checkpoint, lora
 from capivara_cli.models.clip import Clip
+from capivara_cli.models.cut_texts import CutTexts
 from capivara_cli.models.spec import ModelSpec
 from capivara_cli.runtime import Runtime
 from capivara_cli.training import curves
@@ -65,6 +66,9 @@ def _train(options: TrainOptions, run: RunFolder) -> None:
     runtime.barrier()  # no rank reads the folder before the first one has begun
     run.write_rejected(data.rejected)
     captions = tokenise_captions(data.train, [*options.lang, *replay], clip)
+    cut = {lang: CutTexts.of(clip, _texts(data.train, lang)) for lang in captions.totals()}
+    for lang, texts in cut.items():
+        texts.warn(f"captions in {lang}")
     _unfreeze(options, clip, captions)
     trainer = Trainer(
         options=options,
@@ -79,8 +83,12 @@ def _train(options: TrainOptions, run: RunFolder) -> None:
     _announce(data, captions, trainer)
     trainer.fit()
     if runtime.is_main:
-        _finish(trainer, data, captions)
+        _finish(trainer, data, captions, {lang: texts.content() for lang, texts in cut.items()})
     runtime.barrier()  # no rank returns a run that is not complete
+
+
+def _texts(records: Iterable[Record], lang: str) -> Iterator[str]:
+    return (text for record in records for text in record.texts(lang))
 
 
 def _default_data() -> str:
@@ -176,8 +184,12 @@ def _announce(data: TrainingData, captions: CaptionTable, trainer: Trainer) -> N
         )
 
 
-def _finish(trainer: Trainer, data: TrainingData, captions: CaptionTable) -> None:
-    """Write the card, the curves and, last of all, the marker that the run is complete."""
+def _finish(trainer: Trainer, data: TrainingData, captions: CaptionTable, cut_texts: dict[str, Any]) -> None:
+    """Write the card, the curves and, last of all, the marker that the run is complete.
+
+    Args:
+        cut_texts: language -> captions that were longer than the model's context.
+    """
     options, run, state = trainer.options, trainer.run, trainer.state
     metrics = run.metrics()
     best_step = state.best_step or state.step  # without validation the last weights are saved
@@ -190,6 +202,7 @@ def _finish(trainer: Trainer, data: TrainingData, captions: CaptionTable) -> Non
         "lang": options.lang,
         "images": len(data.train),
         "captions": captions.totals(),
+        "cut_texts": cut_texts,
         "held_out": len(data.val),
         "rejected": len(data.rejected),
         "parameters": trainer.count_parameters(),
