@@ -21,6 +21,10 @@ CAPTIONER ?=
 MODEL ?=
 BASELINE ?= $(or $(MODEL),xlm-roberta-base-ViT-B-32)
 CLASSES ?=
+CASES ?=
+MODULE ?=
+SAMPLE ?= 25
+TESTS ?=
 MIN_SCORE ?= 0.2
 DEMO ?= capivara-demo
 
@@ -28,7 +32,7 @@ model_flag = $(if $(MODEL),--model $(MODEL))
 # $(call need,FILE,WHAT TO TYPE): stop with one line when a file of the step before is missing.
 need = @test -e "$(1)" || { echo "$@ needs $(1): $(2)" >&2; exit 1; }
 
-.PHONY: help setup newest demo demo-picture test check format bench docs models clean caption translate import score train merge retrieve-eval classify-eval export
+.PHONY: help setup demo demo-picture test test-newest test-oldest update golden mutants check format bench docs models clean caption translate import score train merge retrieve-eval classify-eval export
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}'
@@ -40,17 +44,40 @@ $(VENV)/.installed: pyproject.toml setup.py constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-newest: ## Run the tests on the newest versions of all dependencies, in .venv-newest
-	$(PYTHON) -m venv --clear .venv-newest
-	.venv-newest/bin/python -m pip install --quiet --editable '.[dev]'
-	.venv-newest/bin/python -m pytest
-
 demo: setup ## The whole job in a small world: train, merge, evaluate, in two minutes
 	$(BIN)/capivara demo $(DEMO) --lang $(LANGUAGE) --overwrite
 	@echo; echo "capivara is in $(BIN): source $(BIN)/activate"
 
 test: setup ## All tests
 	$(BIN)/python -m pytest
+
+define newest_environment
+	$(PYTHON) -m venv --clear .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --editable '.[dev]'
+endef
+
+test-newest: ## All tests with the newest versions, in .venv-newest; what a package deprecates is an error
+	$(newest_environment)
+	.venv-newest/bin/python -m pytest -W error
+
+test-oldest: setup ## All tests with the oldest versions that pyproject.toml allows, in .venv-oldest
+	$(PYTHON) -m venv --clear .venv-oldest
+	$(BIN)/uv pip install --quiet --python .venv-oldest/bin/python --resolution lowest-direct --editable '.[dev]'
+	.venv-oldest/bin/python -m pytest
+
+# torch names the exact CUDA packages that it needs, and its builds for CPUs need none: they are not written down.
+update: ## Check everything with the newest versions, and write them to constraints.txt
+	$(newest_environment)
+	$(MAKE) VENV=.venv-newest --assume-old=.venv-newest/.installed check
+	(echo "# Versions that the tests are run with. \`make setup\` installs these; \`make update\` writes them."; \
+	 .venv-newest/bin/python -m pip freeze --exclude-editable | sed -E '/^(nvidia|cuda|triton)/d; s/\+.*//') > constraints.txt
+
+golden: setup ## Record what the commands write, tests/golden/expected, and show what changed; CASES
+	OMP_NUM_THREADS=1 GOLDEN_EXACT=1 $(BIN)/python -m tests.golden.record $(CASES)
+
+mutants: setup ## Change SAMPLE small things in MODULE, one by one, and show which of them no test notices; TESTS
+	$(BIN)/python -m pip install --quiet 'cosmic-ray>=8.4'
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants $(MODULE) --sample $(SAMPLE) $(if $(TESTS),--tests "$(TESTS)")
 
 check: setup test ## What CI runs: tests, format, lint, import rules, types, stale docs
 	$(BIN)/ruff format --check .
@@ -124,5 +151,5 @@ export: setup ## Write DATA as WebDataset shards for other trainers: writes SHAR
 	$(BIN)/capivara export webdataset $(DATA) -o $(SHARDS)
 
 clean: ## Remove the environment and what was built
-	rm -rf $(VENV) .venv-newest build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-newest .venv-oldest build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -71,7 +72,10 @@ def main() -> None:
     debug = "--debug" in sys.argv[1:]
     sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        app()
+        with warnings.catch_warnings():
+            if not (debug or sys.warnoptions):
+                _hide_deprecations()
+            app()
     except (CapivaraError, OSError) as error:
         if debug:
             raise
@@ -83,6 +87,12 @@ def main() -> None:
         sys.exit(130)
     finally:
         leave_process_group()
+
+
+def _hide_deprecations() -> None:
+    """Show nobody what a package tells the programmers who call it; tests list it, `--debug` and `python -W` show it."""
+    for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
+        warnings.simplefilter("ignore", category)
 
 
 def _print_error(error: CapivaraError) -> None:
