@@ -90,7 +90,7 @@ def main() -> None:
 
 
 def _hide_deprecations() -> None:
-    """Show nobody what a package tells the programmers who call it; tests list it, `--debug` and `python -W` show it."""
+    """Keep from users what packages tell programmers; tests list it, and `--debug` or `python -W` shows it."""
     for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
         warnings.simplefilter("ignore", category)
 

@@ -1,6 +1,6 @@
 """What the commands write is what they wrote before: `tests/golden/cases.py` has the command lines.
 
-`python -m tests.golden.record` records the files of `tests/golden/expected` again, where a change is meant. Right
+`make golden` records the files of `tests/golden/expected` again, where a change is meant, and shows what changed. Right
 after that, `GOLDEN_EXACT=1 OMP_NUM_THREADS=1 pytest -n 0 tests/test_golden.py` compares without any tolerance.
 """
 

@@ -1,4 +1,4 @@
-"""`python -m tests.golden.record [CASE...]`: record what the commands write now, for all cases or some."""
+"""`make golden`, `make golden CASES="A B"`: record what the commands write now, and show what differs from before."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import shutil
 import sys
 import tempfile
-import time
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -29,9 +28,11 @@ def main(names: list[str]) -> None:
             return forks.run([*arguments], cwd, dict(os.environ) | env)
 
         for name in names or CASES:
-            started = time.monotonic()
-            runner.write(name, runner.run(CASES[name], folder / "inputs", folder / name, capivara))
-            print(f"{name:32} {time.monotonic() - started:.1f} s")
+            before = runner.read(name) if (runner.EXPECTED / name).is_dir() else {}
+            written = runner.run(CASES[name], folder / "inputs", folder / name, capivara)
+            different = list(runner.differences(before, written))
+            print(name, *(different or ["as before"]), sep="\n    ", flush=True)
+            runner.write(name, written)
         forks.close()
     if not names:
         for old in runner.EXPECTED.iterdir():

@@ -156,7 +156,7 @@ def write(case: str, files: Files) -> None:
 def read(case: str) -> Files:
     """Read what was recorded. Raises AssertionError when nothing was."""
     folder = EXPECTED / case
-    assert folder.is_dir(), f"nothing is recorded for {case}: python -m tests.golden.record {case}"
+    assert folder.is_dir(), f"nothing is recorded for {case}: make golden CASES={case}"
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes().decode() for path in paths}
 
