@@ -18,6 +18,13 @@ class RetrieveOptions(ComparedModelOptions, Machine):
     section = "retrieve-eval"
 
     lang: Langs = flag(LANG_HELP, default=(), metavar="LANG")
+    trained_on: str | None = flag(
+        "Run, or records, that the model was trained on: how much of the test data is among it?",
+        default=None,
+        metavar="RUN|DATA",
+        shown="the run of --adapter",
+        changes_result=False,
+    )
     ranks: Path | None = flag("JSONL with the rank of each query.", default=None, metavar="FILE", changes_result=False)
 
 

@@ -25,6 +25,7 @@ from capivara_cli.metrics.retrieval import rank_queries, summarise
 from capivara_cli.models import checkpoint
 from capivara_cli.models.clip import Clip
 from capivara_cli.models.cut_texts import CutTexts
+from capivara_cli.models.seen import Seen, of_adapter, trained_on
 from capivara_cli.models.spec import ModelSpec, with_baseline
 from capivara_cli.runtime import Runtime
 
@@ -56,10 +57,11 @@ def retrieve_eval(
     models = with_baseline(ModelSpec.pick(options.model, options.pretrained, options.adapter), options.baseline)
     check_outputs(sources, options.lang, [role for role, _ in models], output=path, ranks=options.ranks)
     runtime = Runtime.start(options.device, options.precision, options.seed)
+    known = _known(options)
     results: list[RetrievalResult] = []
     for role, spec in models:
         clip = checkpoint.load(spec, runtime, role=role, verify_cache=options.verify_cache)
-        results += _evaluate(clip, role, rows, options.lang, sources)
+        results += _evaluate(clip, role, rows, options.lang, sources, known if role == "model" else None)
     compare_with_baseline(results, options.seed)
     contents = [result.content for result in results]
     if runtime.is_main:
@@ -69,10 +71,27 @@ def retrieve_eval(
     return contents
 
 
+def _known(options: RetrieveOptions) -> tuple[str, Seen] | None:
+    """Return the name of what the model was trained on, and what it is; None if that is not known."""
+    if options.trained_on is not None:
+        return options.trained_on, trained_on(options.trained_on)
+    seen = of_adapter(options.adapter) if options.adapter is not None else None
+    return (str(options.adapter), seen) if seen is not None else None
+
+
 def _evaluate(
-    clip: Clip, role: str, rows: Sequence[Record], langs: Sequence[str], data: Sequence[str]
+    clip: Clip,
+    role: str,
+    rows: Sequence[Record],
+    langs: Sequence[str],
+    data: Sequence[str],
+    known: tuple[str, Seen] | None,
 ) -> Iterator[RetrievalResult]:
-    """Yield the model's result in each language; the images are encoded once."""
+    """Yield the model's result in each language; the images are encoded once.
+
+    Args:
+        known: the name of what the model was trained on, and what it is; None if that is not known.
+    """
     import numpy as np
     import torch
 
@@ -94,6 +113,10 @@ def _evaluate(
             cut.warn(f"captions in {lang}")
         counts: dict[str, object] = {"n_texts": len(texts), "n_images": len(images), "n_rejected": len(rejected)}
         counts["cut_texts"] = cut.content()
+        if known is not None:
+            overlap = known[1].overlap(Seen.of([record.image for record in images], table.content, texts))
+            overlap.warn(f"{lang} test", known[0])
+            counts["overlap"] = overlap.content() | {"trained_on": known[0]}
         settings = {"texts": len(texts), "images": len(images)}
         content = make_content(clip, role, data, lang, "retrieval", summarise(ranks), counts, settings)
         yield RetrievalResult(content, ranks, texts, images)

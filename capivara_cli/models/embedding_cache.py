@@ -33,10 +33,12 @@ class ImageTable:
     Attributes:
         parts: arrays of (n, views, D) float16: one in memory, or memory-mapped segments.
         rows: (N,) row of each image, counted through all parts.
+        content: (N, 16) uint8, digest of each image's bytes; zeros where an older version did not keep it.
     """
 
     parts: list[np.ndarray]
     rows: np.ndarray
+    content: np.ndarray
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -48,7 +50,7 @@ class ImageTable:
 
     def subset(self, rows: np.ndarray) -> ImageTable:
         """Return the table of some of the images."""
-        return ImageTable(self.parts, self.rows[rows])
+        return ImageTable(self.parts, self.rows[rows], self.content[rows])
 
     def take(self, rows: np.ndarray, view: np.ndarray | int = 0) -> Tensor:
         """Return the embeddings of (B,) images, each in its view: (B, D) float32."""
@@ -65,7 +67,7 @@ class ImageTable:
         size = len(self) * self.parts[0][0].nbytes if len(self) else 0
         if not 0 < size <= IN_MEMORY_BYTES:
             return self
-        return ImageTable([gather(self.parts, self.rows)], np.arange(len(self)))
+        return ImageTable([gather(self.parts, self.rows)], np.arange(len(self)), self.content)
 
 
 def embed(
@@ -102,7 +104,8 @@ def embed(
     for batch in load_images(([i] for i in unexplained), lambda i: refs[i], Views(clip, 1), workers=0):
         reasons[batch.items[0]] = batch.reasons.get(0, "another rank could not use it")
     kept = list(itertools.compress(keys, rows >= 0))
-    table = ImageTable(store.parts, rows[rows >= 0]).in_memory()
+    rows = rows[rows >= 0]
+    table = ImageTable(store.parts, rows, store.content(rows)).in_memory()
     return table, kept, [Rejected(str(refs[i]), reasons[i]) for i in sorted(reasons)]
 
 

@@ -78,6 +78,12 @@ class Store:
         """The embeddings of each segment (n, views, D) float16, memory-mapped."""
         return [segment.embeddings for segment in self.segments]
 
+    def content(self, rows: np.ndarray) -> np.ndarray:
+        """Return the digests of the images in some rows (N,): (N, 16) uint8."""
+        import numpy as np
+
+        return segments.gather([np.zeros((0, 16), np.uint8), *(part.content for part in self.segments)], rows)
+
     def find(self, keys: Sequence[bytes]) -> np.ndarray:
         """Return the row of each identity (N,); -1 where none on disk can be used."""
         rows = self._index.rows(keys)
@@ -118,8 +124,7 @@ class Store:
         indices = np.flatnonzero(suspect)
         with ThreadPoolExecutor(READERS) as readers:
             digests = list(readers.map(lambda i: _digest(images[keys[i]]), indices))
-        encoded = segments.gather([segment.content for segment in self.segments], rows[indices])
-        for i, digest, content in zip(indices, digests, encoded, strict=True):
+        for i, digest, content in zip(indices, digests, self.content(rows[indices]), strict=True):
             if digest is None or digest != content.tobytes():
                 self._stale.add(keys[i])
                 self._changed_in_place += changed[i] != segments.UNKNOWN

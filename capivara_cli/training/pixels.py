@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from capivara_cli.data.images import ImageRef, ImageRejected, Rejected
 from capivara_cli.data.loading import cores
 from capivara_cli.models.clip import Clip
 from capivara_cli.models.image_encoder import Views
+from capivara_cli.models.seen import digests
 from capivara_cli.progress import progress
 
 if TYPE_CHECKING:
@@ -58,6 +60,11 @@ class PixelTable:
 
     def __len__(self) -> int:
         return len(self.refs)
+
+    @cached_property
+    def content(self) -> np.ndarray:
+        """Digest of each image's bytes, (N, 16) uint8."""
+        return digests(self.refs)
 
     def subset(self, rows: np.ndarray) -> PixelTable:
         """Return the table of these images only."""

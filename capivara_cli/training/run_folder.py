@@ -4,6 +4,7 @@ config.yaml         the resolved options; --recipe reads them again
 metrics.jsonl       a line every few steps, and one per validation
 adapter/ or model/  the best weights so far: a PEFT adapter, or an OpenCLIP folder
 state.safetensors   what to resume from: trained weights, Adam's moments, step; removed when the run is complete
+seen.safetensors    hashes of the images and captions that are trained on, to tell test data that are among them
 rejected.jsonl      images that could not be read, and why
 curves.png          loss and recall
 README.md           the model card
@@ -38,7 +39,7 @@ MAX_SHARE_OF_SAVING = 0.05  # of a run's time: a whole text tower with Adam's mo
 OTHER_FOLDER = "-o FOLDER keeps both, --overwrite replaces it"
 RUN_FOLDER = Kind(
     "run",
-    r"(config\.yaml|run\.json|(metrics|rejected)\.jsonl|state\.safetensors|curves\.png|README\.md)"
+    r"(config\.yaml|run\.json|(metrics|rejected)\.jsonl|(state|seen)\.safetensors|curves\.png|README\.md)"
     r"|adapter/(adapter_config\.json|adapter_model\.safetensors|capivara\.json|README\.md)"
     rf"|model/({checkpoint.FILES})",
     required=("config.yaml", "metrics.jsonl"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,15 @@ from capivara_cli.errors import CapivaraError
 from capivara_cli.models import checkpoint, lora
 from capivara_cli.models.clip import Clip
 from capivara_cli.models.cut_texts import CutTexts
+from capivara_cli.models.embedding_cache import ImageTable
+from capivara_cli.models.seen import Seen
 from capivara_cli.models.spec import ModelSpec
 from capivara_cli.runtime import Runtime
 from capivara_cli.training import curves
 from capivara_cli.training.data import TrainingData, load_training_data, read_records
 from capivara_cli.training.model_card import run_card
 from capivara_cli.training.options import TrainOptions
+from capivara_cli.training.pixels import PixelTable
 from capivara_cli.training.run_folder import OTHER_FOLDER, RunFolder, TrainerState
 from capivara_cli.training.sampler import CaptionTable, Sampler, tokenise_captions
 from capivara_cli.training.trainer import Trainer
@@ -65,6 +68,7 @@ def _train(options: TrainOptions, run: RunFolder) -> None:
         run.begin(typed)
     runtime.barrier()  # no rank reads the folder before the first one has begun
     run.write_rejected(data.rejected)
+    val_overlap = _remember(data, options, replay, run)
     captions = tokenise_captions(data.train, [*options.lang, *replay], clip)
     cut = {lang: CutTexts.of(clip, _texts(data.train, lang)) for lang in captions.totals()}
     for lang, texts in cut.items():
@@ -83,8 +87,29 @@ def _train(options: TrainOptions, run: RunFolder) -> None:
     _announce(data, captions, trainer)
     trainer.fit()
     if runtime.is_main:
-        _finish(trainer, data, captions, {lang: texts.content() for lang, texts in cut.items()})
+        cut_texts = {lang: texts.content() for lang, texts in cut.items()}
+        _finish(trainer, data, captions, {"cut_texts": cut_texts, "val_overlap": val_overlap})
     runtime.barrier()  # no rank returns a run that is not complete
+
+
+def _remember(
+    data: TrainingData, options: TrainOptions, replay: Iterable[str], run: RunFolder
+) -> dict[str, Any] | None:
+    """Write what the run learns from; return how much of `--val` is among it, None without `--val`."""
+    langs = [*options.lang, *replay]
+
+    def seen(records: Sequence[Record], table: ImageTable | PixelTable) -> Seen:
+        texts = (text for lang in langs for text in _texts(records, lang))
+        return Seen.of([record.image for record in records], table.content, texts)
+
+    trained = seen(data.train, data.images)
+    if run.writes:
+        trained.save(run.path)
+    if options.data.val is None or data.validation is None:
+        return None
+    overlap = trained.overlap(seen(data.val, data.validation.images))
+    overlap.warn("validation", "the training data")
+    return overlap.content()
 
 
 def _texts(records: Iterable[Record], lang: str) -> Iterator[str]:
@@ -184,11 +209,11 @@ def _announce(data: TrainingData, captions: CaptionTable, trainer: Trainer) -> N
         )
 
 
-def _finish(trainer: Trainer, data: TrainingData, captions: CaptionTable, cut_texts: dict[str, Any]) -> None:
+def _finish(trainer: Trainer, data: TrainingData, captions: CaptionTable, notes: dict[str, Any]) -> None:
     """Write the card, the curves and, last of all, the marker that the run is complete.
 
     Args:
-        cut_texts: language -> captions that were longer than the model's context.
+        notes: what else the summary says of the data.
     """
     options, run, state = trainer.options, trainer.run, trainer.state
     metrics = run.metrics()
@@ -202,7 +227,7 @@ def _finish(trainer: Trainer, data: TrainingData, captions: CaptionTable, cut_te
         "lang": options.lang,
         "images": len(data.train),
         "captions": captions.totals(),
-        "cut_texts": cut_texts,
+        **notes,
         "held_out": len(data.val),
         "rejected": len(data.rejected),
         "parameters": trainer.count_parameters(),

@@ -41,6 +41,7 @@ def test_a_run_folder_holds_what_the_documentation_says(run: Path) -> None:
         "README.md",
         "run.json",
         ".capivara.json",
+        "seen.safetensors",
     }
 
 
