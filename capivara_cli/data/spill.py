@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
 import sqlite3
 from collections.abc import Iterator
 from typing import Self
@@ -11,11 +13,12 @@ from capivara_cli.errors import CapivaraError
 _GET = "SELECT value FROM item WHERE key = ? ORDER BY number LIMIT 1 OFFSET ?"
 _ADD = "INSERT INTO item VALUES (?, ?, ?)"
 _ADD_NEW = "INSERT OR IGNORE INTO item VALUES (?, ?, ?)"
-_GROUPS = "SELECT key, value FROM item ORDER BY key, number"
+# The table is sorted by key, so the first number of a key costs nothing; SQLite sorts the rest in the temporary folder.
+_GROUPS = "SELECT min(number) OVER (PARTITION BY key) AS first, value FROM item ORDER BY first, number"
 
 
 class Spill:
-    """A sorted multimap of texts in constant memory: a temporary SQLite database, on disk as soon as it is large.
+    """A multimap of texts in constant memory: a temporary SQLite database, on disk as soon as it is large.
 
     A key is a text or a number, and has one value or several, in the order in which they were added. Any `str` will
     do, lone surrogates included. All methods raise CapivaraError when the temporary folder is full. Threads may use it
@@ -29,6 +32,7 @@ class Spill:
         # Nothing has to survive a crash. SQLite removes the file when it opens it.
         self._database.execute("PRAGMA journal_mode = OFF")
         self._database.execute("PRAGMA synchronous = OFF")
+        self._database.execute("PRAGMA cache_size = -16384")  # KiB; the default, 2 MiB, reads pages again and again
         self._database.execute(
             "CREATE TABLE item (key BLOB, number INTEGER, value BLOB, PRIMARY KEY (key, number)) WITHOUT ROWID"
         )
@@ -58,18 +62,10 @@ class Spill:
         return None if row is None else _decode(row[0])
 
     def groups(self) -> Iterator[list[str]]:
-        """Yield the values of each key, the keys in order: numbers, then texts by code points."""
-        values: list[str] = []
-        last = None
+        """Yield the values of each key, in the order in which the keys were first added."""
         with self._errors:
-            for key, value in self._database.execute(_GROUPS):
-                if key != last and values:
-                    yield values
-                    values = []
-                values.append(_decode(value))
-                last = key
-        if values:
-            yield values
+            for _, rows in itertools.groupby(self._database.execute(_GROUPS), key=operator.itemgetter(0)):
+                yield [_decode(value) for _, value in rows]
 
     def close(self) -> None:
         """Remove the database."""

@@ -57,18 +57,11 @@ def join(rows: Iterable[Row], *, scattered: bool = True) -> Iterator[Row]:
         scattered: whether rows of one key may stand apart. If not, none are joined, but all are read before the first
             one is yielded.
     """
-    with Spill() as numbers, Spill() as parts:
-        last_key, number = None, 0
+    with Spill() as spill:
         for i, row in enumerate(rows):
-            if row.problem is not None or not scattered:
-                last_key, number = None, i
-            elif row.key != last_key:
-                last_key, first = row.key, numbers.get(row.key)
-                number = i if first is None else int(first)
-                if first is None:
-                    numbers.add(row.key, str(i))
-            parts.add(number, _dump(row))
-        for group in parts.groups():
+            alone = row.problem is not None or not scattered
+            spill.add(i if alone else row.key, _dump(row))
+        for group in spill.groups():
             yield _joined([Row(*json.loads(text)) for text in group])
 
 
