@@ -299,7 +299,7 @@ class Machine(Options):
 
     device: str = flag("Device: auto, cpu, cuda, cuda:1 or mps.", default="auto", changes_result=False)
     precision: Precision = flag("Numeric precision.", default="auto")
-    seed: int = flag("Random seed.", default=0, min=0, changes_result=False)
+    seed: int = flag("Random seed.", default=0, min=0, max=2**32 - 1, changes_result=False)
 
 
 class Overwritable(Options):

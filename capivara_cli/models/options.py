@@ -48,7 +48,7 @@ class ComparedModelOptions(ModelOptions):
 class LoraOptions(Options):
     """The adapter, as PEFT understands it."""
 
-    r: int = key("Rank.", default=8, above=0)
+    r: int = key("Rank.", default=8, above=0, max=4096)  # widths of layers end there: a larger rank only costs memory
     alpha: float = key("The update is (alpha / r) B A.", default=8, above=0)
     target_modules: Sequence[str] = key(
         "Names of layers of the text tower; those that it has are used. The recipe's query and value, as XLM-R and"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,9 +68,8 @@ def _check_output(output: Path, reads: list[Path], overwrite: bool) -> None:
 
 def _read_summary(run: Path) -> dict[str, Any]:
     """Return run.json. Of an unfinished run or a bare adapter, return what is known of the base model and languages."""
-    summary = run / "run.json"
-    if summary.is_file():
-        return artifacts.read_json(summary)
+    if (run / "run.json").is_file():
+        return _checked(run / "run.json")
     if (run / "state.safetensors").is_file():
         console.warn(f"{run} is not complete: its best weights so far are merged")
     if _full_weights(run).is_file():  # an unfinished run of --full
@@ -84,13 +84,38 @@ def _read_summary(run: Path) -> dict[str, Any]:
             "lang": list(trained.lang),
         }
     notes = adapter_folder(run) / NOTES
-    return artifacts.read_json(notes) if notes.is_file() else {}
+    return _checked(notes) if notes.is_file() else {}
+
+
+def _checked(path: Path) -> dict[str, Any]:
+    """Read the file that says what a run or an adapter is. Raises CapivaraError with the value that cannot be."""
+    summary = artifacts.read_json(path)
+    if not isinstance(summary, dict):
+        raise CapivaraError(f"{path} is not the summary of a run: {str(summary)[:80]}")
+    scores = (summary.get(key, {}) for key in ("before", "after"))
+    checks = {
+        "model": isinstance(summary.get("model"), str | None),
+        "pretrained": isinstance(summary.get("pretrained"), str | None),
+        "from_scratch": isinstance(summary.get("from_scratch", False), bool),
+        "lang": _is_list_of(str, summary.get("lang", [])),
+        "before and after": all(isinstance(item, dict) and _is_list_of(int | float, item.values()) for item in scores),
+    }
+    for name, is_good in checks.items():
+        if not is_good:
+            raise CapivaraError(f"{path}: {name} = {str(summary.get(name))[:80]!r} cannot be", "--model names the base")
+    return summary
+
+
+def _is_list_of(kind: Any, values: Any) -> bool:
+    return (
+        isinstance(values, Iterable) and not isinstance(values, str | dict) and all(isinstance(v, kind) for v in values)
+    )
 
 
 def _base_spec(run: Path, summary: dict[str, Any], model: str | None) -> ModelSpec:
     if model is not None:
         return ModelSpec.parse(model)
-    if "model" in summary:
+    if summary.get("model"):
         return ModelSpec.parse(summary["model"], summary.get("pretrained"))
     raise CapivaraError(f"{run} does not say which model it was trained on", "name it with --model NAME")
 

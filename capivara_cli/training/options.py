@@ -204,6 +204,8 @@ def _checked(options: TrainOptions) -> TrainOptions:
         problems.append(f"--replay {shares}: each share must be above 0, and all together below 1")
     if optimizer.min_lr > optimizer.lr:
         problems.append(f"optimizer.min_lr {optimizer.min_lr:g} is above --lr {optimizer.lr:g}")
+    if not all(0 <= beta < 1 for beta in optimizer.betas):
+        problems.append(f"optimizer.betas {list(optimizer.betas)}: each must be at least 0 and below 1")
     if optimizer.warmup_steps >= options.max_steps:
         problems.append(
             f"optimizer.warmup_steps {optimizer.warmup_steps} is not below --max-steps {options.max_steps}:"

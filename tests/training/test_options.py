@@ -21,7 +21,7 @@ def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def lora(*sets: str, **flags: Any) -> TrainOptions:
-    return train_options("lora", set=sets, **{"lang": ["hi"]} | flags)
+    return train_options("lora", **{"lang": ["hi"], "set": sets} | flags)
 
 
 def recipe(text: str, name: str = "r.yaml") -> str:
@@ -103,6 +103,11 @@ def test_a_share_without_a_number_is_a_quarter_and_its_captions_must_exist() -> 
         ({"lr": 1e-9}, "optimizer.min_lr 1e-06 is above --lr 1e-09"),
         ({"max_steps": 250}, "optimizer.warmup_steps 250 is not below --max-steps 250"),
         ({"lang": []}, "no language: --lang LANG is missing"),
+        ({"seed": -5}, "--seed -5: must be at least 0"),
+        ({"seed": 1e22}, "--seed 1e+22: must be at most 4294967295"),
+        ({"set": ["optimizer.betas=[2, -1]"]}, "optimizer.betas [2.0, -1.0]: each must be at least 0 and below 1"),
+        ({"set": ["optimizer.betas=[.inf, .nan]"]}, "--set: optimizer.betas = [inf, nan]: not a number"),
+        ({"set": ["lora.r=1000000000"]}, "--set: lora.r = 1000000000: must be at most 4096"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(flags: dict[str, Any], message: str) -> None:

@@ -1,0 +1,87 @@
+"""Runs whose files say what cannot be, and a disk that is full while they are merged."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from capivara_cli.errors import CapivaraError
+from capivara_cli.training.merge_lora import merge_lora
+from tests.hostile.conftest import VALUES, edit_json, fuzz
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("[1]", "not the summary of a run: \\[1\\]"),
+        ("null", "not the summary of a run: None"),
+        ("", "is not JSON"),
+        ('{"model": 5}', "model = '5' cannot be"),
+        ('{"model": "x", "lang": 5}', "lang = '5' cannot be"),
+        ('{"model": "x", "lang": "hi"}', "lang = 'hi' cannot be"),
+        ('{"model": "x", "before": [1]}', "before and after"),
+        ('{"model": "x", "after": {"hi": "much"}}', "before and after"),
+        ("{}", "does not say which model it was trained on"),
+        ('{"model": null}', "does not say which model it was trained on"),
+    ],
+)
+@pytest.mark.parametrize("name", ["run.json", "adapter/capivara.json"])
+def test_a_summary_that_cannot_be_is_one_line(name: str, content: str, says: str, run: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(run, tmp_path / "run"))
+    (folder / "run.json").unlink()
+    (folder / name).write_text(content)
+    with pytest.raises(CapivaraError) as error:
+        merge_lora(folder, tmp_path / "merged")
+    assert re.search(says, error.value.message)
+    assert str(folder) in error.value.message
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_summary_without_its_languages_is_enough(run: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(run, tmp_path / "run"))
+    model = json.loads((run / "run.json").read_text())["model"]
+    (folder / "run.json").write_text(json.dumps({"model": model}))
+    merge_lora(folder, tmp_path / "merged")
+
+
+@settings(fuzz, max_examples=15)  # merging takes half a second
+@given(key=st.sampled_from(["model", "pretrained", "from_scratch", "lang", "before", "after", "images"]), value=VALUES)
+def test_whatever_a_summary_says_it_is_merged_or_refused(key: str, value: Any, run: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(run, tmp_path / "run", dirs_exist_ok=True))
+    edit_json(folder / "run.json", **{key: value})
+    with suppress(CapivaraError):
+        shutil.rmtree(merge_lora(folder, tmp_path / "merged"))
+
+
+FULL = """
+import resource, signal, sys
+from capivara_cli.errors import CapivaraError
+from capivara_cli.training.merge_lora import merge_lora
+import open_clip, peft, transformers
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
+try:
+    merge_lora(sys.argv[1], sys.argv[2])
+except CapivaraError as error:
+    print(error.message)
+"""
+
+
+@pytest.mark.parametrize("size", [20_000, 1_000_000], ids=["tokenizer", "weights"])
+def test_a_full_disk_is_one_line_and_leaves_nothing(size: int, run: Path, tmp_path: Path) -> None:
+    """As a limit on the size of a file has it, which fails the same calls."""
+    line = [sys.executable, "-c", FULL, str(run), str(tmp_path / "merged"), str(size)]
+    result = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith(f"cannot write {tmp_path / 'merged'}: ")
+    assert not list(tmp_path.iterdir())
