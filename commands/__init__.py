@@ -28,14 +28,16 @@ from . import (
     score,
     train,
     translate,
+    usage,
 )
 
 app = typer.Typer(
     name="capivara",
+    cls=usage.Group,
     no_args_is_help=True,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": usage.WIDEST},
 )
 
 MODULES = (
@@ -43,7 +45,7 @@ MODULES = (
     *(demo, cache, doctor, help_),
 )
 for module in MODULES:
-    app.command(module.__name__.rpartition(".")[2].rstrip("_").replace("_", "-"))(module.command)
+    app.command(module.__name__.rpartition(".")[2].rstrip("_").replace("_", "-"), cls=usage.Command)(module.command)
 
 
 def _version(value: bool) -> None:

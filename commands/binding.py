@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, ge
 import typer
 
 from capivara_cli.config import resolve
-from capivara_cli.options import REQUIRED, Flag, Options, flags
+from capivara_cli.options import BOUNDS, REQUIRED, Flag, Options, flags
 from capivara_cli.training.options import TrainOptions
-from capivara_cli.values import syntax_of
+from capivara_cli.values import Syntax, syntax_of
 
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="File to write (JSONL). [default: standard output]")
@@ -76,24 +76,52 @@ def _identifier(path: str) -> str:
     return path.replace(".", "__")
 
 
+def _choices(kind: Any) -> tuple[str, ...]:
+    return get_args(kind) if get_origin(kind) is Literal else ()
+
+
+def _metavar(kind: Any) -> str | None:
+    """Return what stands for a value of this type in `--help`; None for the flag's name in capitals."""
+    types = {kind, *get_args(kind)}  # of `int | None` too
+    return "|".join(_choices(kind)) or ("N" if int in types else "X" if float in types else None)
+
+
 def _parameter(path: str, flag: Flag) -> inspect.Parameter:
-    """Return the parameter that typer makes a flag's option from."""
+    """Return the parameter that typer makes a flag's option from.
+
+    Choices and numbers are taken as text: the options class checks them, and its messages say more than typer's.
+    """
     syntax = syntax_of(flag.hint)
     kind, default = flag.hint, None if flag.default is REQUIRED else flag.default
     shown = flag.shown or (syntax.none if syntax is not None and default is None else None)
     if syntax is not None and not syntax.many:
-        kind, default = str, syntax.none or default
+        default = syntax.none or default
     elif syntax is not None or get_origin(kind) is Sequence:
-        kind, default = list[str] | None, None  # may be repeated on the command line
-    end = " [required]" if flag.default is REQUIRED else f" [default: {shown}]" if shown else ""
+        default = None  # may be repeated on the command line
+    if shown is None and default is not None and not isinstance(default, bool):
+        shown = str(default)
+    notes = [f"{BOUNDS[bound][1]} {limit:g}" for bound, limit in flag.bounds.items()]
+    notes += ["required"] if flag.default is REQUIRED else [f"default: {shown}"] if shown else []
+    choices = _choices(kind)
     option = typer.Option(
         flag.name,
-        help=flag.help + end,
-        metavar=flag.metavar or ("|".join(get_args(kind)) if get_origin(kind) is Literal else None),
-        show_default=shown is None,
-        min=flag.bounds.get("min"),
-        max=flag.bounds.get("max"),
+        help=f"{flag.help} [{'; '.join(notes)}]" if notes else flag.help,
+        metavar=flag.metavar or _metavar(kind),
+        show_default=False,
+        autocompletion=(lambda: list(choices)) if choices else None,
     )
     return inspect.Parameter(
-        _identifier(path), inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
+        _identifier(path),
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[_typed_as(kind, syntax), option],
     )
+
+
+def _typed_as(kind: Any, syntax: Syntax | None) -> Any:
+    """Return the type that typer reads a flag's value in."""
+    if (syntax is not None and syntax.many) or get_origin(kind) is Sequence:
+        return list[str] | None
+    if bool in (kind, *get_args(kind)):
+        return kind
+    return Path | None if Path in (kind, *get_args(kind)) else str | None

@@ -73,25 +73,26 @@ def test_only_typed_flags_go_over_capivara_yaml() -> None:
     Path("capivara.yaml").write_text("score: {size: 7, seed: 3, to: [hi]}")
     assert run("paint", "a", "--seed", "0")["options"] == Paint(size=7, seed=0, to=["hi"])
     assert run("paint", "a", "--size", "auto")["options"] == Paint(size=None, seed=3, to=["hi"])
-    assert run("show", "--lr", "0.5", "--device", "auto") == {"flags": {"adam.lr": 0.5, "device": "auto"}}
+    assert run("show", "--lr", "0.5", "--device", "auto") == {"flags": {"adam.lr": "0.5", "device": "auto"}}
 
 
-@pytest.mark.parametrize(("flag", "value"), [("--metric", "mapp"), ("--seed", "-1"), ("--seed", "x"), ("--sead", "1")])
-def test_a_wrong_choice_a_bound_and_a_typo_are_typers_usage_errors(flag: str, value: str) -> None:
-    result = CliRunner().invoke(small, ["paint", "a", flag, value])
+def test_an_unknown_flag_is_a_usage_error_that_names_those_like_it() -> None:
+    result = CliRunner().invoke(small, ["paint", "a", "--sead", "1"])
     assert result.exit_code == 2
-    assert flag in result.output
+    assert "--seed" in result.output
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         (["--size", "few"], "--size few: neither auto nor a number of at least 1"),
-        (["--lr", "0"], "--lr 0.0: must be above 0"),
+        (["--metric", "mapp"], "--metric mapp: not one of acc1, map, did you mean map?"),
+        (["--seed", "-1"], "--seed -1: must be at least 0"),
+        (["--seed", "x", "--lr", "0"], "--lr 0: must be above 0\n       --seed x: not a number"),
         (["--to", ","], "--to ,: no language in it"),
     ],
 )
-def test_what_only_the_type_refuses_is_a_usage_error_of_ours(line: list[str], message: str) -> None:
+def test_values_that_do_not_fit_are_usage_errors_all_at_once(line: list[str], message: str) -> None:
     with pytest.raises(BadOption) as error:
         run("paint", "a", *line)
     assert error.value.message == message
@@ -103,8 +104,8 @@ def test_help_has_choices_bounds_and_defaults() -> None:
         "--to LANG Languages. [default: all]",
         "--size auto|N Size. [default: auto]",
         "--metric acc1|map Metric. [default: acc1]",
-        "Rate. [default: 0.5]",
-        "Random seed. [default: 0; x>=0]",
+        "Rate. [above 0; default: 0.5]",
+        "Random seed. [at least 0; default: 0]",
         "File to write (JSONL). [default: standard output]",
     ):
         assert text in said, said

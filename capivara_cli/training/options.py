@@ -44,7 +44,7 @@ class DataSection(Options):
     """What to learn from."""
 
     train: Sequence[str] = flag(
-        "Images and captions: JSONL, folder or tar shards. Repeatable.",
+        "Images and captions: JSONL, folder or tar shards.",
         default=(),
         name="--data",
         metavar="SOURCE",
@@ -154,6 +154,11 @@ def train_options(
         raise BadOption(problem, "capivara train --lang hi --lora")
     layers.append(Layer(FLAGS, {"method": chosen}))
     return _checked(combine(TrainOptions, [_read_recipe(BUILT_IN[chosen]), *layers]))
+
+
+def built_in(method: str) -> TrainOptions:
+    """Return the options of the built-in recipe for `lora` or `full`, without those of ./capivara.yaml."""
+    return combine(TrainOptions, [_read_recipe(BUILT_IN[method]), Layer(FLAGS, {"method": method, "lang": ["en"]})])
 
 
 def read_options(path: Path) -> TrainOptions:

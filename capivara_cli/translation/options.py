@@ -18,7 +18,7 @@ class TranslateOptions(Resumable, Machine):
 
     section = "translate"
 
-    to: Langs = flag("Languages to translate to, BCP-47: hi, or hi,xh. Repeatable.", metavar="LANG")
+    to: Langs = flag("Languages to translate to, BCP-47: hi, or hi,xh.", metavar="LANG")
     origin: Lang = flag("Language of the captions to translate.", default="en", name="--from", metavar="LANG")
     backend: Backend = flag("What translates: Google's service, or a family of local models.", default="google")
     model: str | None = flag(

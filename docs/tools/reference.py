@@ -6,15 +6,13 @@ python docs/tools/reference.py [--check]
 from __future__ import annotations
 
 import inspect
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import typer
-from capivara_cli.commands import app
+from capivara_cli.commands import app, usage
 
-_END = re.compile(r" \[(?:default: )?([^][]*)\]$")  # of a help text: `[default: auto]` or `[required]`
 PAGE = Path(__file__).parents[1] / "commands.md"
 HEAD = """# Commands
 
@@ -32,14 +30,18 @@ def page() -> str:
 
 
 def _section(name: str, command: Any) -> str:
-    parameters = [item for item in command.params if item.name != "help" and not getattr(item, "hidden", False)]
-    arguments = [item for item in parameters if item.param_type_name == "argument"]
-    options = [item for item in parameters if item.param_type_name == "option"]
-    usage = " ".join(["capivara", name, *map(_metavar, arguments), "[OPTIONS]"])
-    rows = [f"| `{_metavar(item)}` | {_help(item)} | {_default(item)} |" for item in arguments]
-    rows += [f"| {_spelling(item)} | {_help(item)} | {_default(item)} |" for item in options]
+    arguments, options = usage.arguments(command), usage.options(command)
+    line = " ".join(["capivara", name, *map(usage.metavar, arguments), "[OPTIONS]"])
+    rows = [_row(usage.metavar(item), item) for item in arguments] + [
+        _row(usage.spelling(item), item) for item in options
+    ]
     table = ["| option | what it does | default |", "|---|---|---|", *rows]
-    return "\n".join([f"## {name}", "", f"    {usage}", "", _text(command), "", *table, ""])
+    return "\n".join([f"## {name}", "", f"    {line}", "", _text(command), "", *table, ""])
+
+
+def _row(spelling: str, parameter: Any) -> str:
+    cells = [f"`{spelling}`", usage.what_it_does(parameter), usage.default(parameter)]
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def _text(command: Any) -> str:
@@ -50,31 +52,6 @@ def _text(command: Any) -> str:
         examples = examples or line == "Examples:"
         result.append(f"    {line}" if examples and line and line != "Examples:" else line)
     return "\n".join(result)
-
-
-def _metavar(parameter: Any) -> str:
-    return str(parameter.name).upper()
-
-
-def _spelling(option: Any) -> str:
-    names = "/".join(option.opts + option.secondary_opts)
-    value = "" if option.is_flag else f" {option.metavar or str(option.name).rpartition('__')[2].upper()}"
-    return f"`{names}{value}`".replace("|", "\\|") + (" (repeatable)" if option.multiple else "")
-
-
-def _help(parameter: Any) -> str:
-    return _END.sub("", parameter.help or "").replace("|", "\\|")
-
-
-def _default(parameter: Any) -> str:
-    """Return the default as the help says it, or the value itself."""
-    if shown := _END.search(parameter.help or ""):
-        return shown[1].replace("|", "\\|")
-    if parameter.required:
-        return "required"
-    if parameter.default is False or parameter.default in (None, "", ()):
-        return ""
-    return f"`{parameter.default}`"
 
 
 def main() -> None:
