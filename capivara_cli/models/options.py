@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from capivara_cli.models.spec import DEFAULT_MODEL, DEFAULT_PRETRAINED
 from capivara_cli.options import Options, flag, key
 
 MODEL_HELP = "Architecture of open_clip, hf-hub:ORG/REPO or local-dir:FOLDER."
@@ -25,7 +26,12 @@ class CacheOptions(Options):
 class WeightsOptions(Options):
     """Which weights of an architecture."""
 
-    pretrained: str | None = flag("Tag of an architecture's weights.", default=None, metavar="TAG")
+    pretrained: str | None = flag(
+        "Tag of an architecture's weights.",
+        default=None,
+        metavar="TAG",
+        shown=f"{DEFAULT_PRETRAINED} for the default model",
+    )
 
 
 class ModelOptions(WeightsOptions, CacheOptions):
@@ -33,7 +39,7 @@ class ModelOptions(WeightsOptions, CacheOptions):
 
     model_unless: ClassVar[tuple[str, ...]] = ("adapter",)  # an adapter names its base model itself
 
-    model: str | None = flag(MODEL_HELP, default=None)
+    model: str | None = flag(MODEL_HELP, default=None, shown=DEFAULT_MODEL)
     adapter: Path | None = flag("Run folder whose adapter is put on the model.", default=None, metavar="RUN")
 
 
