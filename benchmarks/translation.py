@@ -28,7 +28,7 @@ from capivara_cli.demo.translator import CODES, make_tokenizer
 from capivara_cli.runtime import Runtime
 from capivara_cli.translation.google import Google
 from capivara_cli.translation.local import CTranslate2, Local
-from capivara_cli.translation.memory import Memory
+from capivara_cli.translation.memory import Maker, Memory
 from capivara_cli.translation.options import TranslateOptions
 
 REPEATS = 0.4
@@ -128,7 +128,7 @@ def remember(count: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "memory.sqlite"
         with Memory(path) as memory:
-            maker = memory.maker_id("google", "google", "en", "hi")
+            maker = Maker("google", "google", "en", "hi")
             started = time.perf_counter()
             for start in range(0, count, 5000):
                 numbers = range(start, start + 5000)

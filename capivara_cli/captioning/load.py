@@ -9,6 +9,7 @@ from capivara_cli.captioning.captioner import Captioner
 from capivara_cli.captioning.options import CaptionOptions
 from capivara_cli.errors import CapivaraError, explained
 from capivara_cli.models import foreign, hub
+from capivara_cli.models.generation import check_generation
 from capivara_cli.runtime import Runtime
 
 SUPPORTED = "BLIP-2 (OPT or T5), BLIP, and chat models that transformers loads as AutoModelForImageTextToText"
@@ -48,6 +49,8 @@ def load(options: CaptionOptions, prefixes: tuple[str, ...], runtime: Runtime) -
             device_map={"": runtime.device} if quantization else None,  # weights of 8 and 4 bits cannot be moved later
             trust_remote_code=False,
         )
+        for module in model.modules():
+            check_generation(getattr(module, "generation_config", None), name)
         processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
         return family(
             model.eval() if quantization else model.eval().to(runtime.device), processor, options, prefixes, runtime

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from capivara_cli.data.languages import Lang
+from capivara_cli.models.generation import MAX_BEAMS, MAX_NEW_TOKENS
 from capivara_cli.options import ImageWorkers, Machine, Resumable, flag
 from capivara_cli.values import AutoOrCount
 
@@ -32,5 +33,5 @@ class CaptionOptions(ImageWorkers, Resumable, Machine):
     )
     lang: Lang = flag("Language of the captions, BCP-47.", default="en", metavar="LANG")
     batch_size: AutoOrCount = flag("Images per batch.", default=None, metavar="auto|N")
-    max_new_tokens: int = flag("Most tokens after the prefix.", default=50, min=1)
-    num_beams: int = flag("Beams of the search; 1 is greedy.", default=1, min=1)
+    max_new_tokens: int = flag("Most tokens after the prefix.", default=50, min=1, max=MAX_NEW_TOKENS)
+    num_beams: int = flag("Beams of the search; 1 is greedy.", default=1, min=1, max=MAX_BEAMS)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from capivara_cli.data.languages import bcp47, find
 from capivara_cli.errors import CapivaraError, explained
 from capivara_cli.yaml_files import read_yaml
 
@@ -57,22 +58,33 @@ def is_ours(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("names"), dict)
 
 
+def is_by_language(value: Any) -> bool:
+    """Whether its keys are languages: `{"en": {label: name}}`, `{"en": [templates]}`, Babel-ImageNet's `{"EN": …}`."""
+    return isinstance(value, dict) and bool(value) and all(find(bcp47(str(key))) is not None for key in value)
+
+
 _BY_LANGUAGE = ("names", "templates", "prompts")
 
 
 def select_language(value: dict[str, Any], lang: str, path: Path) -> dict[str, Any]:
-    """Return the names, templates and prompts of a file of our own form in a language.
+    """Return what a file of our own form, or one by language, has in a language: `{"names": …}`, or `{"": …}`.
 
     Raises CapivaraError when it has no names in that language.
     """
-    if lang not in value["names"]:
-        raise CapivaraError(f"{path} has no names in {lang}: it has {', '.join(value['names'])}", "--from LANG")
-    return {key: value[key][lang] for key in _BY_LANGUAGE if isinstance(value.get(key), dict) and lang in value[key]}
+    parts = {"": value}
+    if is_ours(value):
+        parts = {key: value[key] for key in _BY_LANGUAGE if isinstance(value.get(key), dict)}
+    langs = list(next(iter(parts.values())))
+    if lang not in map(bcp47, langs):
+        raise CapivaraError(f"{path} has no names in {lang}: it has {', '.join(langs)}", f"--from {bcp47(langs[0])}")
+    return {name: texts for name, part in parts.items() for key, texts in part.items() if bcp47(key) == lang}
 
 
 def with_language(value: dict[str, Any], added: dict[str, Any], lang: str) -> dict[str, Any]:
-    """Return the file of our own form with another language in it."""
-    return value | {key: {**value[key], lang: texts} for key, texts in added.items()}
+    """Return the file with what was selected, translated, as another language in it."""
+    if "" in added:
+        return {**value, lang: added[""]}
+    return value | {name: {**value[name], lang: texts} for name, texts in added.items()}
 
 
 def read(path: Path) -> Any:

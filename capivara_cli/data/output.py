@@ -143,7 +143,7 @@ class Output(ABC):
 
     @abstractmethod
     def finish(self) -> Tally | None:
-        """Put the result in its place; return None on every rank but the first."""
+        """Put the result in its place; return None on every rank but the first. `close` forgets the work on it."""
 
     def close(self) -> None:  # noqa: B027
         """Close the files; what was written can be resumed."""

@@ -77,6 +77,11 @@ def open_output(
     return StandardOutput(settings, observer)
 
 
+def is_begun(path: Path) -> bool:
+    """Return whether an interrupted run has left a part of this file."""
+    return path.with_name(f"{path.name}.partial.json").is_file()
+
+
 class OutputFile(Output):
     """FILE, written through its partial files."""
 
@@ -93,6 +98,7 @@ class OutputFile(Output):
         self.partial = self._partial(runtime.rank, runtime.world_size)
         self._settings_file = path.with_name(f"{path.name}.partial.json")
         self._file: IO[bytes] | None = None
+        self._is_complete = False
         self._lock: Lock | None = None
         self._undecided = [key for key, value in settings.items() if value is UNDECIDED]
         self._digests: deque[bytes] = deque()  # of the records that are being worked on
@@ -223,8 +229,10 @@ class OutputFile(Output):
         """See `Output`."""
         if self._file is None:
             return
-        if self.runtime.world_size == 1 and self.partial.is_file() and not self.partial.stat().st_size:
-            self._remove()  # nothing was done, so nothing is left behind
+        is_untouched = self.runtime.world_size == 1 and self.partial.is_file() and not self.partial.stat().st_size
+        if self._is_complete or is_untouched:
+            # Only now: if the process is killed while it makes something of the result, the same line starts there.
+            self._remove()
         with suppress(OSError):  # each batch was flushed: an error here was already raised there
             self._file.close()
         self._file = None
@@ -236,7 +244,6 @@ class OutputFile(Output):
         self.runtime.barrier()
         tally = self._merge() if self.runtime.is_main else None
         self.runtime.barrier()
-        self.close()
         return tally
 
     def _merge(self) -> Tally:
@@ -252,7 +259,7 @@ class OutputFile(Output):
                 files[0 if line.startswith(KEPT) else -1].write(line[_HEAD:])
         if not tally.rejected and not tally.parts:
             rejected.unlink()
-        self._remove()
+        self._is_complete = True
         return tally
 
     def _lines(self) -> Iterator[bytes]:

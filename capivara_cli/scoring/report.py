@@ -23,6 +23,19 @@ WIDTH = 40  # characters of the longest bar
 SOURCES = 20  # sources in the table, at most
 MAX_SOURCES = 1000  # sources that are counted; the rest are counted together
 OTHERS = "others"
+SOFTWARE = "capivara score"  # in the plot's PNG
+
+
+def is_our_plot(path: Path) -> bool:
+    """Return whether a file is a plot that `score` has drawn: only those are replaced."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            software = image.info.get("Software", "")
+    except (OSError, ValueError):  # no image, or one with a damaged text
+        return False
+    return software == SOFTWARE
 
 
 class Report:
@@ -164,7 +177,7 @@ class Report:
         axes.set(title="CLIP score of captions and their images", xlabel="score", ylabel="captions")
         axes.spines[["top", "right"]].set_visible(False)
         with artifacts.writing(path) as temporary:
-            figure.savefig(temporary, format="png")
+            figure.savefig(temporary, format="png", metadata={"Software": SOFTWARE})
         console.say(f"wrote {path}")
 
 

@@ -13,6 +13,7 @@ from capivara_cli.data import pipeline, records
 from capivara_cli.data.images import ImageRef
 from capivara_cli.data.output import (
     RecordResult,
+    Tally,
     check_not_a_source,
     check_writable,
     raise_if_empty,
@@ -20,7 +21,7 @@ from capivara_cli.data.output import (
     undecided_if_auto,
 )
 from capivara_cli.data.records import Record
-from capivara_cli.data.resumable import open_output
+from capivara_cli.data.resumable import is_begun, open_output
 from capivara_cli.data.selection import human_scores, select_captions
 from capivara_cli.errors import CapivaraError
 from capivara_cli.models import checkpoint
@@ -29,7 +30,7 @@ from capivara_cli.models.embedding_cache import embed_windows
 from capivara_cli.models.spec import ModelSpec
 from capivara_cli.runtime import Runtime
 from capivara_cli.scoring.options import ScoreOptions
-from capivara_cli.scoring.report import Report
+from capivara_cli.scoring.report import Report, is_our_plot
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,16 +78,20 @@ def score(sources: Sequence[str | Path], output: str | Path | None, options: Sco
         job = _ScoreJob(options, clip, out.folder, workers, captions_by_lang)
         stream = pipeline.read(sources, total, captions_by_lang)
         tally = pipeline.run(job, stream, out, runtime, window=WINDOW, total=total, live=total is None)
-    job.cut.warn("captions that were scored now")
-    if tally is None:
-        return
+        job.cut.warn("captions that were scored now")
+        if tally is not None:
+            _show(summary, job, tally, path)
+
+
+def _show(summary: Report, job: _ScoreJob, tally: Tally, path: Path | None) -> None:
+    """Show what became of the captions, and draw the plot. Raises CapivaraError if nothing is left."""
     summary.show(path)
-    if options.pair_score is not None:
+    if job.options.pair_score is not None:
         job.say_without_human(summary)
     raise_if_empty(tally, path)
     report(summary.usable, path)  # only unusable images need a warning: the others were dropped on purpose
-    if options.plot is not None:
-        summary.plot(options.plot)
+    if job.options.plot is not None:
+        summary.plot(job.options.plot)
 
 
 def _in_languages_of(captions: Counter[str], sources: Sequence[str | Path], options: ScoreOptions) -> ScoreOptions:
@@ -104,8 +109,12 @@ def _check_plot(plot: Path, sources: Sequence[str | Path], output: Path | None, 
     if output is not None and plot.absolute() == output.absolute():
         raise CapivaraError(f"--plot {plot} is also the file of -o", "another name")
     check_not_a_source(sources, plot)
-    if plot.exists() and not overwrite:
+    # A process that was killed right after the plot left it beside its unfinished output.
+    is_resumed = output is not None and is_begun(output)
+    if plot.exists() and not overwrite and not (is_resumed and is_our_plot(plot)):
         raise CapivaraError(f"{plot} already exists", "--overwrite replaces it")
+    if plot.exists() and not is_our_plot(plot):
+        raise CapivaraError(f"{plot} is not a plot of capivara score", "--plot another file")
     check_writable(plot, "--plot")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from capivara_cli.data.languages import known
 from capivara_cli.translation import checks
-from capivara_cli.translation.memory import Memory
+from capivara_cli.translation.memory import Maker, Memory
 from capivara_cli.translation.translator import Failure, Translator
 
 ATTEMPTS = 3  # per text
@@ -44,11 +44,16 @@ class CheckedTranslator:
             refresh: is called whenever a translation has come in.
         """
         translator = self.translators[target]
-        maker = self.memory.maker_id(translator.backend, translator.identity(), self.origin, target)
-        results: dict[str, str | Failure] = dict(self.memory.recall(maker, texts))
+        maker = Maker(translator.backend, translator.identity(), self.origin, target)
+        # Half a UTF-16 pair, as a JSON escape can write it: neither a tokenizer nor a request can hold it.
+        results: dict[str, str | Failure] = {
+            text: Failure("broken characters", final=True) for text in texts if checks.SURROGATE.search(text)
+        }
+        recalled = self.memory.recall(maker, [text for text in texts if text not in results])
+        results |= recalled
         todo = [text for text in texts if text not in results]
         self.requested += len(todo)
-        self.recalled += len(results)
+        self.recalled += len(recalled)
         for attempt in range(ATTEMPTS):
             if not todo:
                 break
@@ -62,7 +67,7 @@ class CheckedTranslator:
         return results
 
     def _attempt(
-        self, translator: Translator, maker: int, texts: Sequence[str], target: str, attempt: int
+        self, translator: Translator, maker: Maker, texts: Sequence[str], target: str, attempt: int
     ) -> Iterator[tuple[str, str | Failure]]:
         """Yield texts and their checked translations as they come in, and save them."""
         unsaved: dict[str, str] = {}

@@ -20,6 +20,7 @@ MAX_GROWTH = 4.0  # times the source's length, and 20 characters more
 MAX_SHRINKAGE = 8.0  # times; Chinese needs a quarter of the characters of English
 MIN_REPEATS = 4  # of the same word, or the same two or three words, in a row
 
+SURROGATE = re.compile("[\ud800-\udfff]")  # half a UTF-16 pair, which no file can hold as UTF-8
 _PLACEHOLDER = re.compile(r"\{[^{}\s]*\}")
 _REPEATED_SOUND = re.compile(r"(.{1,12}?)\1{5,}")  # for scripts without spaces
 _LETTER = regex.compile(r"\p{L}")
@@ -37,7 +38,7 @@ def problem(source: str, text: str, origin: Language, target: Language) -> str |
     """
     if not text.strip():
         return "empty"
-    if "\ufffd" in text or any(ord(c) < 32 and c not in "\t\n" for c in text):
+    if "\ufffd" in text or SURROGATE.search(text) or any(ord(c) < 32 and c not in "\t\n" for c in text):
         return "broken characters"
     if placeholders(text) != placeholders(source):
         return f"placeholders are not those of the source: {text}"

@@ -27,8 +27,8 @@ def translate_class_file(
         raise CapivaraError(f"{output} already exists", "--overwrite replaces it")
     (target,) = options.to
     content = class_files.read(path)
-    is_ours = class_files.is_ours(content)
-    value = class_files.select_language(content, options.origin, path) if is_ours else content
+    has_languages = class_files.is_ours(content) or class_files.is_by_language(content)
+    value = class_files.select_language(content, options.origin, path) if has_languages else content
     texts = list(dict.fromkeys(map(on_one_line, class_files.texts(value))))
     translations: dict[str, str] = {}
     failures: list[str] = []
@@ -43,7 +43,7 @@ def translate_class_file(
             "nothing was written; the other translations are saved",
         )
     value = class_files.replaced(value, lambda text: translations[on_one_line(text)])
-    if is_ours:
+    if has_languages:
         value = class_files.with_language(content, value, target)
     serialised = class_files.dump(value, output or path)
     if output is None:

@@ -13,6 +13,7 @@ from capivara_cli import artifacts, console
 from capivara_cli.data.languages import code_for
 from capivara_cli.errors import CapivaraError, first_line
 from capivara_cli.models import foreign, hub
+from capivara_cli.models.generation import check_generation
 from capivara_cli.runtime import Runtime
 from capivara_cli.translation.options import TranslateOptions
 from capivara_cli.translation.translator import Failure, Translator
@@ -32,6 +33,23 @@ MAX_NEW_TOKENS = 200  # if the model's own configuration has no limit; NLLB's sa
 RETRY_GENERATION = {"num_beams": 4, "no_repeat_ngram_size": 3}  # for texts whose first translation was rejected
 
 
+# `model_type` of a model's configuration -> its backend. NLLB-200 is an M2M100 with a tokenizer of its own.
+FAMILIES = {"m2m_100": "m2m100", "nllb-moe": "nllb", "t5": "madlad", "marian": "marian"}
+
+
+def family_of(model: str) -> str:
+    """Return the backend that a model is for. Raises CapivaraError if it is of none, or not on this machine."""
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
+    source = hub.source_of(model)
+    with foreign.loading(model, "--model FOLDER or ORG/REPO"):
+        kind = foreign.load_config(source).model_type
+        tokenizer = str(get_tokenizer_config(source).get("tokenizer_class"))
+    if kind not in FAMILIES:
+        raise CapivaraError(f"{model} is a {kind}: it does not translate", f"a model of {', '.join(DEFAULT_MODELS)}")
+    return "nllb" if "Nllb" in tokenizer else FAMILIES[kind]
+
+
 class Local(Translator):
     """A model of transformers. It is loaded for the first text that is not in the cache."""
 
@@ -43,6 +61,7 @@ class Local(Translator):
             target: one of the targets, for Marian, which has one model per pair of languages.
             runtime: where the model runs.
         """
+        assert options.backend is not None, "translate() resolves it"
         self.backend = options.backend
         self.model = options.model or DEFAULT_MODELS[self.backend].format(origin=options.origin, target=target)
         self.runtime = runtime
@@ -97,6 +116,8 @@ class Local(Translator):
             if files := hub.weights_in(source):
                 foreign.check_size(lambda: AutoModelForSeq2SeqLM.from_config(config), self.model, files)
             self.runtime = self.runtime.for_width(config.hidden_size)
+            self._generation = _read_generation(source)
+            check_generation(self._generation, self.model)
             try:
                 return self._load_model(source), self._load_tokenizer(source)
             except ImportError as error:
@@ -162,7 +183,6 @@ class CTranslate2(Local):
                 "--engine ctranslate2: the package is not installed", "pip install 'capivara-cli[ctranslate2]'"
             ) from error
         import torch
-        from transformers import GenerationConfig
 
         on_gpu = self.runtime.device.startswith("cuda")
         kind = "float16" if on_gpu else "int8"
@@ -179,10 +199,6 @@ class CTranslate2(Local):
 
         if not (folder / "model.bin").is_file():
             convert()
-        try:
-            self._generation = GenerationConfig.from_pretrained(source)
-        except OSError:  # a folder without generation_config.json
-            self._generation = GenerationConfig()
         try:
             return open_converted()
         except RuntimeError as error:
@@ -205,6 +221,16 @@ class CTranslate2(Local):
         )
         ids = [tokenizer.convert_tokens_to_ids(result.hypotheses[0]) for result in results]
         return tokenizer.batch_decode(ids, skip_special_tokens=True)
+
+
+def _read_generation(source: str) -> Any:
+    """Return a model's generation_config.json; the library's defaults if it has none."""
+    from transformers import GenerationConfig
+
+    try:
+        return GenerationConfig.from_pretrained(source)
+    except OSError:
+        return GenerationConfig()
 
 
 def batch_length(lengths: np.ndarray, start: int, budget: int) -> int:

@@ -20,9 +20,13 @@ class TranslateOptions(Resumable, Machine):
 
     to: Langs = flag("Languages to translate to, BCP-47: hi, or hi,xh.", metavar="LANG")
     origin: Lang = flag("Language of the captions to translate.", default="en", name="--from", metavar="LANG")
-    backend: Backend = flag("What translates: Google's service, or a family of local models.", default="google")
+    backend: Backend | None = flag(
+        "What translates: Google's service, or a family of local models.",
+        default=None,
+        shown="google, or the family of --model",
+    )
     model: str | None = flag(
-        "Model for a local backend: hub id or folder.",
+        "Local translation model: hub id or folder.",
         default=None,
         metavar="MODEL",
         shown="the backend's own",

@@ -48,6 +48,7 @@ def translate(sources: Sequence[str | Path], output: str | Path | None, options:
     path = Path(output) if output is not None else None
     origin = options.origin
     _check_languages(options)
+    options = options.replace(backend=_backend_of(options))
     check_not_a_source(sources, path)
     runtime = _start_runtime(options)
     translators = _make_translators(options, runtime)
@@ -87,6 +88,17 @@ def _check_languages(options: TranslateOptions) -> None:
             raise BadOption(f"the language {code} is not known{suggestion(code)}", LIST_HINT)
     if options.origin in options.to:
         raise BadOption(f"--to {options.origin} is the language of --from", "leave it out")
+
+
+def _backend_of(options: TranslateOptions) -> str:
+    """Return the backend: the one that was typed, that of the model, or Google's service."""
+    if options.model is None:
+        return options.backend or "google"
+    from capivara_cli.translation.local import family_of
+
+    if options.backend == "google":
+        raise BadOption(f"--backend google is a service and takes no --model {options.model}", "leave --backend out")
+    return options.backend or family_of(options.model)
 
 
 def _with_origin_of(languages: Counter[str], options: TranslateOptions) -> TranslateOptions:

@@ -255,6 +255,7 @@ def test_a_rejected_file_of_an_earlier_run_does_not_stay(tmp_path: Path) -> None
     out = begun(tmp_path / "out.jsonl")
     put(out, RecordResult({"id": "1", "rejected": "a reason of an earlier run"}))
     tally = out.finish()
+    out.close()
     assert tally is not None
     report(tally, tmp_path / "out.jsonl")
     assert (tmp_path / "out.jsonl").read_text() == '{"id": "1"}\n'
@@ -265,6 +266,7 @@ def test_what_is_rejected_again_has_its_new_reason_alone(tmp_path: Path) -> None
     out = begun(tmp_path / "out.jsonl")
     put(out, RecordResult({"id": "1", "rejected": "old"}, "new"), RecordResult({"id": "2", "rejected": "old"}))
     out.finish()
+    out.close()
     assert both(tmp_path / "out.jsonl") == (b'{"id": "2"}\n', b'{"rejected": "new", "id": "1"}\n')
 
 
@@ -272,6 +274,7 @@ def test_rejected_parts_are_in_a_file_when_no_record_was_rejected(tmp_path: Path
     out = begun(tmp_path / "out.jsonl")
     put(out, RecordResult({"id": "1"}, parts=({"id": "1", "rejected": "empty"},)))
     out.finish()
+    out.close()
     assert both(tmp_path / "out.jsonl") == (b'{"id": "1"}\n', b'{"id": "1", "rejected": "empty"}\n')
 
 
@@ -279,6 +282,7 @@ def test_when_nothing_is_left_there_is_no_file(tmp_path: Path) -> None:
     out = begun(tmp_path / "out.jsonl")
     put(out, *(RecordResult({"id": str(number)}, "torn") for number in range(7)))
     tally = out.finish()
+    out.close()
     assert tally is not None
     with pytest.raises(CapivaraError, match="nothing was left: 7 of 7 rejected") as error:
         report(tally, tmp_path / "out.jsonl")
@@ -291,6 +295,7 @@ def test_when_nothing_is_left_the_file_that_existed_stays(tmp_path: Path) -> Non
     with begun(tmp_path / "out.jsonl", overwrite=True) as out:
         put(out, RecordResult({"id": "1"}, "torn"))
         out.finish()
+    out.close()
     assert both(tmp_path / "out.jsonl") == (b"good", b'{"rejected": "torn", "id": "1"}\n')
 
 
@@ -342,6 +347,7 @@ def test_any_text_comes_back_from_a_run_that_was_interrupted(text: str, tmp_path
     same = (Record({"id": result.data["id"], "image": "x"}, "", ImageRef("/x")) for result in results)
     assert again.skip_done(same)[0] == 3
     again.finish()
+    again.close()
     kept, rejected = (content.decode("utf-8").split("\n")[:-1] for content in both(tmp_path / "out.jsonl"))
     assert [json.loads(line) for line in kept] == [{"id": text, text: [text]}, {"id": "3"}]
     assert [json.loads(line) for line in rejected] == [part, {"rejected": text, "id": "2"}]
@@ -421,7 +427,9 @@ out.close()
 with out.partial.open("ab") as file:
     file.write(b'+00000000{"id": "n7"}\\n~00000000{"id": "n8')
 runtime.barrier()
-tally = run(stop=None, done=3 * runtime.rank).finish()
+out = run(stop=None, done=3 * runtime.rank)
+tally = out.finish()
+out.close()
 assert (tally is not None) == runtime.is_main
 if tally is not None:
     print(tally.kept, tally.rejected, tally.parts)

@@ -14,7 +14,7 @@ from capivara_cli.data.images import ImageRef
 from capivara_cli.inspection.cache import cache
 from capivara_cli.models.clip import Clip
 from capivara_cli.models.embedding_cache import embed
-from capivara_cli.translation.memory import Memory, default_path
+from capivara_cli.translation.memory import Maker, Memory, default_path
 from tests.conftest import command
 from tests.helpers import write_tar
 
@@ -29,8 +29,8 @@ def filled(clip: Clip, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     embed(clip, refs[:2], views=2)
     shards.find(str(write_tar(tmp_path / "0.tar", {"a.png": b"a"})), "a.png")
     with Memory(default_path()) as memory:
-        memory.add(memory.maker_id("google", "", "en", "hi"), {"a dog": "x", "a cat": "y"})
-        memory.add(memory.maker_id("nllb", "facebook/nllb", "en", "hi"), {"a dog": "z"})
+        memory.add(Maker("google", "", "en", "hi"), {"a dog": "x", "a cat": "y"})
+        memory.add(Maker("nllb", "facebook/nllb", "en", "hi"), {"a dog": "z"})
     converted = folder / "ctranslate2" / artifacts.fingerprint("model")
     converted.mkdir(parents=True)
     (converted / "model.bin").write_bytes(bytes(3 << 20))

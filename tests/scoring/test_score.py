@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from capivara_cli.evaluation.retrieve_eval import retrieve_eval
 from capivara_cli.models import checkpoint
 from capivara_cli.models.clip import Clip
 from capivara_cli.scoring.options import ScoreOptions
+from capivara_cli.scoring.report import is_our_plot
 from capivara_cli.scoring.score import score
 from tests import kills
 from tests.conftest import Process, command, peak_memory
@@ -230,6 +233,39 @@ def test_after_any_number_of_kills_the_bytes_are_those_of_an_undisturbed_run(
     assert len(read_jsonl(tmp_path / "out" / "whole.jsonl")) > 50
 
 
+KILLED_BEFORE_THE_PLOT = """
+import os, signal, sys
+from capivara_cli.scoring import report, score
+from capivara_cli.scoring.options import ScoreOptions
+
+report.Report.plot = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+score.score(["in.jsonl"], "out.jsonl", ScoreOptions(scored=True, plot="p.png"))
+"""
+
+
+def test_a_run_killed_between_its_records_and_its_plot_makes_the_plot(tmp_path: Path, capivara: Capivara) -> None:
+    one_record(tmp_path, {"score": 0.1}, {"score": 0.3})
+    killed = subprocess.run([sys.executable, "-c", KILLED_BEFORE_THE_PLOT], cwd=tmp_path, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    content = (tmp_path / "out.jsonl").read_bytes()
+    line = ["score", "in.jsonl", "--scored", "-o", "out.jsonl", "--plot", "p.png"]
+    result = capivara(*line)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "out.jsonl").read_bytes() == content
+    assert is_our_plot(tmp_path / "p.png")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl", "p.png"]
+    assert "out.jsonl already exists" in capivara(*line[:-2]).stderr
+
+
+def test_only_a_plot_of_score_is_replaced(tmp_path: Path, capivara: Capivara) -> None:
+    one_record(tmp_path, {"score": 0.1})
+    Image.new("RGB", (4, 4)).save(tmp_path / "photo.png")
+    line = ["score", "in.jsonl", "--scored", "--overwrite", "-o", "out.jsonl", "--plot"]
+    assert "photo.png is not a plot of capivara score" in capivara(*line, "photo.png").stderr
+    for _ in range(2):
+        assert capivara(*line, "p.png").returncode == 0
+
+
 def test_two_ranks_share_scores_in_the_file(tmp_path: Path) -> None:
     captions = [{"text": str(number), "lang": "en", "score": number / 10} for number in range(5)]
     write_jsonl(tmp_path / "in.jsonl", [{"id": str(i), "image": "a.png", "captions": captions} for i in range(2100)])
@@ -256,6 +292,7 @@ def test_two_ranks_write_what_one_writes(base: Path, options: MakeOptions, some:
 MEMORY = """
 import sys
 from capivara_cli.scoring.options import ScoreOptions
+from capivara_cli.scoring.report import is_our_plot
 from capivara_cli.scoring.score import score
 score([sys.argv[1]], sys.argv[2], ScoreOptions(scored=True, min_score=0.2))
 """

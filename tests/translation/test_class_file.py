@@ -51,10 +51,31 @@ def test_a_class_file_of_our_form_gets_another_language(run: Run, tmp_path: Path
 
 
 @pytest.mark.parametrize(
+    ("content", "translated"),
+    [
+        ({"xh": {"0": "nto", "1": "nye"}, "en": {"0": EN[0], "1": EN[1]}}, {"0": PT[0], "1": PT[1]}),
+        ({"XH": [[3, 1], ["nto", "nye"]], "EN": [[3, 1], EN[:2]]}, [[3, 1], PT[:2]]),
+        ({"xh": ["nto"], "English": EN[:2]}, PT[:2]),
+    ],
+)
+def test_a_file_by_language_gets_another_and_keeps_those_that_it_has(
+    content: dict[str, Any], translated: Any, run: Run, tmp_path: Path
+) -> None:
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps(content))
+    assert json.loads(run(path, "out.json", to="pt").read_text(encoding="utf-8")) == content | {"pt": translated}
+    first = next(iter(content))
+    path.write_text(json.dumps({first: content[first]}))
+    with pytest.raises(CapivaraError, match=rf"c\.json has no names in en: it has {first}") as error:
+        run(path, "more.json", to="pt")
+    assert error.value.hint == "--from xh"
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         ('{"images": [{"filename": "1.jpg", "sentences": []}]}', "lists of objects: it is not a class file"),
-        ("{", "neither JSON nor YAML"),
+        ("{", "is not JSON"),
         ("{}", "no names or templates"),
         ('{"set": [1, 2]}', "no names or templates"),
         ('"a dog"', "no names or templates"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -14,8 +15,10 @@ from typing import Any
 import pytest
 from capivara_cli.commands import main
 
+from capivara_cli.demo import CAPTIONER, TRANSLATOR
 from capivara_cli.errors import CapivaraError
-from capivara_cli.translation.local import Local
+from capivara_cli.translation.local import Local, family_of
+from tests import small_models
 from tests.conftest import Refused, command
 from tests.helpers import read_jsonl, torchrun, write_jsonl
 from tests.translation.conftest import SCENES, Run, expected
@@ -98,6 +101,52 @@ def test_records_without_captions_to_translate_pass(run: Run, tmp_path: Path) ->
     assert not list(tmp_path.glob("no*"))
 
 
+def test_half_a_character_is_rejected_and_the_rest_is_translated(run: Run, tmp_path: Path) -> None:
+    captions = [{"text": text, "lang": "en"} for text in ("a \ud83d dog", expected(0, "en")[0])]
+    source = write_jsonl(tmp_path / "in.jsonl", [{"id": "1", "image": "x.jpg", "captions": captions}])
+    (got,) = read_jsonl(run(source, memory=tmp_path / "m.sqlite"))
+    assert [caption.get("parent") for caption in got["captions"]] == [None, None, 1]
+    (rejected,) = read_jsonl(tmp_path / "out.jsonl.rejected.jsonl")
+    assert rejected["rejected"] == "broken characters (hi)"
+
+
+@pytest.mark.parametrize("make", [small_models.m2m100, small_models.madlad, small_models.marian, shutil.copytree])
+def test_the_backend_is_that_of_the_model(make: Any, tmp_path: Path) -> None:
+    names = {small_models.m2m100: "m2m100", small_models.madlad: "madlad", small_models.marian: "marian"}
+    folder = tmp_path / "model"
+    make(*([TRANSLATOR] if make is shutil.copytree else []), folder)
+    assert family_of(str(folder)) == names.get(make, "nllb")
+
+
+def test_a_model_that_does_not_translate_is_refused() -> None:
+    with pytest.raises(CapivaraError, match="is a blip-2: it does not translate") as error:
+        family_of(str(CAPTIONER))
+    assert "nllb, m2m100, madlad, marian" in (error.value.hint or "")
+
+
+def test_without_a_backend_a_model_translates(model: Path, source: Path, run: Run, tmp_path: Path) -> None:
+    assert run(source, "one.jsonl", backend=None).read_bytes() == run(source, "two.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("num_beams", 10**6, "num_beams = 1,000,000 is not between 0 and 64"),
+        ("max_length", 10**9, "max_length = 1,000,000,000 is not between 0 and 4,096"),
+        ("max_new_tokens", "x", "cannot be loaded: "),
+        ("num_return_sequences", 10**5, "num_return_sequences"),
+    ],
+)
+def test_what_a_models_files_ask_for_is_bounded(
+    key: str, value: Any, message: str, run: Run, source: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(TRANSLATOR, tmp_path / "model"))
+    config = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps(config | {key: value}))
+    with pytest.raises(CapivaraError, match=message):
+        run(source, model=str(folder))
+
+
 def test_a_pipe_is_translated_record_by_record_as_it_comes(model: Path, tmp_path: Path) -> None:
     line = command("translate", "--to", "hi", "--backend", "nllb", "--model", model, "--memory", "none")
     with subprocess.Popen(line, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ) as process:
@@ -140,6 +189,7 @@ def test_two_ranks_write_what_one_writes(run: Run, model: Path, source: Path, tm
         (["--to", "qq"], "the language qq is not known", "--languages"),
         (["--to", "en"], "--to en is the language of --from", ""),
         (["--to", "mai", "--backend", "m2m100"], "m2m100 does not know Maithili", "--backend"),
+        (["--to", "hi", "--model", "m", "--backend", "google"], "--backend google is a service and takes no", "leave"),
         (["--to", "hi", "--rate", "0"], "--rate 0.0: must be above 0", ""),
         (["--to", "hi", "--backend", "nllb", "--model", "gone", "-o", "out.jsonl"], "gone: no such folder", "--model"),
         (["--to", "hi", "--backend", "nllb"], "facebook/nllb-200-distilled-600M is not on this machine", "--model"),
