@@ -140,7 +140,7 @@ $(RUN)/run.json:
 retrieve-eval: setup ## Compare MERGED with BASELINE on TEST
 	$(call need,$(MERGED),make merge writes it)
 	$(call need,$(TEST),a test set that was not trained on: make retrieve-eval TEST=test.jsonl)
-	$(BIN)/capivara retrieve-eval --data $(TEST) --lang $(LANGUAGE) --model local-dir:$(MERGED) --baseline $(BASELINE) -o $(MERGED).json
+	$(BIN)/capivara retrieve-eval --data $(TEST) --lang $(LANGUAGE) --model local-dir:$(MERGED) --baseline $(BASELINE) -o $(MERGED).json --overwrite
 
 classify-eval: setup ## Classify IMAGES (labelled by folder) with MERGED and with BASELINE; CLASSES
 	$(call need,$(MERGED),make merge writes it)

@@ -10,12 +10,14 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capivara_cli.errors import CapivaraError, explained
+from capivara_cli.files import is_stream
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,12 +33,18 @@ def writing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` to write to, and rename it to `path` when the block succeeds.
 
     Works for a file and for a folder; an existing file or folder is replaced. A killed process leaves at most a
-    temporary file behind, never half of `path`. Raises CapivaraError when the disk is full or writing is not permitted.
+    temporary file behind, never half of `path`; the next process that writes `path` removes it. A device or a named
+    pipe gets the content once it is complete. Raises CapivaraError when the disk is full or writing is not permitted.
     """
+    if is_stream(path):
+        with _writing_stream(path) as temporary:
+            yield temporary
+        return
     target = path.resolve()  # of a link to a folder, the folder is replaced and the link stays
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        remove_stale(target)
         yield temporary
         _sync(temporary)
         swap_in(temporary, target)
@@ -47,6 +55,16 @@ def writing(path: Path) -> Iterator[Path]:
         if isinstance(error, CapivaraError):  # about a file in this folder: name it as the user does
             error.message = error.message.replace(str(temporary), str(path))
         raise
+
+
+@contextmanager
+def _writing_stream(path: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="capivara-") as folder:
+        temporary = Path(folder, path.name)
+        yield temporary
+        # "ab": /dev/stdout may be a file to which the shell appends; "wb" would empty it.
+        with explained(f"cannot write {path}"), temporary.open("rb") as file, path.open("ab") as stream:
+            shutil.copyfileobj(file, stream)
 
 
 def _sync(path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from capivara_cli.commands import main
 
 from capivara_cli.demo import BASE
-from capivara_cli.demo.world import write_world
+from capivara_cli.demo.world import write_classes, write_world
 from capivara_cli.models import checkpoint
 from capivara_cli.models.clip import Clip
 from capivara_cli.models.spec import ModelSpec
@@ -60,6 +60,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """400 training and 60 test scenes."""
     folder = tmp_path_factory.mktemp("world")
     write_world(folder, train=400, test=60)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of one thing: shapes and colours to classify."""
+    folder = tmp_path_factory.mktemp("things")
+    (folder / "images").mkdir()
+    write_classes(folder, per_scene=2)
     return folder
 
 

@@ -9,13 +9,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Protocol, Self, TypeVar
+from typing import IO, Any, Protocol, Self, TypeGuard, TypeVar
 
-from capivara_cli import artifacts, console
+from capivara_cli import console
 from capivara_cli.data import records
 from capivara_cli.data.captions import REJECTED
 from capivara_cli.data.records import Record
-from capivara_cli.errors import CapivaraError
+from capivara_cli.errors import CapivaraError, explained
+from capivara_cli.files import is_stream, refuse_folder
 
 R = TypeVar("R", bound=Record)
 
@@ -160,10 +161,16 @@ def rejected_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.rejected.jsonl")
 
 
+def is_file(path: Path | None) -> TypeGuard[Path]:
+    """Return whether the output is a file, which can be resumed, and not standard output or another stream."""
+    return path is not None and str(path) != "-" and not is_stream(path)
+
+
 def check_not_a_source(sources: Iterable[str | Path], path: Path | None) -> None:
     """Raise CapivaraError when FILE, or its file of rejected records, is one of the sources' files."""
     if path is None:
         return
+    refuse_folder(path)
     outputs = [file for file in (path, rejected_file(path)) if file.exists()]
     if not outputs:
         return
@@ -176,25 +183,19 @@ def check_not_a_source(sources: Iterable[str | Path], path: Path | None) -> None
                     raise CapivaraError(f"{output} is both input and output", "-o another file")
 
 
-def check_writable(path: Path, flag: str) -> None:
-    """Raise CapivaraError for a file that could not be written once the work is done; make its folder if missing."""
-    if path.is_dir():
-        raise CapivaraError(f"{flag} {path} is a folder", f"{flag} {path}/FILE")
-    folder = path.absolute().parent
-    artifacts.make_folder(folder)
-    if not os.access(folder, os.W_OK):
-        raise CapivaraError(f"cannot write {path}: no permission", f"{flag} in another folder")
-
-
 class StandardOutput(Output):
-    """Standard output; cannot be resumed."""
+    """Standard output, or another device or named pipe; cannot be resumed."""
 
     streams = True
 
-    def __init__(self, settings: dict[str, Any], observer: Observer | None) -> None:
+    def __init__(self, settings: dict[str, Any], observer: Observer | None, path: Path | None = None) -> None:
         self.folder = Path.cwd()
         self.settings = settings
-        self._stream: IO[bytes] = sys.stdout.buffer  # a progress bar may replace sys.stdout
+        if path is None:
+            self._stream: IO[bytes] = sys.stdout.buffer  # a progress bar may replace sys.stdout
+        else:
+            with explained(f"cannot write {path}"):
+                self._stream = path.open("ab")  # not "wb": /dev/stdout may be a file to which the shell appends
         self._tally = Tally(observer=observer)
 
     def begin(self, window: int, **decided: Any) -> None:  # noqa: ARG002
@@ -250,7 +251,7 @@ def report(tally: Tally, path: Path | None, *, parts: str = "captions") -> None:
 
 def _names(tally: Tally, path: Path | None) -> str:
     """Return where all that was rejected is, and the first of it, one per line."""
-    where = f"; all are in {rejected_file(path)}" if path is not None and str(path) != "-" else ""
+    where = f"; all are in {rejected_file(path)}" if is_file(path) else ""
     shown = [*tally.first, *tally.first_parts][:SHOWN]
     more = tally.rejected + tally.parts - len(shown)
     return "".join([where, *(f"\n  {line}" for line in shown), f"\n  and {more:,} more" if more else ""])

@@ -19,7 +19,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from capivara_cli import artifacts, locks
+from capivara_cli import artifacts, files, locks
 from capivara_cli.data import images
 from capivara_cli.data.output import (
     KEPT,
@@ -31,6 +31,7 @@ from capivara_cli.data.output import (
     RecordResult,
     StandardOutput,
     Tally,
+    is_file,
     rejected_file,
 )
 from capivara_cli.data.records import Record
@@ -70,11 +71,11 @@ def open_output(
     """
     if path is not None and (images.is_image_name(path.name) or path.suffix == ".tar"):
         raise CapivaraError(f"{path} is not the name of a file of records", "-o FILE.jsonl")
-    if path is not None and str(path) != "-":
+    if is_file(path):
         return OutputFile(path, settings, runtime, observer, overwrite=overwrite)
     if runtime.world_size > 1:
         raise CapivaraError("several ranks cannot share standard output", "give -o FILE")
-    return StandardOutput(settings, observer)
+    return StandardOutput(settings, observer, path if str(path) not in ("None", "-") else None)
 
 
 def is_begun(path: Path) -> bool:
@@ -88,8 +89,6 @@ class OutputFile(Output):
     def __init__(
         self, path: Path, settings: dict[str, Any], runtime: Runtime, observer: Observer | None, *, overwrite: bool
     ) -> None:
-        if path.is_dir():
-            raise CapivaraError(f"{path} is a folder", "-o FILE.jsonl")
         self.path = path
         self.folder = path.absolute().parent
         self.runtime = runtime
@@ -158,8 +157,8 @@ class OutputFile(Output):
         if is_begun and not overwrite:
             self._compare()
             return
-        if self.path.exists() and not overwrite:
-            raise CapivaraError(f"{self.path} already exists", "--overwrite replaces it")
+        files.check_writable(self.path, files.RECORDS, overwrite=overwrite)
+        files.check_writable(rejected_file(self.path), files.REJECTED, overwrite=True)  # it belongs to the other
         self._remove(keep=self.partial)
         os.truncate(self.partial, 0)
 

@@ -110,12 +110,12 @@ def _lines(options: DemoOptions) -> list[str]:
     lines.append(f"capivara merge-lora {run} -o {merged}{_replace(merged)}")
     lines.append(
         f"capivara retrieve-eval --data data/test.jsonl --lang {lang} --lang en {models}"
-        f" -o results/{lang}.json{machine}"
+        f" -o results/{lang}.json{machine}{_replace_results(lang)}"
     )
     for kind in ("shapes", "colours"):
         lines.append(
             f"capivara classify-eval --data data/{kind}.jsonl --classes data/{kind}.yaml --lang {lang},en {models}"
-            f" -o results/{lang}-{kind}.json{machine}"
+            f" -o results/{lang}-{kind}.json{machine}{_replace_results(f'{lang}-{kind}')}"
         )
     return lines
 
@@ -127,6 +127,10 @@ def _machine_flags(options: DemoOptions) -> str:
         if value != fields(DemoOptions)[name].default:
             flags += f" --{name} {shlex.quote(str(value))}"
     return flags
+
+
+def _replace_results(name: str) -> str:
+    return " --overwrite" if any(Path("results").glob(f"{name}.*")) else ""  # one file per language and model
 
 
 def _replace(path: Path) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from capivara_cli import artifacts
+from capivara_cli import artifacts, files
 from capivara_cli.data import labelled
 from capivara_cli.data.labelled import LabelledData
 from capivara_cli.data.readers.options import ReaderOptions
@@ -59,16 +59,21 @@ def classify_eval(
             data do not define, a model or an adapter that cannot be loaded, or a file that cannot be written.
     """
     sources = list(map(str, data))
-    langs = _langs(options.lang)
+    options = options.replace(lang=_langs(options.lang))
     path = Path(output) if output is not None else None
     models = with_baseline(ModelSpec.pick(options.model, options.pretrained, options.adapter), options.baseline)
     class_files = [name.partition("#")[0] for name in (options.classes, options.templates) if name]
-    files = {"predictions": options.predictions, "per_class": options.per_class}
-    check_outputs([*sources, *class_files], langs, [role for role, _ in models], output=path, **files)
+    others = {
+        "--predictions": (options.predictions, files.QUERIES),
+        "--per-class": (options.per_class, files.PER_CLASS),
+    }
+    check_outputs([*sources, *class_files], options, [role for role, _ in models], path, others)
     images = labelled.read(sources, ReaderOptions(images=options.images, split=options.split, labels=True))
-    classes = choose_classes(options.classes, options.templates, langs, images, dataset_name(sources))
+    classes = choose_classes(options.classes, options.templates, options.lang, images, dataset_name(sources))
     image_classes = match_labels(images, classes)
-    tasks = [make_task(classes, lang, options.metric, image_classes, multilabel=images.multilabel) for lang in langs]
+    tasks = [
+        make_task(classes, lang, options.metric, image_classes, multilabel=images.multilabel) for lang in options.lang
+    ]
     runtime = Runtime.start(options.device, options.precision, options.seed)
     results: list[ClassificationResult] = []
     for role, spec in models:

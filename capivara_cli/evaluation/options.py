@@ -9,15 +9,19 @@ from capivara_cli.data.languages import Langs
 from capivara_cli.models.options import ComparedModelOptions
 from capivara_cli.options import Machine, flag
 
-LANG_HELP = "Language to evaluate, BCP-47: hi, pt-BR; repeatable."
+
+class EvaluationOptions(ComparedModelOptions, Machine):
+    """What to measure, in which languages."""
+
+    lang: Langs = flag("Language to evaluate, BCP-47: hi, pt-BR; repeatable.", default=(), metavar="LANG")
+    overwrite: bool = flag("Replace result files that exist.", default=False, name="--overwrite", changes_result=False)
 
 
-class RetrieveOptions(ComparedModelOptions, Machine):
+class RetrieveOptions(EvaluationOptions):
     """What to measure in retrieval."""
 
     section = "retrieve-eval"
 
-    lang: Langs = flag(LANG_HELP, default=(), metavar="LANG")
     trained_on: str | None = flag(
         "Run, or records, that the model was trained on: how much of the test data is among it?",
         default=None,
@@ -28,12 +32,11 @@ class RetrieveOptions(ComparedModelOptions, Machine):
     ranks: Path | None = flag("JSONL with the rank of each query.", default=None, metavar="FILE", changes_result=False)
 
 
-class ClassifyOptions(ComparedModelOptions, Machine):
+class ClassifyOptions(EvaluationOptions):
     """What to measure in zero-shot classification."""
 
     section = "classify-eval"
 
-    lang: Langs = flag(LANG_HELP, default=(), metavar="LANG")
     classes: str | None = flag(
         "Names of the classes: FILE, FILE#KEY or the NAME of a set (see --list).",
         default=None,

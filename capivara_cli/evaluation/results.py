@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,11 +13,13 @@ from typing import IO, Any, Self
 
 import numpy as np
 
-from capivara_cli import __version__, artifacts, console
+from capivara_cli import __version__, artifacts, console, files
 from capivara_cli.data.labelled import LabelledImage
-from capivara_cli.data.output import check_not_a_source, check_writable
-from capivara_cli.data.records import Record
+from capivara_cli.data.output import check_not_a_source
+from capivara_cli.data.records import Record, to_json
 from capivara_cli.errors import CapivaraError
+from capivara_cli.evaluation.options import EvaluationOptions
+from capivara_cli.files import Kind
 from capivara_cli.metrics.bootstrap import compare_hits, compare_ranks
 from capivara_cli.metrics.classification import hits
 from capivara_cli.metrics.retrieval import Ranks
@@ -212,38 +213,44 @@ def compare_with_baseline(results: Sequence[Result], seed: int) -> None:
 
 
 def check_outputs(
-    sources: Sequence[str], langs: Sequence[str], roles: Sequence[str], *, output: Path | None, **others: Path | None
+    sources: Sequence[str],
+    options: EvaluationOptions,
+    roles: Sequence[str],
+    output: Path | None,
+    others: Mapping[str, tuple[Path | None, Kind]],
 ) -> None:
     """Raise CapivaraError now for a file that cannot be written after the work, or that would replace another file.
 
     Args:
         sources: names of the files that are read.
-        others: flag -> file to write beside the results.
+        others: flag -> file to write beside the results, and what it will be.
     """
-    files = {flag: [path] for flag, path in others.items() if path is not None}
+    outputs = [(flag, path, kind) for flag, (path, kind) in others.items() if path is not None]
     if output is not None and str(output) != "-":
-        results = [{"language": lang, "role": role} for role in roles for lang in langs]
-        files["output"] = [_result_path(output, result, results) for result in results]
+        files.refuse_folder(output, "--output")
+        results = [{"language": lang, "role": role} for role in roles for lang in options.lang]
+        outputs += [("--output", _result_path(output, result, results), files.RESULT) for result in results]
     first_flag: dict[Path, str] = {}
-    for name, paths in files.items():
-        flag = f"--{name.replace('_', '-')}"
-        for path in paths:
-            if str(path) == "-":
-                raise CapivaraError(f"{flag} -: standard output is for the results", f"{flag} FILE")
-            check_writable(path, flag)
-            if path.resolve() in first_flag:
-                raise CapivaraError(f"{flag} and {first_flag[path.resolve()]} are both {path}", "use another name")
-            first_flag[path.resolve()] = flag
-            check_not_a_source(sources, path)
+    for flag, path, kind in outputs:
+        if str(path) == "-":
+            raise CapivaraError(f"{flag} -: standard output is for the results", f"{flag} FILE")
+        files.refuse_folder(path, flag)
+        check_not_a_source(sources, path)
+        files.check_writable(path, kind, overwrite=options.overwrite, flag=flag)
+        first = first_flag.setdefault(path.resolve(), flag)
+        if first != flag and not files.is_stream(path):
+            raise CapivaraError(f"{flag} and {first} are both {path}", "use another name")
 
 
 def write_results(contents: Sequence[dict[str, Any]], output: Path | None) -> None:
-    """Write one file per result, which `clip_benchmark build` reads. `-` is standard output, as JSON lines."""
+    """Write one file per result, which `clip_benchmark build` reads; to a stream (`-` or a device), JSON lines."""
     if output is None:
         return
     for content in contents:
         if str(output) == "-":
-            console.answer(json.dumps(content, ensure_ascii=False))
+            console.answer(to_json(content))
+        elif files.is_stream(output):
+            artifacts.write_text(output, to_json(content) + "\n")
         else:
             path = _result_path(output, content, contents)
             artifacts.write_json(path, content)
@@ -252,6 +259,8 @@ def write_results(contents: Sequence[dict[str, Any]], output: Path | None) -> No
 
 def _result_path(output: Path, content: dict[str, Any], contents: Sequence[dict[str, Any]]) -> Path:
     """Return `result.json`; with several languages `result.hi.json`; and for the baseline `result.hi.baseline.json`."""
+    if files.is_stream(output):
+        return output
     many = len({other["language"] for other in contents}) > 1
     lang = f".{re.sub(r'[^A-Za-z0-9_-]', '_', content['language'])}" if many else ""
     role = ".baseline" if content["role"] == "baseline" else ""
@@ -265,7 +274,7 @@ def write_lines(results: Sequence[Result], path: Path | None) -> None:
     with _open(path) as file:
         for result in results:
             head = {"role": result.content["role"], "lang": result.content["language"]}
-            file.writelines(json.dumps(head | line, ensure_ascii=False) + "\n" for line in result.lines())
+            file.writelines(to_json(head | line) + "\n" for line in result.lines())
 
 
 def write_per_class(results: Sequence[ClassificationResult], path: Path | None) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from capivara_cli import console
+from capivara_cli import console, files
 from capivara_cli.data import records
 from capivara_cli.data.records import Record
 from capivara_cli.errors import CapivaraError
@@ -55,7 +55,8 @@ def retrieve_eval(
     options = options.replace(lang=records.resolve_languages(captions, options.lang, sources))
     path = Path(output) if output is not None else None
     models = with_baseline(ModelSpec.pick(options.model, options.pretrained, options.adapter), options.baseline)
-    check_outputs(sources, options.lang, [role for role, _ in models], output=path, ranks=options.ranks)
+    others = {"--ranks": (options.ranks, files.QUERIES)}
+    check_outputs(sources, options, [role for role, _ in models], path, others)
     runtime = Runtime.start(options.device, options.precision, options.seed)
     known = _known(options)
     results: list[RetrievalResult] = []

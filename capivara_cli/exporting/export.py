@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from capivara_cli import console
+from capivara_cli import console, files
 from capivara_cli.data import images, records
 from capivara_cli.data.output import check_not_a_source, report
 from capivara_cli.errors import CapivaraError, nearest
@@ -57,7 +57,7 @@ def export(format: Format, source: str | Path, output: str | Path, options: Expo
         raise BadOption("captions.txt holds one language", "--lang en")
     writer = WRITERS[format]
     if writer.names is None:
-        _check_file(source, path, overwrite=options.overwrite)
+        _check_file(source, path, files.TEXT if format == "captions.txt" else files.TABLE, overwrite=options.overwrite)
     else:
         _check_folder(path, writer.names(options.prefix), overwrite=options.overwrite)
     total, captions = records.validate([source])
@@ -70,18 +70,13 @@ def export(format: Format, source: str | Path, output: str | Path, options: Expo
     console.say(f"wrote {count}" if str(path) == "-" else f"wrote {path}: {count}")
 
 
-def _check_file(source: str, output: Path, *, overwrite: bool) -> None:
+def _check_file(source: str, output: Path, kind: files.Kind, *, overwrite: bool) -> None:
     if str(output) == "-":
         return
-    if output.is_dir():
-        raise CapivaraError(f"{output} is a folder", f"-o {output}/FILE")
     check_not_a_source([source], output)
     if images.is_image_name(output.name) or output.suffix in (".tar", ".jsonl", ".parquet"):
         raise CapivaraError(f"{output} is not the name of a table or a text", "-o FILE.csv")
-    if output.exists() and not output.is_file():
-        raise CapivaraError(f"{output} is not a file", "-o - writes to standard output")
-    if output.exists() and not overwrite:
-        raise CapivaraError(f"{output} already exists", "--overwrite replaces it")
+    files.check_writable(output, kind, overwrite=overwrite)
 
 
 def _check_folder(output: Path, names: str, *, overwrite: bool) -> None:

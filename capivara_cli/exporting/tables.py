@@ -15,6 +15,7 @@ from capivara_cli.data.output import raise_if_empty
 from capivara_cli.data.readers.columns import CAPTION_COLUMNS, EXTRA_COLUMN
 from capivara_cli.data.records import Record, to_json
 from capivara_cli.exporting.job import ExportJob
+from capivara_cli.files import is_stream
 
 
 def write(job: ExportJob) -> None:
@@ -54,6 +55,10 @@ def _open(job: ExportJob) -> Iterator[TextIO]:
     settings = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
     if str(job.output) == "-":
         with open(sys.stdout.fileno(), "w", closefd=False, **settings) as stream:  # type: ignore[call-overload]
+            yield stream
+        return
+    if is_stream(job.output):  # at once, not when it is complete: a table may be large
+        with job.output.open("a", **settings) as stream:  # type: ignore[call-overload]
             yield stream
         return
     with artifacts.writing(job.output) as temporary:

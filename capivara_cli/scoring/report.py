@@ -23,19 +23,7 @@ WIDTH = 40  # characters of the longest bar
 SOURCES = 20  # sources in the table, at most
 MAX_SOURCES = 1000  # sources that are counted; the rest are counted together
 OTHERS = "others"
-SOFTWARE = "capivara score"  # in the plot's PNG
-
-
-def is_our_plot(path: Path) -> bool:
-    """Return whether a file is a plot that `score` has drawn: only those are replaced."""
-    from PIL import Image
-
-    try:
-        with Image.open(path, formats=["PNG"]) as image:
-            software = image.info.get("Software", "")
-    except (OSError, ValueError):  # no image, or one with a damaged text
-        return False
-    return software == SOFTWARE
+SOFTWARE = "capivara score"  # in the plot's PNG: `files.PLOT` recognises it
 
 
 class Report:

@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from capivara_cli import console
+from capivara_cli import console, files
 from capivara_cli.data import pipeline, records
 from capivara_cli.data.images import ImageRef
 from capivara_cli.data.output import (
     RecordResult,
     Tally,
     check_not_a_source,
-    check_writable,
     raise_if_empty,
     report,
     undecided_if_auto,
@@ -30,7 +29,7 @@ from capivara_cli.models.embedding_cache import embed_windows
 from capivara_cli.models.spec import ModelSpec
 from capivara_cli.runtime import Runtime
 from capivara_cli.scoring.options import ScoreOptions
-from capivara_cli.scoring.report import Report, is_our_plot
+from capivara_cli.scoring.report import Report
 
 if TYPE_CHECKING:
     import numpy as np
@@ -111,11 +110,7 @@ def _check_plot(plot: Path, sources: Sequence[str | Path], output: Path | None, 
     check_not_a_source(sources, plot)
     # A process that was killed right after the plot left it beside its unfinished output.
     is_resumed = output is not None and is_begun(output)
-    if plot.exists() and not overwrite and not (is_resumed and is_our_plot(plot)):
-        raise CapivaraError(f"{plot} already exists", "--overwrite replaces it")
-    if plot.exists() and not is_our_plot(plot):
-        raise CapivaraError(f"{plot} is not a plot of capivara score", "--plot another file")
-    check_writable(plot, "--plot")
+    files.check_writable(plot, files.PLOT, overwrite=overwrite or is_resumed, flag="--plot")
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from capivara_cli import artifacts, console
+from capivara_cli import artifacts, console, files
 from capivara_cli.data import class_files
 from capivara_cli.errors import CapivaraError
 from capivara_cli.translation.checked import CheckedTranslator, on_one_line
@@ -23,8 +23,8 @@ def translate_class_file(
     """
     if len(options.to) > 1:
         raise CapivaraError(f"{path} is a class file: one language at a time", f"--to {options.to[0]}")
-    if output is not None and output.exists() and not options.overwrite:
-        raise CapivaraError(f"{output} already exists", "--overwrite replaces it")
+    if output is not None:
+        files.check_writable(output, files.TEXT, overwrite=options.overwrite)
     (target,) = options.to
     content = class_files.read(path)
     has_languages = class_files.is_ours(content) or class_files.is_by_language(content)

@@ -23,7 +23,6 @@ import yaml
 
 from capivara_cli.data import images
 from capivara_cli.data.images import ImageRef
-from capivara_cli.demo.world import write_classes
 from capivara_cli.errors import CapivaraError
 from capivara_cli.evaluation.classify_eval import class_weights, classify_eval
 from capivara_cli.evaluation.options import ClassifyOptions
@@ -38,15 +37,6 @@ Rows = list[dict[str, Any]]
 LABELS = ["circle", "square", "triangle", "star", "cross", "drop"]
 NAMES = {label: label for label in LABELS}
 SOME_XHOSA = {"en": NAMES, "xh": {"star": "inkwenkwezi", "cross": "umnqamlezo"}}
-
-
-@pytest.fixture(scope="session")
-def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of one thing: shapes and colours to classify."""
-    folder = tmp_path_factory.mktemp("things")
-    (folder / "images").mkdir()
-    write_classes(folder, per_scene=2)
-    return folder
 
 
 @pytest.fixture

@@ -158,7 +158,8 @@ def test_what_is_read_is_not_written(format: Format, source: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message", "hint"),
     [
-        (["csv", "in.jsonl", "-o", "full.csv"], "full.csv already exists", "--overwrite"),
+        (["csv", "in.jsonl", "-o", "full.csv"], "full.csv already exists", "-o another file"),
+        (["csv", "in.jsonl", "-o", "full.csv", "--overwrite"], "full.csv is not replaced", "-o another file"),
         (["csv", "in.jsonl", "-o", "images", "--overwrite"], "images is a folder", "-o images/FILE"),
         (["csv", "in.jsonl", "-o", ".", "--overwrite"], ". is a folder", "-o"),
         (["csv", "in.jsonl", "-o", "new.png"], "new.png is not the name of a table", "-o FILE.csv"),

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from capivara_cli import artifacts
+from capivara_cli import artifacts, files
 from capivara_cli.data import images, records
 from capivara_cli.errors import CapivaraError
 from capivara_cli.evaluation.options import RetrieveOptions
@@ -24,7 +24,6 @@ from capivara_cli.evaluation.retrieve_eval import retrieve_eval
 from capivara_cli.models import checkpoint
 from capivara_cli.models.clip import Clip
 from capivara_cli.scoring.options import ScoreOptions
-from capivara_cli.scoring.report import is_our_plot
 from capivara_cli.scoring.score import score
 from tests import kills
 from tests.conftest import Process, command, peak_memory
@@ -252,7 +251,7 @@ def test_a_run_killed_between_its_records_and_its_plot_makes_the_plot(tmp_path: 
     result = capivara(*line)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "out.jsonl").read_bytes() == content
-    assert is_our_plot(tmp_path / "p.png")
+    assert files.PLOT.matches((tmp_path / "p.png").read_bytes())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl", "p.png"]
     assert "out.jsonl already exists" in capivara(*line[:-2]).stderr
 
@@ -261,7 +260,7 @@ def test_only_a_plot_of_score_is_replaced(tmp_path: Path, capivara: Capivara) ->
     one_record(tmp_path, {"score": 0.1})
     Image.new("RGB", (4, 4)).save(tmp_path / "photo.png")
     line = ["score", "in.jsonl", "--scored", "--overwrite", "-o", "out.jsonl", "--plot"]
-    assert "photo.png is not a plot of capivara score" in capivara(*line, "photo.png").stderr
+    assert "photo.png is not replaced, because it is not a plot of scores" in capivara(*line, "photo.png").stderr
     for _ in range(2):
         assert capivara(*line, "p.png").returncode == 0
 
@@ -292,7 +291,6 @@ def test_two_ranks_write_what_one_writes(base: Path, options: MakeOptions, some:
 MEMORY = """
 import sys
 from capivara_cli.scoring.options import ScoreOptions
-from capivara_cli.scoring.report import is_our_plot
 from capivara_cli.scoring.score import score
 score([sys.argv[1]], sys.argv[2], ScoreOptions(scored=True, min_score=0.2))
 """
