@@ -40,13 +40,13 @@ def make_model(folder: Path, data: Path) -> Path:
     from transformers import XLMRobertaConfig
 
     from capivara_cli import artifacts
-    from capivara_cli.data import records
+    from capivara_cli.data import image_records
     from capivara_cli.demo.small_clip import make_tokenizer
     from capivara_cli.models import checkpoint, model_config
     from capivara_cli.models.spec import ModelSpec
     from capivara_cli.runtime import Runtime
 
-    texts = [caption["text"] for record in records.read_all([data]) for caption in record.captions]
+    texts = [caption["text"] for record in image_records.read_all([data]) for caption in record.captions]
     model_cfg = open_clip.get_model_config("xlm-roberta-base-ViT-B-32")
     name = str(folder / "empty")
     model_cfg["text_cfg"] |= {"hf_model_name": name, "hf_tokenizer_name": name}

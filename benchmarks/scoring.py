@@ -48,7 +48,7 @@ def papers(data: Path, model: Path, count: int) -> float:
 
 def ours(data: Path, model: Path, output: Path) -> float:
     """Seconds of the whole command, the loading of the model included; image embeddings are in the cache."""
-    from capivara_cli.data import records
+    from capivara_cli.data import image_records
     from capivara_cli.models import checkpoint
     from capivara_cli.models.embedding_cache import embed
     from capivara_cli.models.spec import ModelSpec
@@ -57,7 +57,7 @@ def ours(data: Path, model: Path, output: Path) -> float:
     from capivara_cli.scoring.score import score
 
     clip = checkpoint.load(ModelSpec(f"local-dir:{model}"), Runtime.start())
-    embed(clip, [record.image for record in records.read_all([data])])
+    embed(clip, [record.image for record in image_records.read_all([data])])
     del clip
     started = time.perf_counter()
     options = ScoreOptions(lang=["hi"], model=f"local-dir:{model}", min_score=-1, diverse=0.3)

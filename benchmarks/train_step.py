@@ -30,7 +30,7 @@ STEPS_OF_THE_RECIPE, BATCH_OF_THE_RECIPE = 1500, 1000
 
 def ours(data: Path, model: Path, batch_size: int, steps: int, output: Path) -> dict[str, float]:
     """Seconds a step of a run as a person starts it, and images a second of the image tower before it."""
-    from capivara_cli.data import records
+    from capivara_cli.data import image_records
     from capivara_cli.models import checkpoint
     from capivara_cli.models.embedding_cache import embed
     from capivara_cli.models.spec import ModelSpec
@@ -38,7 +38,7 @@ def ours(data: Path, model: Path, batch_size: int, steps: int, output: Path) -> 
     from capivara_cli.training.options import train_options
     from capivara_cli.training.train import train
 
-    found = records.read_all([data])
+    found = image_records.read_all([data])
     clip = checkpoint.load(ModelSpec(f"local-dir:{model}"), Runtime.start())
     started = time.perf_counter()
     embed(clip, [record.image for record in found])

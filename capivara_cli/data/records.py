@@ -14,19 +14,17 @@ import os
 import re
 import shlex
 import sys
-import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, TextIO
 
 from capivara_cli import console
-from capivara_cli.data import images, sidecars
+from capivara_cli.data import images, shard_samples
 from capivara_cli.data.captions import REJECTED, Caption, is_caption
 from capivara_cli.data.images import ImageRef
 from capivara_cli.data.languages import LIST_HINT, Language, bcp47, find, suggestion, variant
-from capivara_cli.data.shards import Shard
 from capivara_cli.data.spill import Spill
 from capivara_cli.errors import CapivaraError
 
@@ -100,17 +98,6 @@ def read(source: str | Path) -> Iterator[Record]:
             yield from _read_jsonl(path)
 
 
-def read_all(sources: Iterable[str | Path]) -> list[Record]:
-    """Read all records of several sources into memory. Raises CapivaraError when there is none."""
-    sources = list(sources)
-    records = list(itertools.chain.from_iterable(map(read, sources)))
-    if not records:
-        raise CapivaraError(
-            f"{' '.join(map(str, sources))}: no records in it", "each line is one image: see docs/data.md"
-        )
-    return records
-
-
 def stream(sources: Iterable[str | Path]) -> Iterator[Record]:
     """Read records of several sources, one after the other, in constant memory.
 
@@ -119,10 +106,13 @@ def stream(sources: Iterable[str | Path]) -> Iterator[Record]:
     with Spill() as seen:
         for record in itertools.chain.from_iterable(map(read, sources)):
             if (first := seen.setdefault(record.id, record.where)) is not None:
-                raise CapivaraError(
-                    f"{record.where}: the id {record.id} is also that of {first}", "each record needs its own id"
-                )
+                raise repeated_id(record, first)
             yield record
+
+
+def repeated_id(record: Record, first: str) -> CapivaraError:
+    """Return the error for a record whose id came first in `first`."""
+    return CapivaraError(f"{record.where}: the id {record.id} is also that of {first}", "each record needs its own id")
 
 
 def validate(sources: Sequence[str | Path]) -> tuple[int | None, Counter[str]]:
@@ -279,60 +269,10 @@ def read_shard(path: Path, lang: str = "en") -> Iterator[Record]:
     Raises:
         CapivaraError: not a tar file, or a sample whose `.json` is not JSON.
     """
-    for sample in shard_samples(path, lang):
-        if isinstance(sample.data, CapivaraError):
-            raise sample.data
-        yield make_record(sample.data, sample.where, Path.cwd())
-
-
-class ShardSample(NamedTuple):
-    """An image of a shard, and the object made of the files beside it; or what is wrong with them."""
-
-    where: str
-    image: str
-    data: dict[str, Any] | CapivaraError
-
-
-def shard_samples(path: Path, lang: str = "en", encoding: str | None = None) -> Iterator[ShardSample]:
-    """Read all images of a shard. Warns at the end of what was skipped.
-
-    Args:
-        encoding: of `.txt` and `.cls`; None is UTF-8.
-
-    Raises:
-        CapivaraError: not a tar file.
-    """
-    shard = Shard(path)
-    bare: list[str] = []
-    bare_count = 0
-    try:
-        with path.open("rb") as file:
-            for stem, members in shard.samples():
-                image = next((member for member in members.values() if images.is_image_name(member.name)), None)
-                if image is None:
-                    bare_count += 1
-                    bare = bare or [stem]
-                    continue
-                where, name = f"{path}#{image.name}", f"{path.as_posix()}#{image.name}"
-                parts = {}
-                for extension in sidecars.EXTENSIONS:
-                    if extension in members:
-                        file.seek(members[extension].offset)
-                        parts[extension] = file.read(min(members[extension].size, sidecars.MAX_BYTES + 1))
-                try:
-                    data = {"id": stem, **sidecars.read(parts, f"{path}#{stem}", lang, encoding), "image": name}
-                    yield ShardSample(where, name, data)
-                except CapivaraError as error:
-                    yield ShardSample(where, name, error)
-    except (OSError, tarfile.ReadError) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"not a tar file: {error}"
-        raise CapivaraError(f"{path}: {reason}") from error
-    if shard.lost:
-        console.warn(f"{path} is {shard.lost}")
-    for reason, (count, first) in shard.refused.items():
-        console.warn(f"{path}: {count:,} members left out ({reason}), the first: {first}")
-    if bare:
-        console.warn(f"{path}: {bare_count:,} samples without an image, the first {bare[0]}")
+    for where, _, data in shard_samples.read(path, lang):
+        if isinstance(data, CapivaraError):
+            raise data
+        yield make_record(data, where, Path.cwd())
 
 
 def to_json(value: object) -> str:

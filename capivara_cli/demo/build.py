@@ -17,7 +17,7 @@ from typing import Any
 
 from capivara_cli import artifacts
 from capivara_cli.captioning.prefixes import read_prefixes
-from capivara_cli.data import records
+from capivara_cli.data import image_records
 from capivara_cli.data.records import Record
 from capivara_cli.demo import BASE, CAPTIONER, TEST_IMAGES, TRANSLATOR
 from capivara_cli.demo.captioner import exactness as captioner_exactness
@@ -66,7 +66,7 @@ A BLIP-2 of 1.9 million weights that describes the demo's scenes in English: of 
 def build_base(work: Path, steps: int, seed: int) -> None:
     """Draw the world, pretrain a CLIP, and write it to `demo/models/base/` of the package."""
     write_world(work, train=IMAGES, test=TEST_IMAGES)
-    world = records.read_all([work / "train.jsonl"])
+    world = image_records.read_all([work / "train.jsonl"])
     lines = [json.dumps(data, ensure_ascii=False) + "\n" for data in _with_few_translations(world, random.Random(seed))]
     artifacts.write_text(work / "pretrain.jsonl", "".join(lines))
     texts = [caption["text"] for record in world[:4000] for caption in record.captions]

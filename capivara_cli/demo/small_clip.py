@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from capivara_cli import artifacts
-from capivara_cli.data import records
+from capivara_cli.data import image_records
 from capivara_cli.demo.learning import learn_bpe
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=3, help="layers of the image tower")
     parser.add_argument("--patch-size", type=int, default=16, help="side of a patch in pixels; an image has 64")
     arguments = parser.parse_args()
-    texts = [caption["text"] for record in records.read_all(arguments.data) for caption in record.captions]
+    texts = [caption["text"] for record in image_records.read_all(arguments.data) for caption in record.captions]
     folder = make_small_clip(
         arguments.output,
         texts,

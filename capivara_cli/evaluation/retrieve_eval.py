@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from capivara_cli import console, files
-from capivara_cli.data import records
+from capivara_cli.data import image_records, records
 from capivara_cli.data.records import Record
 from capivara_cli.errors import CapivaraError
 from capivara_cli.evaluation import tables
@@ -48,7 +48,7 @@ def retrieve_eval(
             cannot be loaded, or a file that cannot be written.
     """
     sources = list(map(str, data))
-    rows = records.read_all(sources)
+    rows = image_records.read_all(sources)
     captions = records.languages(rows)
     if not options.lang:
         raise CapivaraError(f"--lang LANG is missing; the data has captions in: {records.name_languages(captions)}")

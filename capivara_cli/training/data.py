@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from capivara_cli.console import say
-from capivara_cli.data import records
+from capivara_cli.data import image_records, records
 from capivara_cli.data.images import Rejected
 from capivara_cli.data.records import Record, check_languages, collect_queries, resolve_languages
 from capivara_cli.errors import CapivaraError
@@ -52,7 +52,7 @@ def read_records(options: TrainOptions) -> tuple[list[Record], list[str], dict[s
         language to learn is not replayed. A replay language without captions is dropped if `options.replay_missing` is
         `skip`, and is an error if it is `error`.
     """
-    everything = records.read_all(options.data.train)
+    everything = image_records.read_all(options.data.train)
     counts = records.languages(everything)
     langs = resolve_languages(counts, options.lang, options.data.train)
     skip_missing = options.replay_missing == "skip"
@@ -97,7 +97,7 @@ def load_training_data(
     first = f"; the first that cannot: {rejected[0].image}: {rejected[0].reason}" if rejected else ""
     _check_enough(len(train), options, "images that can be read", first)
     if options.data.val is not None:
-        val = with_captions(records.read_all([options.data.val]), options.lang, replay)
+        val = with_captions(image_records.read_all([options.data.val]), options.lang, replay)
         val_images, readable, val_rejected = load(clip, [record.image for record in val], label="validation images")
         val = [val[i] for i in readable]
         rejected = rejected + val_rejected

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from capivara_cli.data import records
+from capivara_cli.data import image_records
 from capivara_cli.data.images import load as load_image
 from capivara_cli.errors import CapivaraError
 from capivara_cli.evaluation.options import RetrieveOptions
@@ -47,7 +47,7 @@ def test_the_adapter_and_the_merged_folder_give_the_same_numbers(
 
 def test_the_numbers_are_those_of_embeddings_without_cache(results: Path, world: Path, base: Path) -> None:
     clip = checkpoint.load(ModelSpec(f"local-dir:{base}"), Runtime.start("cpu", "fp32"))
-    rows = records.read_all([world / "test.jsonl"])
+    rows = image_records.read_all([world / "test.jsonl"])
     with torch.inference_mode():
         images = clip.encode_pixels(torch.stack([clip.preprocess(load_image(record.image)) for record in rows]))
     scores = (clip.encode_texts([record.texts("en")[0] for record in rows]) @ images.T).numpy()

@@ -13,7 +13,7 @@ from open_clip.loss import ClipLoss
 from PIL import Image
 from safetensors.torch import load_file
 
-from capivara_cli.data import records
+from capivara_cli.data import image_records
 from capivara_cli.errors import CapivaraError
 from capivara_cli.models import checkpoint
 from capivara_cli.models.clip import Clip
@@ -58,7 +58,7 @@ def test_every_step_equals_a_plain_loop_without_cache_and_trimming(
     steps = 6
     adam = OptimizerSection(name="adam", lr=1e-3, min_lr=1e-4, eps=1e-8, warmup_steps=2)
     options = TrainOptions(method="full", lang=["hi"], batch_size=32, max_steps=steps, optimizer=adam)
-    scenes = records.read_all([world / "train.jsonl"])
+    scenes = image_records.read_all([world / "train.jsonl"])
     sampler = Sampler(tokenise_captions(scenes, ["hi"], clip), ["hi"], {}, 32, 1, 0)
     clip.model.text.requires_grad_(True)
     clip.model.logit_scale.requires_grad_(True)
@@ -150,7 +150,7 @@ def test_settings_that_do_not_change_the_result_may_change_in_a_resumed_run(tmp_
 
 
 def test_a_lower_micro_batch_takes_effect_in_a_resumed_run(world: Path, clip: Clip, tmp_path: Path) -> None:
-    scenes = records.read_all([world / "train.jsonl"])
+    scenes = image_records.read_all([world / "train.jsonl"])
     sampler = Sampler(tokenise_captions(scenes, ["hi"], clip), ["hi"], {}, 32, 1, 0)
     table, _, _ = embed(clip, [record.image for record in scenes])
     clip.model.text.requires_grad_(True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from capivara_cli.data import images, records, sidecars
+from capivara_cli.data import images, records, shard_samples, sidecars
 from capivara_cli.data.captions import is_caption
 from capivara_cli.data.readers import text_files
 from capivara_cli.data.readers.options import ReaderOptions
@@ -121,7 +121,7 @@ def shards(path: Path, options: ReaderOptions) -> Iterator[Row]:
     if not paths:
         raise CapivaraError(f"{path}: no .tar in it")
     for shard in paths:
-        for where, image, data in records.shard_samples(shard, options.lang, options.encoding):
+        for where, image, data in shard_samples.read(shard, options.lang, options.encoding):
             if isinstance(data, CapivaraError):
                 yield Row(where, where, image, id=where, problem=data.message)
             else:
