@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from capivara_cli import artifacts, console
-from capivara_cli.data import images, records
+from capivara_cli.data import image_records, images
 from capivara_cli.data.captions import REJECTED
 from capivara_cli.data.images import ImageRef, ImageRejected
 from capivara_cli.errors import CapivaraError
@@ -111,7 +111,7 @@ def trained_on(source: str) -> Seen:
         return _load(folder / FILE)
     if (folder / "config.yaml").is_file() and (folder / "metrics.jsonl").is_file():
         raise CapivaraError(f"{source} is a run without {FILE}", "--trained-on DATA names the data of the run")
-    rows = records.read_all([source])
+    rows = image_records.read_all([source])
     texts = (caption["text"] for row in rows for caption in row.captions if REJECTED not in caption)
     refs = [row.image for row in rows]
     return Seen.of(refs, digests(refs), texts)
