@@ -62,7 +62,15 @@ def check_replaceable(path: Path, kind: Kind, reads: Iterable[Path] = ()) -> Non
         return
     if not folder.is_dir():
         raise CapivaraError(f"{path} is not a folder", HINT)
-    foreign = [*itertools.islice(_foreign_files(folder, kind), SHOWN + 1)]
+    check_files(path, kind)
+    ours = (folder / MARKER).is_file() or all((folder / name).is_file() for name in kind.required)
+    if not ours and any(folder.iterdir()):
+        raise CapivaraError(f"{path} is not replaced, because it is not a {kind.name} that capivara wrote", HINT)
+
+
+def check_files(path: Path, kind: Kind) -> None:
+    """Raise CapivaraError for a file in the folder that is not ours."""
+    foreign = [*itertools.islice(_foreign_files(path.resolve(), kind), SHOWN + 1)]
     if foreign:
         more = " and others" if len(foreign) > SHOWN else ""
         raise CapivaraError(
@@ -70,21 +78,17 @@ def check_replaceable(path: Path, kind: Kind, reads: Iterable[Path] = ()) -> Non
             f" {', '.join(foreign[:SHOWN])}{more}",
             HINT,
         )
-    ours = (folder / MARKER).is_file() or all((folder / name).is_file() for name in kind.required)
-    if not ours and any(folder.iterdir()):
-        raise CapivaraError(f"{path} is not replaced, because it is not a {kind.name} that capivara wrote", HINT)
 
 
 def check_not_above(path: Path, reads: Iterable[Path] = ()) -> None:
     """Raise CapivaraError for a folder that no command may write as a whole: it is, or is above, one that is in use."""
     folder = path.resolve()
     in_use = [(Path.cwd(), "the working folder"), (Path.home(), "your home folder")]
-    for inner, words in [*in_use, *((read, str(read)) for read in reads)]:
+    for inner, words in [*in_use, *((read, f"{read}, which is read") for read in reads)]:
         inner = inner.resolve()
-        if folder == inner:
-            raise CapivaraError(f"{path} is {words}, which is never replaced", HINT)
-        if folder in inner.parents:
-            raise CapivaraError(f"{path} is a folder above {words}, and is never replaced", HINT)
+        if folder == inner or folder in inner.parents:
+            relation = "is" if folder == inner else "holds"
+            raise CapivaraError(f"{path} is never replaced: it {relation} {words}", HINT)
 
 
 def remove(folder: Path, kind: Kind) -> None:
@@ -105,8 +109,9 @@ def _files(folder: Path, kind: Kind) -> Iterator[tuple[Path, str, bool]]:
     """Yield the folder and the name of each file, and whether it is ours. A link is a file, whatever it leads to."""
     for name, folders, files in os.walk(folder):
         root = Path(name)
+        folders.sort()  # the order that os.walk takes
         listed = {MARKER, *_listed(root / MARKER)}
-        for file in [*files, *(name for name in folders if (root / name).is_symlink())]:
+        for file in [*sorted(files), *(name for name in folders if (root / name).is_symlink())]:
             relative = artifacts.without_temporary_names((root / file).relative_to(folder).as_posix())
             yield root, file, file in listed or re.fullmatch(kind.files, relative) is not None
 

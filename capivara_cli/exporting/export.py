@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from capivara_cli import console, files
+from capivara_cli import artifacts, console, files, folders
 from capivara_cli.data import images, records
 from capivara_cli.data.output import check_not_a_source, report
 from capivara_cli.errors import CapivaraError, nearest
 from capivara_cli.exporting import imagefolder, tables, webdataset
 from capivara_cli.exporting.job import ExportJob
 from capivara_cli.exporting.options import ExportOptions, Format
+from capivara_cli.folders import FolderKind
 from capivara_cli.options import BadOption
 
 
@@ -21,16 +21,16 @@ class Writer(NamedTuple):
     """What writes a format.
 
     Attributes:
-        names: prefix -> pattern of the names in its folder; None for a format that is one file.
+        kind: prefix -> the kind of its folder; None for a format that is one file.
     """
 
     write: Callable[[ExportJob], None]
-    names: Callable[[str], str] | None = None
+    kind: Callable[[str], FolderKind] | None = None
 
 
 WRITERS: dict[Format, Writer] = {
-    "webdataset": Writer(webdataset.write, webdataset.names),
-    "imagefolder": Writer(imagefolder.write, imagefolder.names),
+    "webdataset": Writer(webdataset.write, webdataset.kind),
+    "imagefolder": Writer(imagefolder.write, imagefolder.kind),
     "csv": Writer(tables.write),
     "captions.txt": Writer(tables.write_lines),
 }
@@ -56,17 +56,17 @@ def export(format: Format, source: str | Path, output: str | Path, options: Expo
     if format == "captions.txt" and options.lang is None:
         raise BadOption("captions.txt holds one language", "--lang en")
     writer = WRITERS[format]
-    if writer.names is None:
+    if writer.kind is None:
         _check_file(source, path, files.TEXT if format == "captions.txt" else files.TABLE, overwrite=options.overwrite)
     else:
-        _check_folder(path, writer.names(options.prefix), overwrite=options.overwrite)
+        _check_folder(source, path, writer.kind(options.prefix), overwrite=options.overwrite)
     total, captions = records.validate([source])
     if total is not None and options.lang is not None:
         options = options.replace(lang=records.resolve_languages(captions, [options.lang], [source])[0])
     job = ExportJob(source, path, options, total)
     writer.write(job)
     report(job.tally, None)
-    count = f"{job.captions:,} captions" if writer.names is None else f"{job.tally.kept:,} images"
+    count = f"{job.captions:,} captions" if writer.kind is None else f"{job.tally.kept:,} images"
     console.say(f"wrote {count}" if str(path) == "-" else f"wrote {path}: {count}")
 
 
@@ -79,16 +79,13 @@ def _check_file(source: str, output: Path, kind: files.Kind, *, overwrite: bool)
     files.check_writable(output, kind, overwrite=overwrite)
 
 
-def _check_folder(output: Path, names: str, *, overwrite: bool) -> None:
+def _check_folder(source: str, output: Path, kind: FolderKind, *, overwrite: bool) -> None:
     """Raise CapivaraError for a folder that contains anything but an export in this format."""
     if str(output) == "-":
         raise CapivaraError("a folder cannot be written to standard output", "-o FOLDER")
-    if output.exists() and not output.is_dir():
-        raise CapivaraError(f"{output} is not a folder", "-o another place")
+    artifacts.remove_stale(output)
+    folders.check_replaceable(output, kind, [] if source == "-" else records.expand(source))
     partial = webdataset.partial_folder(output)
-    for folder in (output, partial):
-        for path in sorted(folder.rglob("*")):
-            if not re.fullmatch(names, path.relative_to(folder).as_posix()):
-                raise CapivaraError(f"{folder} contains other files: {path.relative_to(folder)}", "-o another folder")
+    folders.check_files(partial, kind)
     if output.exists() and any(output.iterdir()) and not overwrite and not partial.exists():
         raise CapivaraError(f"{output} already exists", "--overwrite replaces it")

@@ -8,18 +8,19 @@ from capivara_cli import artifacts
 from capivara_cli.data.output import raise_if_empty
 from capivara_cli.data.records import METADATA, to_json
 from capivara_cli.exporting.job import ExportJob
+from capivara_cli.folders import Kind
 
 FOLDER_SIZE = 10_000  # files per folder: more make some file systems slow
 
 
-def names(prefix: str) -> str:
-    """Return a pattern of the names in the folder."""
-    return rf"{re.escape(METADATA)}|\d{{5,}}(/{re.escape(prefix)}\d{{9}}\.[a-z0-9]+)?"
+def kind(prefix: str) -> Kind:
+    """Return the kind of the folder, for images of this prefix."""
+    files = rf"{re.escape(METADATA)}|\d{{5,}}/{re.escape(prefix)}\d{{9}}\.[a-z0-9]+"
+    return Kind("Hugging Face ImageFolder", files, required=(METADATA,))
 
 
 def write(job: ExportJob) -> None:
     """Write the folder, which appears whole. Raises CapivaraError when nothing is left."""
-    artifacts.remove_stale(job.output)
     with artifacts.writing(job.output) as temporary:
         temporary.mkdir()
         with (temporary / METADATA).open("w", encoding="utf-8", errors="backslashreplace") as file:

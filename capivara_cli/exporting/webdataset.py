@@ -20,13 +20,14 @@ from capivara_cli.data.output import raise_if_empty
 from capivara_cli.data.records import Record, to_json
 from capivara_cli.errors import CapivaraError
 from capivara_cli.exporting.job import ExportJob
+from capivara_cli.folders import Kind
 
 SIZES = "sizes.json"  # shard -> images; open_clip's trainer reads it
 
 
-def names(prefix: str) -> str:
-    """Return a pattern of the names in the folder, and of temporary files in FOLDER.partial."""
-    return rf"\.?({re.escape(prefix)}\d{{5,}}\.tar|{re.escape(SIZES)})(\.\d+\.tmp)?"
+def kind(prefix: str) -> Kind:
+    """Return the kind of the folder, for shards of this prefix."""
+    return Kind("WebDataset export", rf"{re.escape(prefix)}\d{{5,}}\.tar|{re.escape(SIZES)}", required=(SIZES,))
 
 
 def partial_folder(output: Path) -> Path:
