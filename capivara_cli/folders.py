@@ -23,7 +23,7 @@ SHOWN = 3  # foreign files that a message names
 HINT = "-o FOLDER names another folder"
 
 
-class Kind(NamedTuple):
+class FolderKind(NamedTuple):
     """What a folder is, and the files that we write into such a folder.
 
     Attributes:
@@ -37,18 +37,18 @@ class Kind(NamedTuple):
     required: tuple[str, ...]
 
 
-def mark(folder: Path, kind: Kind) -> None:
+def mark(folder: Path, kind: FolderKind) -> None:
     """Write the marker, with the names of the files that are in the folder now; they count as ours too."""
     names = sorted(path.name for path in folder.iterdir() if path.is_file())
     artifacts.write_text(folder / MARKER, marker_text(kind, names))
 
 
-def marker_text(kind: Kind, files: Iterable[str] = ()) -> str:
+def marker_text(kind: FolderKind, files: Iterable[str] = ()) -> str:
     """Return the content of a marker, with the names of files that are ours though `kind.files` does not match them."""
     return json.dumps({"kind": kind.name, "files": list(files)}, ensure_ascii=False) + "\n"
 
 
-def check_replaceable(path: Path, kind: Kind, reads: Iterable[Path] = ()) -> None:
+def check_replaceable(path: Path, kind: FolderKind, reads: Iterable[Path] = ()) -> None:
     """Raise CapivaraError unless the folder does not exist, is empty, or holds nothing but our files of this kind.
 
     The working folder, the home folder, and every folder above them or above what is read are always refused.
@@ -68,7 +68,7 @@ def check_replaceable(path: Path, kind: Kind, reads: Iterable[Path] = ()) -> Non
         raise CapivaraError(f"{path} is not replaced, because it is not a {kind.name} that capivara wrote", HINT)
 
 
-def check_files(path: Path, kind: Kind) -> None:
+def check_files(path: Path, kind: FolderKind) -> None:
     """Raise CapivaraError for a file in the folder that is not ours."""
     foreign = [*itertools.islice(_foreign_files(path.resolve(), kind), SHOWN + 1)]
     if foreign:
@@ -91,7 +91,7 @@ def check_not_above(path: Path, reads: Iterable[Path] = ()) -> None:
             raise CapivaraError(f"{path} is never replaced: it {relation} {words}", HINT)
 
 
-def remove(folder: Path, kind: Kind) -> None:
+def remove(folder: Path, kind: FolderKind) -> None:
     """Remove our files, and then the folders that are empty. Whatever else has come into them meanwhile stays."""
     ours = {root / name for root, name, is_ours in _files(folder, kind) if is_ours}
     for path in ours:
@@ -101,11 +101,11 @@ def remove(folder: Path, kind: Kind) -> None:
             os.rmdir(root)
 
 
-def _foreign_files(folder: Path, kind: Kind) -> Iterator[str]:
+def _foreign_files(folder: Path, kind: FolderKind) -> Iterator[str]:
     return (str((root / name).relative_to(folder)) for root, name, is_ours in _files(folder, kind) if not is_ours)
 
 
-def _files(folder: Path, kind: Kind) -> Iterator[tuple[Path, str, bool]]:
+def _files(folder: Path, kind: FolderKind) -> Iterator[tuple[Path, str, bool]]:
     """Yield the folder and the name of each file, and whether it is ours. A link is a file, whatever it leads to."""
     for name, folders, files in os.walk(folder):
         root = Path(name)

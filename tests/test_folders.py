@@ -10,9 +10,9 @@ import pytest
 
 from capivara_cli import artifacts, folders
 from capivara_cli.errors import CapivaraError
-from capivara_cli.folders import Kind
+from capivara_cli.folders import FolderKind
 
-KIND = Kind("run", r"a\.txt|sub/b\.txt", required=("a.txt",))
+KIND = FolderKind("run", r"a\.txt|sub/b\.txt", required=("a.txt",))
 
 
 @pytest.fixture

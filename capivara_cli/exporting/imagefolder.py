@@ -8,15 +8,15 @@ from capivara_cli import artifacts
 from capivara_cli.data.output import raise_if_empty
 from capivara_cli.data.records import METADATA, to_json
 from capivara_cli.exporting.job import ExportJob
-from capivara_cli.folders import Kind
+from capivara_cli.folders import FolderKind
 
 FOLDER_SIZE = 10_000  # files per folder: more make some file systems slow
 
 
-def kind(prefix: str) -> Kind:
+def kind(prefix: str) -> FolderKind:
     """Return the kind of the folder, for images of this prefix."""
     files = rf"{re.escape(METADATA)}|\d{{5,}}/{re.escape(prefix)}\d{{9}}\.[a-z0-9]+"
-    return Kind("Hugging Face ImageFolder", files, required=(METADATA,))
+    return FolderKind("Hugging Face ImageFolder", files, required=(METADATA,))
 
 
 def write(job: ExportJob) -> None:

@@ -20,14 +20,14 @@ from capivara_cli.data.output import raise_if_empty
 from capivara_cli.data.records import Record, to_json
 from capivara_cli.errors import CapivaraError
 from capivara_cli.exporting.job import ExportJob
-from capivara_cli.folders import Kind
+from capivara_cli.folders import FolderKind
 
 SIZES = "sizes.json"  # shard -> images; open_clip's trainer reads it
 
 
-def kind(prefix: str) -> Kind:
+def kind(prefix: str) -> FolderKind:
     """Return the kind of the folder, for shards of this prefix."""
-    return Kind("WebDataset export", rf"{re.escape(prefix)}\d{{5,}}\.tar|{re.escape(SIZES)}", required=(SIZES,))
+    return FolderKind("WebDataset export", rf"{re.escape(prefix)}\d{{5,}}\.tar|{re.escape(SIZES)}", required=(SIZES,))
 
 
 def partial_folder(output: Path) -> Path:

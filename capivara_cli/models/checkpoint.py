@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from capivara_cli import artifacts, console, folders
 from capivara_cli.errors import CapivaraError, nearest
-from capivara_cli.folders import Kind
+from capivara_cli.folders import FolderKind
 from capivara_cli.models import foreign, hub, lora, model_config
 from capivara_cli.models.clip import Clip
 from capivara_cli.models.model_config import CONFIG
@@ -29,7 +29,7 @@ FILES = (
     r"|spiece\.model|sentencepiece\.bpe\.model|chat_template\.jinja"
 )
 """Pattern of what `save` writes. A tokenizer may have other files too: these are named in the folder's marker."""
-MODEL_FOLDER = Kind("merged model", FILES, required=(CONFIG, WEIGHTS, "README.md"))
+MODEL_FOLDER = FolderKind("merged model", FILES, required=(CONFIG, WEIGHTS, "README.md"))
 
 # open_clip logs on the root logger. Without a handler there, logging would print those lines between ours.
 logging.getLogger().addHandler(logging.NullHandler())

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Self
 from capivara_cli import artifacts, folders, locks
 from capivara_cli.data.images import Rejected
 from capivara_cli.errors import CapivaraError, explained
-from capivara_cli.folders import Kind
+from capivara_cli.folders import FolderKind
 from capivara_cli.locks import Lock
 from capivara_cli.models import checkpoint
 from capivara_cli.options import below_each_other
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 MAX_SHARE_OF_SAVING = 0.05  # of a run's time: a whole text tower with Adam's moments takes seconds to write
 OTHER_FOLDER = "-o FOLDER keeps both, --overwrite replaces it"
-RUN_FOLDER = Kind(
+RUN_FOLDER = FolderKind(
     "run",
     r"(config\.yaml|run\.json|(metrics|rejected)\.jsonl|(state|seen)\.safetensors|curves\.png|README\.md)"
     r"|adapter/(adapter_config\.json|adapter_model\.safetensors|capivara\.json|README\.md)"
