@@ -102,7 +102,7 @@ def load_training_data(
         val = [val[i] for i in readable]
         rejected = rejected + val_rejected
     else:
-        held_out, rest = _split(len(train), options)
+        held_out, rest = _split(images.content, options)
         val_images, images = images.subset(held_out), images.subset(rest)
         val, train = [train[i] for i in held_out], [train[i] for i in rest]
     queries = collect_queries(val, list(dict.fromkeys([*options.lang, *replay, WATCHED])))
@@ -112,14 +112,27 @@ def load_training_data(
     return TrainingData(train, images, val, validation, rejected)
 
 
-def _split(total: int, options: TrainOptions) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the rows to validate on and the rows to train on, each ascending. At least a batch is left to train on."""
+def _split(content: np.ndarray, options: TrainOptions) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the rows to validate on and the rows to train on, each ascending. At least a batch is left to train on.
+
+    A copy of an image that is held out, under another name, is in neither.
+
+    Args:
+        content: (N, 16) uint8, digests of the images.
+    """
     import numpy as np
 
+    total = len(content)
     count = min(round(total * options.data.val_share), MAX_HELD_OUT, total - options.batch_size)
     count = count if count >= MIN_HELD_OUT else 0
     order = np.random.default_rng([options.seed, 2]).permutation(total)  # the sampler draws from streams 0 and 1
-    return np.sort(order[:count]), np.sort(order[count:])
+    held_out, rest = np.sort(order[:count]), np.sort(order[count:])
+    keys = np.ascontiguousarray(content).view("S16").ravel()
+    copies = np.isin(keys[rest], keys[held_out]) & (keys[rest] != b"")  # b"": not known, of an old embedding
+    if copies.any():
+        say(f"{copies.sum():,} images are copies of images that are held out: they are not trained on")
+        _check_enough(len(rest) - int(copies.sum()), options, "images without those that are held out")
+    return held_out, rest[~copies]
 
 
 def _check_enough(images: int, options: TrainOptions, what: str, detail: str = "") -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -276,6 +277,28 @@ def test_several_languages_from_tar_shards(world: Path, train_small: TrainSmall,
     summary = json.loads((run / "run.json").read_text())
     assert (summary["images"], summary["held_out"]) == (60, 20)
     assert summary["captions"] == {"hi": 120, "xh": 120, "en": 120}
+
+
+def test_an_image_is_held_out_with_all_its_records_and_copies(
+    world: Path, train_small: TrainSmall, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of 100 images, 50 have a second record, and 30 a copy under another name."""
+    rows = [json.loads(line) for line in (world / "train.jsonl").read_text().splitlines()][:100]
+    for number, row in enumerate(rows):
+        row["image"] = str(world / row["image"])
+        row["captions"] = [{"text": f"तारा {number}", "lang": "hi"}]
+    again = [row | {"id": f"again-{row['id']}", "captions": [{"text": "फिर", "lang": "hi"}]} for row in rows[:50]]
+    copies = [row | {"id": f"copy-{row['id']}"} for row in rows[50:80]]
+    for row in copies:
+        row["image"] = str(shutil.copy(row["image"], tmp_path / f"{row['id']}.png"))
+    (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, [*rows, *again, *copies])))
+    run = train_small(data=[str(tmp_path / "data.jsonl")], replay={}, set=["data.val_share=0.5"])
+    summary, said = json.loads((run / "run.json").read_text()), capsys.readouterr().err
+    assert "50 records are of an image that came before" in said
+    copied = int(re.search(r"(\d+) images are copies of images that are held out", said).group(1))  # type: ignore[union-attr]
+    assert summary["held_out"] == 65
+    assert summary["images"] == 65 - copied
+    assert 0 < copied <= 30
 
 
 def test_fewer_images_than_a_batch_are_refused_with_a_size_that_fits(train_small: TrainSmall) -> None:
