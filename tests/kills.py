@@ -1,4 +1,7 @@
-"""Kill a command at random moments, again and again: its output must be byte for byte that of an undisturbed run."""
+"""Kill a command at random moments, again and again: its output must be byte for byte that of an undisturbed run.
+
+With --overwrite, the file that existed stays until the new one is whole.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,17 @@ LOOP = """
 import os, random, shutil, signal, time
 
 # Import everything once, and fork for each run; torch must not have computed anything before.
-def start(output):
+def start(output, **options):
     child = os.fork()
     if not child:
-        run(output)
+        run(output, **options)
         os._exit(0)
     return child
+
+def remove_killed():
+    for path in folder.glob("killed*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert not list(folder.glob("*partial*")) and not list(folder.glob(".*"))
 
 started = time.monotonic()
 assert os.waitpid(start(folder / "whole.jsonl"), 0)[1] == 0
@@ -41,27 +49,45 @@ while kills < wanted or not finished:
         whole, killed = folder / f"whole.jsonl{name}", folder / f"killed.jsonl{name}"
         assert killed.is_file() == whole.is_file()
         assert not whole.is_file() or killed.read_bytes() == whole.read_bytes()
-    for path in folder.glob("killed*"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    assert not list(folder.glob("*partial*")) and not list(folder.glob(".*"))
+    remove_killed()
+
+whole, killed = folder / "whole.jsonl", folder / "killed.jsonl"
+for last in [False] * overwriting + [True] * (overwriting > 0):
+    if not killed.exists():
+        killed.write_text("old")
+    child = start(killed, overwrite=True)
+    if not last:
+        time.sleep(rng.uniform(0.1, 1) * seconds)
+        os.kill(child, signal.SIGKILL)
+    assert os.waitpid(child, 0)[1] == 0 or not last
+    content = killed.read_bytes()
+    assert content == whole.read_bytes() or (content == b"old" and not last), content[:80]
+    if content != b"old":
+        kept = list(folder.glob("killed.jsonl.partial*"))
+        assert not last or not kept, kept
+        killed.write_text("old")
+killed.unlink()
+remove_killed()
 print(kills, finished)
 """
 
 
-def survive(setup: str, folder: Path, *arguments: str | Path, kills: int = 20) -> None:
+def survive(setup: str, folder: Path, *arguments: str | Path, kills: int = 20, overwriting: int = 4) -> None:
     """Kill a command this often, and compare its output with that of an undisturbed run.
 
     Args:
-        setup: Python code that imports what is needed and defines `run(output)`. It sees `folder`, a Path, and the
-            arguments in `sys.argv[2:]`. The names of its other files must start with `output.stem`: they are removed.
+        setup: Python code that imports what is needed and defines `run(output, overwrite=False)`. It sees `folder`, a
+            Path, and the arguments in `sys.argv[2:]`. The names of its other files must start with `output.stem`: they
+            are removed.
         folder: folder of the outputs; is created.
         arguments: of the code.
         kills: how often.
+        overwriting: how often also with --overwrite.
     """
     folder.mkdir()
-    head = f"import sys\nfrom pathlib import Path\nfolder, wanted = Path(sys.argv[1]), {kills}\n"
+    head = f"import sys\nfrom pathlib import Path\nwanted, overwriting = {kills}, {overwriting}\n"
     script = folder.with_name(f"{folder.name}-kills.py")
-    script.write_text(head + setup + LOOP)
+    script.write_text(f"{head}folder = Path(sys.argv[1])\n{setup}{LOOP}")
     line = [sys.executable, str(script), str(folder), *map(str, arguments)]
     result = subprocess.run(line, capture_output=True, text=True, timeout=240, check=False)
     assert result.returncode == 0, result.stderr

@@ -15,7 +15,7 @@ import re
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -115,8 +115,13 @@ def repeated_id(record: Record, first: str) -> CapivaraError:
     return CapivaraError(f"{record.where}: the id {record.id} is also that of {first}", "each record needs its own id")
 
 
-def validate(sources: Sequence[str | Path]) -> tuple[int | None, Counter[str]]:
+def validate(
+    sources: Sequence[str | Path], look: Callable[[Record], None] | None = None
+) -> tuple[int | None, Counter[str]]:
     """Check all records, and count them and their captions in each language; None when they come from standard input.
+
+    Args:
+        look: gets each record.
 
     Raises CapivaraError for anything that is wrong in one of them, and when there is none.
     """
@@ -126,6 +131,8 @@ def validate(sources: Sequence[str | Path]) -> tuple[int | None, Counter[str]]:
     captions: Counter[str] = Counter()
     for record in stream(sources):
         total += 1
+        if look is not None:
+            look(record)
         captions.update(caption["lang"] for caption in record.captions)
     if not total:
         folders = all(Path(source).is_dir() for source in sources)

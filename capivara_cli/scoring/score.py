@@ -29,6 +29,7 @@ from capivara_cli.models.embedding_cache import embed_windows
 from capivara_cli.models.spec import ModelSpec
 from capivara_cli.runtime import Runtime
 from capivara_cli.scoring.options import ScoreOptions
+from capivara_cli.scoring.origins import Origins
 from capivara_cli.scoring.report import Report
 
 if TYPE_CHECKING:
@@ -56,9 +57,11 @@ def score(sources: Sequence[str | Path], output: str | Path | None, options: Sco
     check_not_a_source(sources, path)
     if options.plot is not None:
         _check_plot(options.plot, sources, path, overwrite=options.overwrite)
-    total, captions_by_lang = records.validate(sources)
+    origins = Origins()
+    total, captions_by_lang = records.validate(sources, origins.add if options.by is not None else None)
     if total is not None:
         options = _in_languages_of(captions_by_lang, sources, options)
+        origins.report(options)
     spec = None if options.scored else ModelSpec.pick(options.model, options.pretrained, options.adapter)
     device, precision = ("cpu", "fp32") if options.scored else (options.device, options.precision)
     runtime = Runtime.start(device, precision, options.seed)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from capivara_cli import console
 from capivara_cli.data.languages import code_for
 from capivara_cli.errors import CapivaraError
 from capivara_cli.translation.options import TranslateOptions
@@ -21,6 +23,7 @@ from capivara_cli.translation.translator import Failure, Translator
 MAX_CHARACTERS = 5000  # per request, the service's limit
 MAX_TEXTS = 100  # per request: if a reply is unusable, this many texts are asked for again
 SLOWEST = 0.1  # requests per second
+LONG_PAUSE = 2.0  # seconds; a shorter one is not announced
 LONGEST_PAUSE = 120.0  # seconds; whether to wait longer is the user's decision
 
 Results = list[tuple[int, str | Failure]]
@@ -72,6 +75,10 @@ class Limiter:
         pause = pause if retry_after is None else retry_after
         self._next = max(self._next, time.monotonic() + min(pause, LONGEST_PAUSE))
 
+    def pause(self) -> float:
+        """Return the seconds until the next request may be sent."""
+        return max(self._next - time.monotonic(), 0.0)
+
     def speed_up(self) -> None:
         """Raise the rate a little."""
         self.refusals = 0
@@ -112,6 +119,7 @@ class Google(Translator):
         self.limiter = Limiter(rate, rate, random.Random(options.seed))
         self._served = 0  # requests
         self._failures = 0  # in a row, over all requests
+        self._said = 0  # the last try that was announced since a request was served
         self._runner = asyncio.Runner()
         self._client: Any = None
 
@@ -211,6 +219,12 @@ class Google(Translator):
             self.limiter.slow_down(error.retry_after)
             return self._after_failure(request, error, is_outage=error.status == 429)
         except (TransportError, TimeoutError) as error:
+            if not self._served and _is_unresolved(error):
+                host = self.options.google_url or self._client.service_urls[0]
+                raise CapivaraError(
+                    f"{host} has no address: this machine has no network, or the name is wrong",
+                    "--backend nllb translates without a service",
+                ) from error
             self.limiter.slow_down(None)
             return self._after_failure(request, error, is_outage=True)
         except Exception as error:  # truncated, HTML, not JSON: googletrans raises nearly anything
@@ -223,7 +237,7 @@ class Google(Translator):
         elif len(lines) != len(request.indices):  # joined, split or lost: which line belongs to which text is unknown
             return [], [_Request([i]) for i in request.indices]
         self._served += 1
-        self._failures = 0
+        self._failures = self._said = 0
         return [(i, line.strip()) for i, line in zip(request.indices, lines, strict=True)], []
 
     def _after_failure(self, request: _Request, error: Exception, *, is_outage: bool) -> tuple[Results, list[_Request]]:
@@ -242,6 +256,7 @@ class Google(Translator):
         # Every simultaneous request may fail at once, and the texts of one may fail once more, one by one.
         is_down = self._failures > 2 * (self.options.retries + 1 + self.options.concurrency)
         if request.failures <= self.options.retries and not is_down:
+            self._say_retry(reason, request.failures)
             return [], [request]
         if len(request.indices) > 1 and (others_served or not is_outage) and not is_down:
             return [], [_Request([i], served_before=self._served) for i in request.indices]
@@ -251,6 +266,21 @@ class Google(Translator):
             f"the translation service gives no translations: {reason}, {self._failures} times in a row",
             "progress is saved: run the command again later, or with a lower --rate; or use --backend nllb",
         )
+
+    def _say_retry(self, reason: str, number: int) -> None:
+        """Say that a request is sent again, and when; once per try, although several requests may wait for it."""
+        seconds = self.limiter.pause()
+        if number > max(self._said, 1) or (seconds > LONG_PAUSE and number > self._said):
+            self._said = number
+            console.say(f"{reason}: trying again in {seconds:.0f} s, {number} of {self.options.retries}")
+
+
+def _is_unresolved(error: BaseException) -> bool:
+    """Return whether a host's name has no address: no network, most likely, which no waiting for a reply mends."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, socket.gaierror):
+        cause = cause.__cause__ or cause.__context__
+    return cause is not None
 
 
 def _join(texts: Sequence[str]) -> list[list[int]]:

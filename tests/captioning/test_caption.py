@@ -196,8 +196,9 @@ import capivara_cli.captioning.blip2, capivara_cli.captioning.blip, capivara_cli
 from transformers import Blip2ForConditionalGeneration, Blip2Processor, BlipImageProcessor, GPT2Tokenizer
 from capivara_cli import CaptionOptions, caption
 
-def run(output):
-    caption([sys.argv[3]], output, CaptionOptions(model=sys.argv[2], max_new_tokens=4, batch_size=3))
+def run(output, overwrite=False):
+    options = CaptionOptions(model=sys.argv[2], max_new_tokens=4, batch_size=3, overwrite=overwrite)
+    caption([sys.argv[3]], output, options)
 """
 
 

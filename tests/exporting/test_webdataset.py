@@ -101,5 +101,5 @@ def run(output):
 
 
 def test_after_any_number_of_kills_the_shards_are_those_of_an_undisturbed_run(source: str, tmp_path: Path) -> None:
-    kills.survive(SETUP, tmp_path / "out", tmp_path / source, kills=15)
+    kills.survive(SETUP, tmp_path / "out", tmp_path / source, kills=15, overwriting=0)
     assert len(list((tmp_path / "out" / "whole-shards").iterdir())) == 13

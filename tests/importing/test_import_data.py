@@ -169,8 +169,8 @@ from capivara_cli.importing import import_data as importing
 importing.WINDOW = 20
 options = importing.ImportOptions(images=Path(sys.argv[3]), verify=True, dedupe=True, workers=0)
 
-def run(output):
-    importing.import_data([sys.argv[2]], output, options)
+def run(output, overwrite=False):
+    importing.import_data([sys.argv[2]], output, options.replace(overwrite=overwrite))
 """
 
 

@@ -88,6 +88,18 @@ def test_the_project_file_names_a_model_but_scores_in_the_file_need_none(capivar
     assert [caption["score"] for caption in json.loads(result.stdout)["captions"]] == [0.3]
 
 
+def test_what_by_cannot_judge_is_said_before_the_work(capivara: Capivara, tmp_path: Path) -> None:
+    hindi = {"lang": "hi", "score": 0.2}
+    one_record(tmp_path, {"score": 0.1}, hindi, hindi)
+    said = " ".join(capivara("score", "in.jsonl", "--scored", "--lang", "hi", "--by", "en").stderr.split())
+    assert said.startswith(
+        "warning: --by en judges no caption in hi: none of the 2 has a `parent` in en, so all are kept"
+    )
+    one_record(tmp_path, {"score": 0.1}, hindi, {**hindi, "parent": 0})
+    said = capivara("score", "in.jsonl", "--scored", "--by", "en").stderr
+    assert said.startswith("1 of 2 captions in hi have no `parent` in en: they are kept")
+
+
 def test_captions_are_human_by_their_source_and_by_those_that_are_named(capivara: Capivara, tmp_path: Path) -> None:
     one_record(tmp_path, *({"text": name, "score": 0.1, "source": name} for name in ("human", "crowd", "blip2")))
     result = capivara("score", "in.jsonl", "--scored", "--first", "0", "--human", "crowd")

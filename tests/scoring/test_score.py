@@ -215,9 +215,10 @@ from capivara_cli.scoring.options import ScoreOptions
 scoring.WINDOW = 16
 embedding_cache.SEGMENT_SECONDS = 0  # each batch is written: a killed process leaves some of a window's images
 
-def run(output):
+def run(output, overwrite=False):
     os.environ["CAPIVARA_CACHE"] = str(folder / f"{output.stem}-cache")
-    options = ScoreOptions(model="local-dir:" + sys.argv[3], lang=["hi"], by="en", min_score=0.93, top_k=1)
+    keep = {"lang": ["hi"], "by": "en", "min_score": 0.93, "top_k": 1}
+    options = ScoreOptions(model="local-dir:" + sys.argv[3], overwrite=overwrite, **keep)
     scoring.score([sys.argv[2]], output, options)
 """
 

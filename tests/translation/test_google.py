@@ -260,15 +260,45 @@ def test_an_unreachable_service_is_named_in_one_line() -> None:
     google.close()
 
 
+@pytest.mark.usefixtures("pem")
+def test_a_name_without_an_address_fails_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    google = Google(TranslateOptions(to=["hi"], google_url="no-such-host.invalid", retries=50))
+    with pytest.raises(
+        CapivaraError, match=r"no-such-host\.invalid has no address: this machine has no network"
+    ) as error:
+        list(google.translate(["a dog"], "hi"))
+    google.close()
+    assert "--backend nllb" in (error.value.hint or "")
+    assert "trying again" not in capsys.readouterr().err
+
+
+def test_tries_are_shown(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    server.faults = [lambda handler, queries: server.requests <= 3 and refuse(handler, queries)]
+    google = Google(TranslateOptions(to=["hi"], google_url=server.url, rate=500))
+    assert dict(google.translate(["a dog"], "hi")) == {0: to_hindi("a dog")}
+    google.close()
+    said = [line for line in capsys.readouterr().err.splitlines() if "trying again" in line]
+    assert said == [f"status 429: trying again in 0 s, {number} of 6" for number in (2, 3)]
+
+
+def test_half_a_character_in_a_reply_is_rejected(server: Server, tmp_path: Path) -> None:
+    server.faults = [lambda handler, queries: handler.translated(queries, ["क\ud83d"] * len(queries))]
+    captions = texts(2)
+    source = write_jsonl(tmp_path / "in.jsonl", [{"image": "x", "captions": [{"text": captions[0], "lang": "en"}]}])
+    assert run(server, source) == {}
+    (rejected,) = read_jsonl(tmp_path / "out.jsonl.rejected.jsonl")
+    assert rejected["rejected"] == "broken characters (hi)"
+
+
 SETUP = """
 import googletrans, httpx, h2.connection
 import rich.progress, rich.table, sqlite3, capivara_cli.translation.google
 from capivara_cli.translation.translate import translate
 from capivara_cli.translation.options import TranslateOptions
 
-def run(output):
+def run(output, overwrite=False):
     memory = folder / f"{output.stem}.sqlite"
-    options = TranslateOptions(to=["hi"], google_url=sys.argv[3], rate=500, memory=memory)
+    options = TranslateOptions(to=["hi"], google_url=sys.argv[3], rate=500, memory=memory, overwrite=overwrite)
     translate([sys.argv[2]], output, options)
 """
 
