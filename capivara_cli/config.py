@@ -132,13 +132,14 @@ def _renamed(cls: type[Options], values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _with_source(problem: Problem, layers: Sequence[Layer]) -> tuple[Layer, str]:
     """Return the layer that set the value, which is the last that has it, and the message."""
-    layer = next((layer for layer in reversed(layers) if _has(layer.values, problem.path.split("."))), layers[-1])
+    layer = next((layer for layer in reversed(layers) if has(layer.values, problem.path.split("."))), layers[-1])
     if layer.source == FLAGS:
         return layer, str(problem)
     return layer, f"{layer.source}: {problem if problem.value is REQUIRED else problem.as_key()}"
 
 
-def _has(values: Any, path: Sequence[str]) -> bool:
+def has(values: Any, path: Sequence[str]) -> bool:
+    """Whether nested values have one at this path."""
     for name in path:
         if not isinstance(values, Mapping) or name not in values:
             return False

@@ -68,7 +68,7 @@ def test_no_caption_in_the_language_names_the_languages_of_the_data(capivara: Ca
 
 def test_fewer_images_than_the_batch(capivara: Capivara, tmp_path: Path) -> None:
     write(tmp_path / "data.jsonl", 30)
-    result = capivara("train", "--lang", "hi", "--lora", "--data", "data.jsonl")
+    result = capivara("train", "--lang", "hi", "--lora", "--data", "data.jsonl", "--batch-size", "1000")
     assert_one_clear_line(result, "30 images", "batch of 1000", "--batch-size 8")
 
 

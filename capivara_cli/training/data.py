@@ -62,7 +62,6 @@ def read_records(options: TrainOptions) -> tuple[list[Record], list[str], dict[s
         if lang not in langs and (counts[lang] or not skip_missing)
     }
     usable = with_captions(everything, [*langs, *replay])
-    _check_enough(len(usable), options, f"images with captions in {', '.join([*langs, *replay])}")
     return usable, langs, replay
 
 
@@ -95,7 +94,7 @@ def load_training_data(
     images, readable, rejected = load(clip, [record.image for record in candidates], views=options.views)
     train = [candidates[i] for i in readable]
     first = f"; the first that cannot: {rejected[0].image}: {rejected[0].reason}" if rejected else ""
-    _check_enough(len(train), options, "images that can be read", first)
+    check_enough(len(train), options, "images that can be read", first)
     if options.data.val is not None:
         val = with_captions(image_records.read_all([options.data.val]), options.lang, replay)
         val_images, readable, val_rejected = load(clip, [record.image for record in val], label="validation images")
@@ -135,7 +134,7 @@ def _split(content: np.ndarray, options: TrainOptions) -> tuple[np.ndarray, np.n
     return held_out, rest[~copies]
 
 
-def _check_enough(images: int, options: TrainOptions, what: str, detail: str = "") -> None:
+def check_enough(images: int, options: TrainOptions, what: str, detail: str = "") -> None:
     """Raise CapivaraError when the images do not fill a batch; the hint names a size that they fill twice."""
     if images < options.batch_size:
         size = max(2 ** ((images // 2).bit_length() - 1), 2) if images >= 2 else None

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from capivara_cli.config import FLAGS, SET, Layer, by_path, combine, parse_set, project_layers, read_settings
+from capivara_cli.config import FLAGS, SET, Layer, by_path, combine, has, parse_set, project_layers, read_settings
 from capivara_cli.data.languages import Langs, read_lang
 from capivara_cli.errors import CapivaraError, nearest
 from capivara_cli.models.options import MODEL_HELP, CacheOptions, LoraOptions, WeightsOptions
 from capivara_cli.options import BadOption, Machine, Options, Overwritable, below_each_other, flag, key, plain
 from capivara_cli.values import AutoOrCount, Syntax
+
+FITTED = ("batch_size", "max_steps", "optimizer.warmup_steps")
+"""Paths of the values that `training.fit` may change."""
 
 BUILT_IN = {"lora": "capivara-plus", "full": "capivara"}
 """Method -> the recipe of `configs/` that lies below all others."""
@@ -106,6 +109,12 @@ class TrainOptions(CacheOptions, Machine, Overwritable):
     )
     max_steps: int = flag("Optimiser steps.", default=1500, shown="the recipe's", above=0)
     eval_every: int = key("Steps between validations.", default=100, above=0)
+    fit: Sequence[str] = key(
+        "Which of batch_size, max_steps and optimizer.warmup_steps are fitted to few images: those of the built-in"
+        " recipe that nothing else sets.",
+        default=(),
+        changes_result=False,
+    )
     save_seconds: float = key(
         "Least seconds between two saves of the state that a killed run resumes from.",
         default=30,
@@ -153,7 +162,11 @@ def train_options(
         problem = "neither --lora nor --full" if chosen is None else f"method = {chosen!r}: neither lora nor full"
         raise BadOption(problem, "capivara train --lang hi --lora")
     layers.append(Layer(FLAGS, {"method": chosen}))
-    return _checked(combine(TrainOptions, [_read_recipe(BUILT_IN[chosen]), *layers]))
+    ours = [layer.source for layer in layers if recipe is not None and layer.source == f"{recipe}.yaml"]
+    settings = [layer.values for layer in layers if layer.source not in ours]
+    free = [path for path in FITTED if not any(has(values, path.split(".")) for values in settings)]
+    options = combine(TrainOptions, [_read_recipe(BUILT_IN[chosen]), Layer(BUILT_IN[chosen], {"fit": free}), *layers])
+    return check_together(options)
 
 
 def built_in(method: str) -> TrainOptions:
@@ -176,7 +189,7 @@ def to_yaml(options: TrainOptions) -> str:
     import yaml
 
     values: dict[str, Any] = plain(options)
-    for name in ("replay_missing", "verify_cache", "overwrite"):  # how a run starts, not what it learns
+    for name in ("replay_missing", "verify_cache", "overwrite", "fit"):  # how a run starts, not what it learns
         del values[name]
     values["micro_batch"] = options.micro_batch or "auto"
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
@@ -196,8 +209,8 @@ def _read_recipe(recipe: str) -> Layer:
     )
 
 
-def _checked(options: TrainOptions) -> TrainOptions:
-    """Refuse settings that contradict each other; all problems are reported together."""
+def check_together(options: TrainOptions) -> TrainOptions:
+    """Return the options. Raises CapivaraError with all settings that contradict each other."""
     problems = []
     optimizer, replay = options.optimizer, options.replay
     if options.model.from_scratch and not options.model.unlock_image:

@@ -117,7 +117,9 @@ class RunFolder:
         if options.overwrite:
             folders.check_replaceable(self.path, RUN_FOLDER, reads)
         elif self._config.is_file():
-            differences = list(_differences(result_values(read_options(self._config)), result_values(options)))
+            old, new = result_values(read_options(self._config)), result_values(options)
+            # What is yet to be fitted to the data is compared later, when `open` checks again.
+            differences = [text for text in _differences(old, new) if text.partition(":")[0] not in options.fit]
             if differences:
                 text = below_each_other([f"{self.path} holds a run with other settings:", *differences[:10]])
                 raise CapivaraError(text, OTHER_FOLDER)

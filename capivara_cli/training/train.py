@@ -19,7 +19,8 @@ from capivara_cli.models.seen import Seen
 from capivara_cli.models.spec import ModelSpec
 from capivara_cli.runtime import Runtime
 from capivara_cli.training import curves
-from capivara_cli.training.data import TrainingData, load_training_data, read_records
+from capivara_cli.training.data import TrainingData, check_enough, load_training_data, read_records
+from capivara_cli.training.fit import fit
 from capivara_cli.training.model_card import run_card
 from capivara_cli.training.options import TrainOptions
 from capivara_cli.training.pixels import PixelTable
@@ -56,6 +57,8 @@ def train(options: TrainOptions, output: str | Path | None = None) -> Path:
 
 def _train(options: TrainOptions, run: RunFolder) -> None:
     records, langs, replay = read_records(options)
+    options = fit(options, len(records))
+    check_enough(len(records), options, f"images with captions in {', '.join([*langs, *replay])}")
     clip = _load_model(options)
     runtime = clip.runtime
     weights = artifacts.fingerprint_tensors(clip.model.state_dict())

@@ -120,5 +120,5 @@ def test_resolved_options_read_back_as_they_were() -> None:
     sets = ["lang=[hi, 'no']", "model.name=local-dir:modèle", "micro_batch=3", "replay.en=0.1"]
     options = train_options("lora", set=sets, seed=9)
     file = recipe(to_yaml(options))
-    assert train_options(recipe=file) == read_options(Path(file)) == options
+    assert train_options(recipe=file) == read_options(Path(file)) == options.replace(fit=())
     assert "modèle" in Path(file).read_text(encoding="utf-8")
