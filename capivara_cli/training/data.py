@@ -130,7 +130,7 @@ def _split(content: np.ndarray, options: TrainOptions) -> tuple[np.ndarray, np.n
     copies = np.isin(keys[rest], keys[held_out]) & (keys[rest] != b"")  # b"": not known, of an old embedding
     if copies.any():
         say(f"{copies.sum():,} images are copies of images that are held out: they are not trained on")
-        _check_enough(len(rest) - int(copies.sum()), options, "images without those that are held out")
+        check_enough(len(rest) - int(copies.sum()), options, "images without those that are held out")
     return held_out, rest[~copies]
 
 
