@@ -53,7 +53,7 @@ _SWITCH = (lambda value: isinstance(value, bool), "true or false")
 _NAMES = (_one_or_more(_is_pattern), "names, or a pattern as simple as text\\..*\\.(query|value)")
 
 # The keys that are read. All others are ignored: PEFT imports the module that `megatron_core` names, for one.
-CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+CHECKS: foreign.Checks = {
     "r": (_is_count, "a rank"),
     "rank_pattern": (_by_name(_is_count), "ranks by name"),
     "lora_alpha": (_is_number, "a number"),
@@ -85,10 +85,7 @@ def read(folder: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     if settings.get("peft_type") != "LORA":
         raise CapivaraError(f"{folder} is not a LoRA adapter: its peft_type is {settings.get('peft_type')}")
     config = {key: settings[key] for key in CHECKS if settings.get(key) is not None}
-    for key, value in config.items():
-        is_good, expected = CHECKS[key]
-        if not is_good(value):
-            raise CapivaraError(f"{path}: {key} = {str(value)[:80]!r} is not {expected}")
+    foreign.check_values(config, CHECKS, path)
     largest = max((tensor.shape[0] for name, tensor in tensors.items() if _is_lora_a(name) and tensor.dim()), default=0)
     ranks: Iterable[int] = [config.get("r", 0), *config.get("rank_pattern", {}).values()]
     if max(ranks) > largest:

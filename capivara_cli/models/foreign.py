@@ -27,6 +27,8 @@ MAX_COUNTS = {r"(layers?|depths?|blocks?)$": 512, r"^(num|n)_": 1 << 20}
 SPREAD = 8  # times that a model may be larger than its files: weights of 4 bits are loaded as 32 bits
 SPARE_BYTES = 256 << 20  # and beyond that
 NEEDS_CODE = "it needs code or an adapter of its own, which are never run"
+Checks = Mapping[str, tuple[Callable[[Any], bool], str]]
+MISSING: Any = object()
 PICKLES = {".bin", ".pt", ".pth"}
 
 
@@ -97,11 +99,32 @@ def check_file(path: Path) -> None:
 
 def read_config(path: Path) -> dict[str, Any]:
     """Read a model's configuration. Raises CapivaraError if it is not JSON, or counts something that no model has."""
+    config = read_mapping(path)
+    _check_counts(config, path, "")
+    return config
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read a JSON file of keys and values. Raises CapivaraError if it is none."""
     config = artifacts.read_json(path)
     if not isinstance(config, dict):
         raise CapivaraError(f"{path}: not keys and values")
-    _check_counts(config, path, "")
     return config
+
+
+def check_values(config: Mapping[str, Any], checks: Checks, path: Path) -> None:
+    """Raise CapivaraError with the first value that cannot be right. A value that is missing has a default.
+
+    Args:
+        checks: path of a value, as `model_cfg.embed_dim` -> whether it can be right, and what is expected.
+        path: of the file, for the message.
+    """
+    for name, (is_good, expected) in checks.items():
+        value: Any = config
+        for key in name.split("."):
+            value = value.get(key, MISSING) if isinstance(value, Mapping) else MISSING
+        if value is not MISSING and not is_good(value):
+            raise CapivaraError(f"{path}: {name} = {repr(value)[:80]} is not {expected}")
 
 
 def _check_counts(value: Any, path: Path, name: str) -> None:

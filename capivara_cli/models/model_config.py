@@ -29,45 +29,49 @@ def _is_colour(value: Any) -> bool:
     return numbers and all(map(math.isfinite, value))
 
 
+def _or_null(is_good: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or is_good(value)  # open_clip takes its default for null
+
+
+_MAPPING = (lambda value: isinstance(value, dict), "keys and values")
+
 # Path of a value -> whether it can be so, and what is expected. A value that is missing has a default.
-CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "model_cfg": (lambda value: isinstance(value, dict), "keys and values"),
+CHECKS: foreign.Checks = {
+    "model_cfg": _MAPPING,
     "model_cfg.embed_dim": (lambda value: _is_whole(value, 1 << 16), "a number from 1 to 65,536"),
-    "model_cfg.vision_cfg": (lambda value: isinstance(value, dict), "keys and values"),
+    "model_cfg.vision_cfg": _MAPPING,
     "model_cfg.vision_cfg.image_size": (_is_size, f"1 to {MAX_IMAGE:,} pixels"),
     "model_cfg.vision_cfg.timm_model_name": (
-        lambda value: value is None or (isinstance(value, str) and ":" not in value),
+        _or_null(lambda value: isinstance(value, str) and ":" not in value),
         "a name that timm knows",
     ),
-    "model_cfg.text_cfg": (lambda value: isinstance(value, dict), "keys and values"),
+    "model_cfg.text_cfg": _MAPPING,
     "model_cfg.text_cfg.context_length": (
         lambda value: _is_whole(value, MAX_CONTEXT),
         f"a number of tokens from 1 to {MAX_CONTEXT:,}",
     ),
-    "model_cfg.text_cfg.tokenizer_kwargs": (lambda value: isinstance(value, dict), "keys and values"),
-    "preprocess_cfg": (lambda value: isinstance(value, dict), "keys and values"),
-    "preprocess_cfg.mean": (_is_colour, "three numbers"),
-    "preprocess_cfg.std": (lambda value: _is_colour(value) and min(value) > 0, "three numbers above 0"),
-    "preprocess_cfg.interpolation": (lambda value: value in ("bicubic", "bilinear", "random"), "bicubic or bilinear"),
+    "model_cfg.text_cfg.tokenizer_kwargs": _MAPPING,
+    "preprocess_cfg": (_or_null(_MAPPING[0]), "keys and values"),
+    "preprocess_cfg.mean": (_or_null(_is_colour), "three numbers"),
+    "preprocess_cfg.std": (_or_null(lambda value: _is_colour(value) and min(value) > 0), "three numbers above 0"),
+    "preprocess_cfg.interpolation": (
+        lambda value: value in (None, "bicubic", "bilinear", "random"),
+        "bicubic or bilinear",
+    ),
     "preprocess_cfg.resize_mode": (
-        lambda value: value in ("shortest", "longest", "squash"),
+        lambda value: value in (None, "shortest", "longest", "squash"),
         "shortest, longest or squash",
     ),
 }
-MISSING: Any = object()
-REQUIRED = ("model_cfg", "model_cfg.embed_dim", "model_cfg.vision_cfg", "model_cfg.text_cfg")
 
 
 def read(path: Path) -> dict[str, Any]:
     """Return a model's configuration. Raises CapivaraError with the value that no model can have."""
     config = foreign.read_config(path)
-    for name, (is_good, expected) in CHECKS.items():
-        value: Any = config
-        for key in name.split("."):
-            value = value.get(key, MISSING) if value is not MISSING else MISSING
-        if value is MISSING and name in REQUIRED:
-            raise CapivaraError(f"{path}: {name} is missing")
-        is_null = value is None and name.startswith("preprocess_cfg")  # open_clip takes the default there
-        if value is not MISSING and not is_null and not is_good(value):
-            raise CapivaraError(f"{path}: {name} = {str(value)[:80]!r} is not {expected}")
+    foreign.check_values(config, CHECKS, path)
+    if "model_cfg" not in config:
+        raise CapivaraError(f"{path}: model_cfg is missing")
+    for name in ("embed_dim", "vision_cfg", "text_cfg"):
+        if name not in config["model_cfg"]:
+            raise CapivaraError(f"{path}: model_cfg.{name} is missing")
     return config

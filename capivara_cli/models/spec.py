@@ -8,11 +8,27 @@ from typing import Any
 
 from capivara_cli import artifacts
 from capivara_cli.errors import CapivaraError
+from capivara_cli.models import foreign
 
 DEFAULT_MODEL = "xlm-roberta-base-ViT-B-32"
 DEFAULT_PRETRAINED = "laion5b_s13b_b90k"
 MAX_LOGIT_SCALE = 20  # its exponential is the factor: CLIP trains to 4.6, and exp(89) is infinite
 NOTES = "capivara.json"  # beside PEFT's files: the base model, the languages, and the logit scale
+
+
+def _is_name(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+NOTES_CHECKS: foreign.Checks = {
+    "model": (_is_name, "a name"),
+    "pretrained": (_is_name, "a name"),
+    "lang": (lambda value: isinstance(value, list) and all(isinstance(code, str) for code in value), "languages"),
+    "logit_scale": (
+        lambda value: type(value) in (int, float) and abs(value) <= MAX_LOGIT_SCALE,  # nor NaN
+        f"a number from {-MAX_LOGIT_SCALE} to {MAX_LOGIT_SCALE}",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -110,17 +126,8 @@ def read_notes(path: Path) -> dict[str, Any]:
     Raises CapivaraError if a value cannot be right.
     """
     file = adapter_folder(path) / NOTES
-    notes = artifacts.read_json(file) if file.is_file() else {}
-    if not isinstance(notes, dict):
-        raise CapivaraError(f"{file}: not keys and values")
-    for name in ("model", "pretrained"):
-        if not isinstance(notes.get(name), str | None):
-            raise CapivaraError(f"{file}: {name} = {notes[name]!r} is not a name")
-    scale = notes.get("logit_scale", 0)
-    if type(scale) not in (int, float) or not abs(scale) <= MAX_LOGIT_SCALE:  # nor NaN
-        raise CapivaraError(
-            f"{file}: logit_scale = {scale!r} is not a number from {-MAX_LOGIT_SCALE} to {MAX_LOGIT_SCALE}"
-        )
+    notes = foreign.read_mapping(file) if file.is_file() else {}
+    foreign.check_values(notes, NOTES_CHECKS, file)
     return notes
 
 

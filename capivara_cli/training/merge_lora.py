@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from capivara_cli import artifacts, console, folders
 from capivara_cli.errors import CapivaraError
 from capivara_cli.models import checkpoint, foreign, lora
 from capivara_cli.models.clip import Clip
-from capivara_cli.models.spec import DEFAULT_MODEL, NOTES, ModelSpec, adapter_folder
+from capivara_cli.models.spec import DEFAULT_MODEL, NOTES_CHECKS, ModelSpec, read_notes
 from capivara_cli.runtime import Runtime
 from capivara_cli.training.model_card import merged_card
 from capivara_cli.training.options import MergeOptions, read_options
@@ -19,6 +18,18 @@ from capivara_cli.yaml_files import parse_yaml
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+def _are_scores(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(score, int | float) for score in value.values())
+
+
+SUMMARY_CHECKS: foreign.Checks = {
+    **NOTES_CHECKS,
+    "from_scratch": (lambda value: isinstance(value, bool), "true or false"),
+    "before": (_are_scores, "scores by language"),
+    "after": (_are_scores, "scores by language"),
+}
 
 
 def merge_lora(run: str | Path, output: str | Path, options: MergeOptions | None = None) -> Path:
@@ -69,7 +80,9 @@ def _check_output(output: Path, reads: list[Path], overwrite: bool) -> None:
 def _read_summary(run: Path) -> dict[str, Any]:
     """Return run.json. Of an unfinished run or a bare adapter, return what is known of the base model and languages."""
     if (run / "run.json").is_file():
-        return _checked(run / "run.json")
+        summary = foreign.read_mapping(run / "run.json")
+        foreign.check_values(summary, SUMMARY_CHECKS, run / "run.json")
+        return summary
     if (run / "state.safetensors").is_file():
         console.warn(f"{run} is not complete: its best weights so far are merged")
     if _full_weights(run).is_file():  # an unfinished run of --full
@@ -83,33 +96,7 @@ def _read_summary(run: Path) -> dict[str, Any]:
             "from_scratch": model.from_scratch,
             "lang": list(trained.lang),
         }
-    notes = adapter_folder(run) / NOTES
-    return _checked(notes) if notes.is_file() else {}
-
-
-def _checked(path: Path) -> dict[str, Any]:
-    """Read the file that says what a run or an adapter is. Raises CapivaraError with the value that cannot be."""
-    summary = artifacts.read_json(path)
-    if not isinstance(summary, dict):
-        raise CapivaraError(f"{path} is not the summary of a run: {str(summary)[:80]}")
-    scores = (summary.get(key, {}) for key in ("before", "after"))
-    checks = {
-        "model": isinstance(summary.get("model"), str | None),
-        "pretrained": isinstance(summary.get("pretrained"), str | None),
-        "from_scratch": isinstance(summary.get("from_scratch", False), bool),
-        "lang": _is_list_of(str, summary.get("lang", [])),
-        "before and after": all(isinstance(item, dict) and _is_list_of(int | float, item.values()) for item in scores),
-    }
-    for name, is_good in checks.items():
-        if not is_good:
-            raise CapivaraError(f"{path}: {name} = {str(summary.get(name))[:80]!r} cannot be", "--model names the base")
-    return summary
-
-
-def _is_list_of(kind: Any, values: Any) -> bool:
-    return (
-        isinstance(values, Iterable) and not isinstance(values, str | dict) and all(isinstance(v, kind) for v in values)
-    )
+    return read_notes(run)
 
 
 def _base_spec(run: Path, summary: dict[str, Any], model: str | None) -> ModelSpec:

@@ -23,14 +23,13 @@ from tests.hostile.conftest import VALUES, edit_json, fuzz
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("[1]", "not the summary of a run: \\[1\\]"),
-        ("null", "not the summary of a run: None"),
+        ("[1]", "not keys and values"),
+        ("null", "not keys and values"),
         ("", "is not JSON"),
-        ('{"model": 5}', "model = '5' cannot be"),
-        ('{"model": "x", "lang": 5}', "lang = '5' cannot be"),
-        ('{"model": "x", "lang": "hi"}', "lang = 'hi' cannot be"),
-        ('{"model": "x", "before": [1]}', "before and after"),
-        ('{"model": "x", "after": {"hi": "much"}}', "before and after"),
+        ('{"model": 5}', "model = 5 is not a name"),
+        ('{"model": "x", "lang": 5}', "lang = 5 is not languages"),
+        ('{"model": "x", "lang": "hi"}', "lang = 'hi' is not languages"),
+        ('{"model": "x", "logit_scale": "much"}', "logit_scale = 'much' is not a number"),
         ("{}", "does not say which model it was trained on"),
         ('{"model": null}', "does not say which model it was trained on"),
     ],
@@ -45,6 +44,14 @@ def test_a_summary_that_cannot_be_is_one_line(name: str, content: str, says: str
     assert re.search(says, error.value.message)
     assert str(folder) in error.value.message
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("values", [{"before": [1]}, {"after": {"hi": "much"}}, {"from_scratch": "no"}], ids=str)
+def test_a_summary_of_a_run_with_a_value_that_cannot_be(values: dict[str, Any], run: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(run, tmp_path / "run"))
+    edit_json(folder / "run.json", **values)
+    with pytest.raises(CapivaraError, match="is not scores by language|is not true or false"):
+        merge_lora(folder, tmp_path / "merged")
 
 
 def test_a_summary_without_its_languages_is_enough(run: Path, tmp_path: Path) -> None:
