@@ -113,7 +113,11 @@ def progress(*columns: str) -> Iterator[Progress]:
         redirect_stdout=sys.stdout.isatty(),  # rich would print what is meant for a pipe to the screen
     )
     with console.live(screen), bar if draws else nullcontext():  # a disabled bar prints an empty line at its end
-        yield bar
+        try:
+            yield bar
+        except KeyboardInterrupt:
+            bar.live.transient = True  # clear it
+            raise
 
 
 def duration(seconds: float) -> str:

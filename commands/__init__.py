@@ -12,6 +12,7 @@ import typer
 from capivara_cli import __version__
 from capivara_cli.console import clean
 from capivara_cli.errors import CapivaraError
+from capivara_cli.interrupts import handled
 from capivara_cli.runtime import leave_process_group
 
 from . import (
@@ -74,7 +75,7 @@ def main() -> None:
     debug = "--debug" in sys.argv[1:]
     sys.argv[1:] = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        with warnings.catch_warnings():
+        with handled(), warnings.catch_warnings():
             if not (debug or sys.warnoptions):
                 _hide_deprecations()
             app()
@@ -85,8 +86,6 @@ def main() -> None:
             error = CapivaraError(str(error), "--debug shows where")
         _print_error(error)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
     finally:
         leave_process_group()
 

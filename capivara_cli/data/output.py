@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol, Self, TypeGuard, TypeVar
 
-from capivara_cli import console
+from capivara_cli import console, interrupts
 from capivara_cli.data import records
 from capivara_cli.data.captions import REJECTED
 from capivara_cli.data.records import Record
@@ -197,6 +196,7 @@ class StandardOutput(Output):
             with explained(f"cannot write {path}"):
                 self._stream = path.open("ab")  # not "wb": /dev/stdout may be a file to which the shell appends
         self._tally = Tally(observer=observer)
+        interrupts.note("standard output cannot be resumed; with -o FILE it could")
 
     def begin(self, window: int, **decided: Any) -> None:  # noqa: ARG002
         """See `Output`."""
@@ -216,8 +216,7 @@ class StandardOutput(Output):
                         self._stream.write(line)
             self._stream.flush()
         except BrokenPipeError:  # the reader has read enough, as `head` does
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
-            sys.exit(141)
+            interrupts.end_now(interrupts.CLOSED_PIPE)
 
     def finish(self) -> Tally:
         """See `Output`."""

@@ -19,7 +19,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from capivara_cli import artifacts, files, locks
+from capivara_cli import artifacts, files, interrupts, locks
 from capivara_cli.data import images
 from capivara_cli.data.output import (
     KEPT,
@@ -125,6 +125,7 @@ class OutputFile(Output):
         if self.runtime.is_main and not self._settings_file.is_file():
             artifacts.write_json(self._settings_file, self.settings)
         self.runtime.barrier()
+        interrupts.note(f"what is done is kept in {self.partial}: run the same command again to resume")
         _drop_torn_batch(self.partial, window)
 
     def _hold(self) -> IO[bytes]:

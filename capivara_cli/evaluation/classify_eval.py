@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from capivara_cli import artifacts, files
+from capivara_cli import artifacts, files, interrupts
 from capivara_cli.data import labelled
 from capivara_cli.data.labelled import LabelledData
 from capivara_cli.data.readers.options import ReaderOptions
@@ -74,6 +74,7 @@ def classify_eval(
     tasks = [
         make_task(classes, lang, options.metric, image_classes, multilabel=images.multilabel) for lang in options.lang
     ]
+    interrupts.note("no result was written; embeddings of images are kept: run the same command again")
     runtime = Runtime.start(options.device, options.precision, options.seed)
     results: list[ClassificationResult] = []
     for role, spec in models:

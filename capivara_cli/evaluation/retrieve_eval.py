@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from capivara_cli import console, files
+from capivara_cli import console, files, interrupts
 from capivara_cli.data import image_records, records
 from capivara_cli.data.records import Record
 from capivara_cli.errors import CapivaraError
@@ -57,6 +57,7 @@ def retrieve_eval(
     models = with_baseline(ModelSpec.pick(options.model, options.pretrained, options.adapter), options.baseline)
     others = {"--ranks": (options.ranks, files.QUERIES)}
     check_outputs(sources, options, [role for role, _ in models], path, others)
+    interrupts.note("no result was written; embeddings of images are kept: run the same command again")
     runtime = Runtime.start(options.device, options.precision, options.seed)
     known = _known(options)
     results: list[RetrievalResult] = []

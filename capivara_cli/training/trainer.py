@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from capivara_cli.console import say, warn
 from capivara_cli.errors import CapivaraError
+from capivara_cli.interrupts import deferred, note
 from capivara_cli.models.clip import Clip
 from capivara_cli.models.embedding_cache import ImageTable
 from capivara_cli.progress import progress
@@ -271,24 +272,12 @@ class Trainer:
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
     """Yield a list that stays empty until Ctrl-C or SIGTERM. A second signal ends the process at once."""
-    import threading
-
     stop: list[int] = []
-    if threading.current_thread() is not threading.main_thread():  # Python lets only the main thread set handlers
-        yield stop
-        return
 
-    def handle(number: int, _frame: object) -> None:
+    def handle(number: int) -> None:
         stop.append(number)
         say("stopping after this step; press Ctrl-C again to stop at once")
-        restore()
 
-    def restore() -> None:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    note("the last saved state stands: run the same command again to resume")
+    with deferred(handle):
         yield stop
-    finally:
-        restore()
