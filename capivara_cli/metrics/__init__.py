@@ -1,1 +1,1 @@
-"""Metrics: arrays in, numbers out."""
+"""Metrics: recall, accuracies, average precision and bootstrap intervals, computed from arrays or tensors."""

@@ -1,11 +1,15 @@
 """Metrics of zero-shot classification, 0 to 1, higher is better.
 
-`scores` is (N, C) real, images x classes: cosine similarities. Two scores that differ by at most `retrieval.TIE` are
-tied, and a tie counts as its mean over all orders: a constant classifier scores chance. `truth` is (N, C) bool: the
-classes of each image. Data are single-label if each row of `truth` has exactly one class, otherwise multi-label.
+`scores` is (N, C) real, images x classes: cosine similarities. `truth` is (N, C) bool: the classes of each image. Data
+are single-label if each row of `truth` has exactly one class, otherwise multi-label.
 
-Every function raises ValueError for shapes that do not match and for a metric that the data do not define, and
-CapivaraError for scores that are not finite.
+Accuracies and per-class recalls treat tied scores as if they were ordered at random: the value is the mean over all
+orders, so a classifier that gives every class the same score gets chance accuracy. Scores that differ by at most
+`retrieval.TIE` are tied. Average precision and ROC AUC are computed by scikit-learn, for which only equal scores are
+tied; `confusions` takes the first of equal scores.
+
+Every function raises ValueError for shapes that do not match and for a metric that is undefined for the data (ROC AUC
+of three classes, for example), and CapivaraError for scores that are not finite.
 """
 
 from __future__ import annotations
@@ -16,13 +20,13 @@ from functools import partial
 import numpy as np
 
 from capivara_cli.errors import CapivaraError
-from capivara_cli.metrics.retrieval import TIE, Direction
+from capivara_cli.metrics.retrieval import TIE, QueryRanks
 
-BLOCK = 256  # images per block: with 1,000 classes a block and its masks take a few MB
+IMAGES_PER_BLOCK = 256  # with 1,000 classes a block and its masks take a few MB
 
 
 def accuracy(scores: np.ndarray, truth: np.ndarray, k: int = 1) -> float:
-    """Share of images with a true class among the k best (top-k accuracy)."""
+    """Top-k accuracy: the share of images with a true class among the k best scores."""
     return float(hits(scores, truth, k).mean())
 
 
@@ -35,14 +39,17 @@ def per_class_recall(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def mean_per_class_recall(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Mean recall over the classes that occur, single-label. Without ties, sklearn's `balanced_accuracy_score`."""
+    """Mean recall over the classes that occur, single-label.
+
+    Without ties it equals sklearn's `balanced_accuracy_score`.
+    """
     return float(np.nanmean(per_class_recall(scores, truth)))
 
 
 def average_precision(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """(C,) average precision of each class, as sklearn's; NaN for a class without images.
 
-    Equal scores share one threshold, so a constant gives the class's share of the images. `TIE` plays no part here.
+    Equal scores share one threshold, so a constant score gives the prevalence of the class. `TIE` is not used here.
     """
     from sklearn.metrics import average_precision_score
 
@@ -68,7 +75,10 @@ def mean_eleven_point_average_precision(scores: np.ndarray, truth: np.ndarray) -
 
 
 def roc_auc(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Area under the ROC curve, for two classes that both occur; class 1 is positive, ranked by score 1 - score 0."""
+    """Area under the ROC curve, for two classes that both occur.
+
+    Class 1 is the positive class. Images are ranked by `scores[:, 1] - scores[:, 0]`.
+    """
     from sklearn.metrics import roc_auc_score
 
     _check(scores, truth, single_label=True)
@@ -80,9 +90,10 @@ def roc_auc(scores: np.ndarray, truth: np.ndarray) -> float:
 def confusions(scores: np.ndarray, truth: np.ndarray, top: int = 10) -> list[tuple[int, int, int]]:
     """The most frequent errors, single-label: (true class, predicted class, number of images)."""
     _check(scores, truth, single_label=True)
-    # argmax predicts the first of equal scores.
-    answers = np.stack([truth.argmax(axis=1), scores.argmax(axis=1)], axis=1)  # (N, 2)
-    pairs, counts = np.unique(answers[answers[:, 0] != answers[:, 1]], axis=0, return_counts=True)
+    # A confusion needs one predicted class, so ties are not averaged here: argmax takes the first.
+    true_and_predicted = np.stack([truth.argmax(axis=1), scores.argmax(axis=1)], axis=1)  # (N, 2)
+    wrong = true_and_predicted[:, 0] != true_and_predicted[:, 1]  # (N,)
+    pairs, counts = np.unique(true_and_predicted[wrong], axis=0, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:top]  # `unique` sorts the pairs: equal counts come in class order
     return [(int(pairs[i, 0]), int(pairs[i, 1]), int(counts[i])) for i in order]
 
@@ -98,23 +109,24 @@ METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 }
 
 
-def defined_metrics(classes: int, seen: int, *, single_label: bool) -> list[str]:
-    """Keys of the metrics that the data define, in the order of METRICS.
+def defined_metrics(classes: int, occurring: int, *, single_label: bool) -> list[str]:
+    """Keys of the metrics that are defined for the data, in the order of METRICS.
 
     Args:
         classes: number of classes that can be predicted.
-        seen: number of classes that images have.
+        occurring: number of classes that at least one image has.
         single_label: whether each image has exactly one class.
     """
     if single_label:
-        defined = {"acc1": True, "acc5": classes >= 5, "mean_per_class_recall": True, "roc_auc": classes == seen == 2}
+        two_classes = classes == occurring == 2
+        defined = {"acc1": True, "acc5": classes >= 5, "mean_per_class_recall": True, "roc_auc": two_classes}
     else:
-        defined = {"mean_average_precision": seen > 0, "mean_average_precision_11_points": seen > 0}
+        defined = {"mean_average_precision": occurring > 0, "mean_average_precision_11_points": occurring > 0}
     return [key for key in METRICS if defined.get(key)]
 
 
 def metrics_for(scores: np.ndarray, truth: np.ndarray, single_label: bool) -> dict[str, float]:
-    """All metrics that the data define, by their keys. A metric that is not defined is left out, never NaN."""
+    """All metrics that are defined for the data, by their keys. An undefined metric is left out, never NaN."""
     _check(scores, truth, single_label)
     defined = defined_metrics(truth.shape[1], int(truth.any(axis=0).sum()), single_label=single_label)
     return {key: METRICS[key](scores, truth) for key in defined}
@@ -127,14 +139,16 @@ def hits(scores: np.ndarray, truth: np.ndarray, k: int) -> np.ndarray:
     """
     _check(scores, truth)
     probabilities = []
-    for start in range(0, len(scores), BLOCK):
-        block, true = scores[start : start + BLOCK], truth[start : start + BLOCK]  # (n, C)
-        best = np.where(true, block, -np.inf).max(axis=1, keepdims=True)  # (n, 1), -inf without a true class: a miss
+    for start in range(0, len(scores), IMAGES_PER_BLOCK):
+        rows = slice(start, start + IMAGES_PER_BLOCK)
+        block, true = scores[rows], truth[rows]  # (n, C)
+        # The best score of a true class, (n, 1). It is -inf if the image has no true class, which counts as a miss.
+        best = np.where(true, block, -np.inf).max(axis=1, keepdims=True)
         near = block >= best - TIE  # (n, C), above the best positive or tied with it
         greater = np.count_nonzero(block > best + TIE, axis=1)  # (n,)
         positives = np.count_nonzero(near & true, axis=1)  # (n,)
         tied = np.count_nonzero(near, axis=1) - greater - positives  # (n,)
-        probabilities.append(Direction(greater, tied, positives).hits(k))
+        probabilities.append(QueryRanks(greater, tied, positives).hits(k))
     return np.concatenate(probabilities)
 
 
@@ -164,8 +178,8 @@ def _check(scores: np.ndarray, truth: np.ndarray, single_label: bool = False) ->
     if scores.ndim != 2 or scores.shape != truth.shape or truth.dtype != bool or not scores.size:
         raise ValueError(f"scores {scores.shape} and truth {truth.shape} {truth.dtype} are not (N, C) and (N, C) bool")
     if single_label and (wrong := int((truth.sum(axis=1) != 1).sum())):
-        raise ValueError(f"{wrong:,} of {len(truth):,} images have not exactly one class")
-    # Every comparison with NaN is false, so its rank would be the first.
+        raise ValueError(f"{wrong:,} of {len(truth):,} images do not have exactly one class")
+    # Comparisons with NaN are false: a NaN true class would be a miss, a NaN wrong class would never beat the true one.
     if bad := int((~np.isfinite(scores).all(axis=1)).sum()):
         hint = "the model has diverged, or --precision fp32 is needed"
-        raise CapivaraError(f"the scores of {bad:,} of {len(scores):,} images are not numbers", hint)
+        raise CapivaraError(f"{bad:,} of {len(scores):,} images have scores that are NaN or infinite", hint)

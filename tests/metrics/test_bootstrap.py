@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import normalize
 
 from capivara_cli.metrics.bootstrap import RESAMPLES, compare_hits, compare_ranks
-from capivara_cli.metrics.retrieval import Direction, Ranks, rank_queries, summarise
+from capivara_cli.metrics.retrieval import QueryRanks, Ranks, rank_queries, summarise
 
 
 def ranks(noise: float, *, images: int = 120, captions: int = 1, seed: int = 0) -> Ranks:
@@ -21,8 +21,8 @@ def ranks(noise: float, *, images: int = 120, captions: int = 1, seed: int = 0) 
 def known(hits: list[bool], captions: int = 1) -> Ranks:
     """Image i and all its captions are found at once, or never."""
 
-    def direction(queries: np.ndarray) -> Direction:
-        return Direction(np.where(queries, 0, 1000), np.zeros(len(queries), int), np.ones(len(queries), int))
+    def direction(queries: np.ndarray) -> QueryRanks:
+        return QueryRanks(np.where(queries, 0, 1000), np.zeros(len(queries), int), np.ones(len(queries), int))
 
     rows = np.repeat(np.arange(len(hits)), captions)
     return Ranks(direction(np.array(hits)[rows]), direction(np.array(hits)), rows, np.arange(len(hits)))
@@ -94,7 +94,7 @@ def test_images_without_captions_are_never_drawn() -> None:
 
 
 def test_other_ks_are_compared_where_they_are_asked_for() -> None:
-    fourth = Direction(np.array([3]), np.array([0]), np.array([1]))
+    fourth = QueryRanks(np.array([3]), np.array([0]), np.array([1]))
     model = Ranks(fourth, fourth, np.array([0]), np.array([0]))
     baseline = known([False])
     assert [compare_ranks(model, baseline, ks=ks)["mean_recall"] for ks in ((1,), (5,), (1, 5))] == [0, 1, 0.5]

@@ -137,7 +137,7 @@ def test_rounding_is_a_tie_and_a_real_difference_is_none(dtype: type[np.floating
 def test_the_result_does_not_depend_on_the_block(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     scores, truth = untied(100, 5, seed=0)
     expected = accuracy(scores, truth, 2), mean_per_class_recall(scores, truth)
-    monkeypatch.setattr(module, "BLOCK", block)
+    monkeypatch.setattr(module, "IMAGES_PER_BLOCK", block)
     assert (accuracy(scores, truth, 2), mean_per_class_recall(scores, truth)) == expected
 
 
@@ -365,7 +365,7 @@ def test_several_labels_or_none_are_refused_where_there_has_to_be_one(
     metric: Callable[[np.ndarray, np.ndarray], object], row: list[bool]
 ) -> None:
     truth = np.array([row, [True, False], [False, True]])
-    with pytest.raises(ValueError, match="1 of 3 images have not exactly one class"):
+    with pytest.raises(ValueError, match="1 of 3 images do not have exactly one class"):
         metric(np.zeros((3, 2)), truth)
     with pytest.raises(ValueError, match="exactly one"):
         metrics_for(np.zeros((3, 2)), truth, True)
@@ -390,7 +390,7 @@ def test_scores_that_are_no_numbers_are_refused_and_not_ranked_first(
 ) -> None:
     scores = np.zeros((4, 2), dtype=np.float32)
     scores[2, 1] = value
-    with pytest.raises(CapivaraError, match="the scores of 1 of 4 images are not numbers"):
+    with pytest.raises(CapivaraError, match="1 of 4 images have scores that are NaN or infinite"):
         metric(scores, one_hot([0, 1, 0, 1], 2))
 
 

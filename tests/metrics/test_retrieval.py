@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
 from capivara_cli.errors import CapivaraError
-from capivara_cli.metrics.retrieval import Direction, Ranks, rank_queries, summarise
+from capivara_cli.metrics.retrieval import QueryRanks, Ranks, rank_queries, summarise
 
 DIMENSIONS = 3
 KS = (1, 2, 5)
@@ -95,7 +95,7 @@ def test_hits_and_ranks_are_those_of_counting_one_by_one(
 @pytest.mark.parametrize("tied", [0, 1, 3, 4])
 @pytest.mark.parametrize("positives", [1, 2, 3])
 def test_a_tie_counts_as_its_mean_over_all_orders(greater: int, tied: int, positives: int) -> None:
-    direction = Direction(np.array([greater]), np.array([tied]), np.array([positives]))
+    direction = QueryRanks(np.array([greater]), np.array([tied]), np.array([positives]))
     for k in range(1, greater + tied + positives + 3):
         hit, rank = chances(greater, tied, positives, k)
         assert direction.hits(k)[0] == pytest.approx(float(hit), abs=1e-12)
@@ -202,8 +202,15 @@ def test_what_does_not_fit_is_refused(
 
 
 @pytest.mark.parametrize("side", [0, 1])
-def test_embeddings_that_are_no_numbers_are_refused_and_not_ranked_first(side: int) -> None:
+def test_embeddings_that_are_not_finite_are_refused_and_not_ranked_first(side: int) -> None:
     sides = [unit(4, 0), unit(4, 1)]
     sides[side][2, 3] = torch.nan
-    with pytest.raises(CapivaraError, match=rf"1 of 4 {['text', 'image'][side]} embeddings are not numbers"):
+    with pytest.raises(CapivaraError, match=rf"1 of 4 {['text', 'image'][side]} embeddings are NaN or infinite"):
         rank_queries(sides[0], sides[1], torch.arange(4))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_finite_embeddings_are_ranked_even_if_their_sum_exceeds_the_range_of_their_type(dtype: torch.dtype) -> None:
+    ones = torch.ones(300, 300, dtype=dtype)  # the sum, 90,000, is infinite in fp16
+    ranks = rank_queries(ones, ones, torch.arange(300))
+    assert ranks.text_to_image.tied.tolist() == [299] * 300
