@@ -1,4 +1,4 @@
-"""BLIP, the first: the image tower runs once per image, the text decoder once per prefix."""
+"""The original BLIP (not BLIP-2): the image tower runs once per image, the text decoder once per prefix."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ class Blip(Captioner):
 
         super().__init__(model, processor, options, prefixes, runtime)
         config = model.config.text_config
-        # The tokenizer adds [CLS] and [SEP]. The decoder has its own start token, and must continue the last word.
+        # The tokenizer adds [CLS] and [SEP]. The decoder needs its own start token instead of [CLS], and no [SEP],
+        # because [SEP] would end the text.
         prompts = [[config.bos_token_id, *ids[1:-1]] for ids in self.tokenizer(list(prefixes)).input_ids]
-        # BLIP counts positions from the first token, even from padding: only prefixes of one length share a batch.
+        # BLIP's positions count padding too, so padded prefixes would give other captions: only prefixes of the same
+        # length share a batch.
         by_length: dict[int, list[int]] = defaultdict(list)
         for prefix_index, prompt in enumerate(prompts):
             by_length[len(prompt)].append(prefix_index)
         self.check_length(config.max_position_embeddings, max(by_length))
-        # Per length: indices of the prefixes, and their prompts (k, P).
-        self.groups = [
+        # Per length P: indices of the k prefixes, and their prompts (k, P).
+        self.prompts_by_length = [
             (indices, torch.tensor([prompts[i] for i in indices], device=runtime.device))
             for indices in by_length.values()
         ]
@@ -44,7 +46,7 @@ class Blip(Captioner):
         with torch.inference_mode():
             pixels = images.to(self.runtime.device, self.model.dtype, non_blocking=True)
             features = self.model.vision_model(pixel_values=pixels).last_hidden_state  # (N, patches, D)
-            for indices, prompts in self.groups:
+            for indices, prompts in self.prompts_by_length:
                 for row, text in enumerate(self._generate(features, prompts)):
                     image, i = divmod(row, len(indices))
                     texts[image][indices[i]] = _with_prefix(text, self.prefixes[indices[i]])
@@ -76,12 +78,14 @@ class Blip(Captioner):
         return self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
 
     def bytes_per_image(self) -> int:
-        """Count the keys and values of all sequences, of text and image tokens, and the logits."""
+        """Return the bytes of keys and values (of text and image tokens), expanded image features and logits."""
         text, vision = self.model.config.text_config, self.model.config.vision_config
         size = self.model.dtype.itemsize
-        patches = (vision.image_size // vision.patch_size) ** 2 + 1
+        patches = (vision.image_size // vision.patch_size) ** 2 + 1  # and the class token
         sequences = len(self.prefixes) * self.options.num_beams
-        length = patches + 16 + self.options.max_new_tokens
+        longest = max(prompts.shape[1] for _, prompts in self.prompts_by_length)
+        # The decoder reads the image by cross-attention, whose keys and values are cached too.
+        length = patches + longest + self.options.max_new_tokens
         cache = 2 * length * text.num_hidden_layers * text.hidden_size * size
         # 12 bytes per logit: the model's, their copy in float32, and what is computed from it.
         return int(sequences * (cache + patches * vision.hidden_size * size + 12 * text.vocab_size))

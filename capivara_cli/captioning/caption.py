@@ -33,7 +33,7 @@ def caption(sources: Sequence[str | Path], output: str | Path | None, options: C
         options: see `CaptionOptions`.
 
     Raises:
-        CapivaraError: bad records, no such model or prefixes, other settings than those the output was begun with,
+        CapivaraError: bad records, no such model or prefixes, settings that differ from those of the interrupted run,
             no image left, or with `strict` an image that cannot be used.
     """
     path = Path(output) if output is not None else None
@@ -50,11 +50,11 @@ def caption(sources: Sequence[str | Path], output: str | Path | None, options: C
     total, _ = records.validate(sources)
     with open_output(path, settings, runtime, overwrite=options.overwrite) as out:
         captioner = load(options, prefixes, runtime)
-        size = out.settings["batch_size"]
+        size = out.settings["batch_size"]  # a resumed run keeps the batch size of the interrupted one
         if size is UNDECIDED:
             size = runtime.min_over_ranks(captioner.batch_size())
         out.begin(size, batch_size=size, precision=captioner.runtime.precision)
-        console.say(f"{options.model} on {captioner.runtime.describe()}, {size} images at once")
+        console.say(f"{options.model} on {captioner.runtime.describe()}, batches of {size} images")
         job = _CaptionJob(captioner, options, out.folder, size)
         tally = pipeline.run(
             job, pipeline.read(sources, total), out, runtime, window=size, total=total, live=total is None
@@ -69,9 +69,10 @@ class _CaptionJob(pipeline.Job[Record]):
     """Describe images.
 
     Attributes:
-        size: images at once; halved when memory runs out, which does not change the captions.
-        images, captions: that were described and made by this rank.
-        samples: ids of images and a caption of each, to be shown at the end.
+        size: images per forward pass. It is halved when memory runs out; the captions do not change.
+        images: number of images that this rank described in this run.
+        captions: number of captions that it made of them.
+        samples: (image id, caption) pairs to show at the end.
         last: the last caption, for the progress bar.
     """
 
@@ -94,7 +95,7 @@ class _CaptionJob(pipeline.Job[Record]):
             yield [self._result(record, batch.reasons.get(i), texts.get(i, [])) for i, record in enumerate(batch.items)]
 
     def _describe(self, images: Any) -> list[list[str]]:
-        """Describe N prepared images: N lists of one text per prefix. Smaller parts are taken when memory runs out."""
+        """Return N lists of K texts, one per prefix. Split the batch if memory runs out."""
         texts: list[list[str]] = []
         while len(texts) < len(images):
             part = images[len(texts) : len(texts) + self.size]
@@ -102,13 +103,15 @@ class _CaptionJob(pipeline.Job[Record]):
                 texts += self.captioner.captions(part)
             except RuntimeError as error:
                 self.size = self.captioner.runtime.halve_on_oom(error, len(part))
-                console.warn(f"out of memory: {self.size} images at once from now on")
+                console.warn(
+                    f"out of memory: continuing with {self.size} images per forward pass; the captions do not change"
+                )
         return texts
 
     def _result(self, record: Record, reason: str | None, texts: list[str]) -> RecordResult:
         captions = self._new_captions(record, texts)
         if reason is None and not captions and not record.captions:
-            reason = "the model said nothing about it"
+            reason = "the model produced no caption"
         if reason is not None:
             return RecordResult.rejected(record, self.folder, reason, strict=self.options.strict)
         self.images += 1
@@ -120,11 +123,14 @@ class _CaptionJob(pipeline.Job[Record]):
         return RecordResult(record.for_folder(self.folder) | {"captions": [*record.captions, *captions]})
 
     def _new_captions(self, record: Record, texts: list[str]) -> list[Caption]:
-        """Return captions of the texts that are not empty, not only the prefix, and not on the record yet."""
+        """Return the new captions. Leave out texts that are empty, only repeat the prefix, or that the record has."""
+        if not texts:  # the image could not be loaded
+            return []
         lang = self.options.lang
-        known = set(record.texts(lang))
+        # Captions that `score --keep-all` marked as rejected count too: added again, they would lose their mark.
+        known = {caption["text"] for caption in record.captions if caption["lang"] == lang}
         captions: list[Caption] = []
-        for prefix, text in zip(self.captioner.prefixes, texts, strict=bool(texts)):
+        for prefix, text in zip(self.captioner.prefixes, texts, strict=True):
             clean = " ".join(text.split())
             if clean and clean not in known and clean.lower() != prefix.lower():
                 known.add(clean)
@@ -139,10 +145,16 @@ class _CaptionJob(pipeline.Job[Record]):
         return {"rate": f"{self.per_second(self.images):.1f} images/s", "note": self.last}
 
     def show_summary(self, tally: Tally, output: Path | None) -> None:
-        """Say what was done, and show a few captions."""
+        """Print a summary and a few captions; nothing if this run described no image.
+
+        Args:
+            tally: of all ranks, and of the runs that this one resumes.
+            output: None for standard output.
+        """
         if self.images:
             where = f" in {output}" if output is not None else ""
-            per_image = f"{self.captions / self.images:.1f} captions each"
+            # The average of this rank and run stands for all.
+            per_image = f"{self.captions / self.images:.1f} captions per image"
             console.say(f"{tally.kept:,} images{where}, {per_image}, {self.figures()['rate']}")
         if self.samples:
             table = console.table("image", "caption", text_columns=2)

@@ -16,20 +16,24 @@ if TYPE_CHECKING:
     import torch
 
 LARGEST_BATCH = 64  # images: with ten prefixes 640 sequences, enough to keep a GPU busy
-SHARE_OF_MEMORY = 0.6  # of the free memory, for what grows with the batch; the rest is for the kernels' buffers
-PARAMETERS_AT_ONCE_ON_CPU = 3e9  # images x weights: a batch takes seconds to a few minutes, not an hour
+# Share of the free memory for what grows with the batch. The rest is for buffers of kernels and for copies.
+SHARE_OF_MEMORY = 0.6
+# On a CPU, images per batch x parameters of the model. It keeps a batch at seconds to a few minutes, not an hour:
+# progress is saved once per batch.
+MAX_IMAGES_TIMES_PARAMETERS_ON_CPU = 3e9
 
 
 class Captioner(ABC):
     """A loaded model that describes images.
 
     Attributes:
-        model, processor: as transformers loads them; the processor holds the tokenizer.
+        model, processor: as transformers loads them.
+        tokenizer: the processor's.
         options: `lang`, `max_new_tokens` and `num_beams` are used here.
-        prefixes: what the K captions of an image begin with; an empty prefix leaves the model free.
+        prefixes: what the K captions of an image begin with; with an empty prefix the model writes the whole caption.
         runtime: where the model is, with its precision resolved.
-        prepare: load an image and preprocess it, in a worker process. Can be pickled and does not hold the model.
-            Raises ImageRejected.
+        prepare: load an image and preprocess it. Raises ImageRejected. It is sent to worker processes, so it must be
+            picklable and must not hold the model.
     """
 
     prepare: Callable[[ImageRef], Any]
@@ -45,14 +49,22 @@ class Captioner(ABC):
         self.prefixes = prefixes
         self.runtime = runtime
 
-    def check_length(self, positions: int | None, prompt: int) -> None:
-        """Raise CapivaraError when a prompt and the new tokens need more positions than the language model has."""
+    def check_length(self, max_positions: int | None, prompt_length: int) -> None:
+        """Raise CapivaraError when a prompt and the new tokens need more positions than the language model has.
+
+        Args:
+            max_positions: positions of the language model; None if it has no limit.
+            prompt_length: tokens of the longest prompt, image tokens included.
+        """
         new = self.options.max_new_tokens
-        if positions is not None and prompt + new > positions:
+        if max_positions is None or prompt_length + new <= max_positions:
+            return
+        limit = f"the prompt has {prompt_length} tokens, and the model has only {max_positions} positions"
+        if prompt_length >= max_positions:
             raise CapivaraError(
-                f"--max-new-tokens {new}: the prompt has {prompt} tokens, and the model has only {positions} positions",
-                f"--max-new-tokens {max(positions - prompt, 1)}",
+                f"a prefix is too long: {limit}", "--prefixes FILE with shorter ones, or --prefixes none"
             )
+        raise CapivaraError(f"--max-new-tokens {new}: {limit}", f"--max-new-tokens {max_positions - prompt_length}")
 
     @abstractmethod
     def captions(self, images: Any) -> list[list[str]]:
@@ -64,15 +76,15 @@ class Captioner(ABC):
 
     @abstractmethod
     def bytes_per_image(self) -> int:
-        """Return roughly how much memory one more image in the batch takes."""
+        """Return an estimate of the bytes that each image of a batch takes."""
 
     def batch_size(self) -> int:
-        """Return how many images at once should fit and keep the device busy."""
+        """Return the number of images per batch that should fit in memory and keep the device busy."""
         free, _ = self.runtime.memory()
         size = max(min(LARGEST_BATCH, int(SHARE_OF_MEMORY * free / self.bytes_per_image())), 1)
         if self.runtime.device == "cpu":
             parameters = sum(parameter.numel() for parameter in self.model.parameters())
-            size = max(min(size, int(PARAMETERS_AT_ONCE_ON_CPU / parameters)), 1)
+            size = max(min(size, int(MAX_IMAGES_TIMES_PARAMETERS_ON_CPU / parameters)), 1)
         return size
 
 

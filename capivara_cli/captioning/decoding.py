@@ -1,10 +1,11 @@
 """Continue many prefixes of many images at once; keys and values of the image tokens are computed once per image.
 
 `generate` of transformers would compute them for each prefix, and would keep computing sequences that have ended. The
-new tokens are the same, token for token.
+new tokens are exactly those of `generate`.
 
-In shapes, N is the number of images, K of prefixes, Q of image tokens, P the length of the longest prefix, B the number
-of sequences in the cache, I the number of items (an image with a prefix) that are not finished, and V the vocabulary.
+In shapes, N is the number of images, K of prefixes, Q of image tokens, P the length of the longest prefix, D the width
+of the language model, d the width of a head, B the number of sequences in the cache, E of tokens that end a sequence,
+V of tokens in the vocabulary, and I the number of unfinished items; an item is one image with one prefix.
 """
 
 from __future__ import annotations
@@ -20,14 +21,16 @@ from transformers.cache_utils import DynamicLayer
 if TYPE_CHECKING:
     from torch import Tensor
 
-COMPACT_BELOW = 0.8  # share of unfinished rows: below it, copying them to a smaller batch costs less than it saves
+# When the share of unfinished rows falls below this, they are copied to a smaller batch: that costs less than computing
+# the finished rows.
+COMPACT_BELOW = 0.8
 
 PADDING = -1  # in tables of new tokens: no token here
 NEVER = -1e9  # a score that loses against every other one; minus infinity would become NaN in sums
 
 
 class _PreallocatedLayer(DynamicLayer):
-    """Keys and values of one layer, with room for all tokens to come.
+    """Keys and values of one layer, allocated once for the prompt and all new tokens.
 
     DynamicLayer itself grows by torch.cat, which copies everything at each step.
     """
@@ -35,7 +38,7 @@ class _PreallocatedLayer(DynamicLayer):
     def __init__(self, capacity: int) -> None:
         super().__init__()
         self.capacity = capacity
-        self.stored: list[Tensor] = []  # keys and values, (B, heads, capacity, d) each
+        self.stored: list[Tensor] = []  # keys and values, (B, heads, capacity, d) each; only the first part is filled
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Append keys and values, (B, heads, n, d) each; return all keys and all values."""
@@ -47,26 +50,26 @@ class _PreallocatedLayer(DynamicLayer):
         end = start + key_states.shape[2]
         for stored, new in zip(self.stored, (key_states, value_states), strict=True):
             stored[:, :, start:end] = new
-        return self._show(end)
+        return self._expose(end)
 
-    def _show(self, length: int) -> tuple[Tensor, Tensor]:
+    def _expose(self, length: int) -> tuple[Tensor, Tensor]:
         """Set what transformers reads, `keys` and `values`, to views of the filled part."""
         keys, values = (stored[:, :, :length] for stored in self.stored)
         self.keys, self.values = keys, values
         return keys, values
 
     def take(self, rows: Tensor) -> None:
-        """Keep these rows of the batch; a row that is named twice is copied."""
+        """Select rows of the batch. A row may be selected more than once."""
         length = self.get_seq_length()
         for i, stored in enumerate(self.stored):
             taken = stored.new_empty(len(rows), *stored.shape[1:])
             taken[:, :, :length] = stored[rows, :, :length]  # the empty rest need not be copied
             self.stored[i] = taken
-        self._show(length)
+        self._expose(length)
 
 
 @dataclass
-class _State:
+class _Context:
     """What the model has read so far.
 
     Attributes:
@@ -78,14 +81,14 @@ class _State:
     mask: Tensor
 
     def take(self, rows: Tensor) -> None:
-        """Keep these rows; a row that is named twice is copied."""
+        """Select rows of the batch. A row may be selected more than once."""
         layers: list[Any] = self.cache.layers
         for layer in layers:
             layer.take(rows)
         self.mask = self.mask[rows]
 
     def add_column(self) -> None:
-        """Extend the mask by the token that comes next."""
+        """Add a column of ones to the mask, for the next token."""
         import torch
 
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], dim=1)
@@ -97,11 +100,12 @@ class _BeamTables:
 
     Attributes:
         items: (I,) index of the item in the result.
-        running: (I, beams, step) new tokens of the sequences that continue; a single one before the first step.
-        scores: (I, beams) sum of their tokens' log-probabilities.
-        best: (I, beams, max_new_tokens) the best sequences that have ended, the best first, with PADDING at their end.
-        best_scores: (I, beams) their scores, normalised by length.
-        ended: (I, beams) whether there is such a sequence at all.
+        running: (I, beams, step) tokens of the unfinished sequences; (I, 1, 0) before the first step.
+        scores: (I, beams) sum of the log-probabilities of the tokens in `running`; (I, 1) before the first step.
+        best: (I, beams, max_new_tokens) the `beams` best finished sequences, in descending order of score, padded with
+            PADDING.
+        best_scores: (I, beams) scores of `best`: sums of log-probabilities, divided by length ** length_penalty.
+        ended: (I, beams) whether the slot of `best` holds a finished sequence.
     """
 
     items: Tensor
@@ -126,9 +130,9 @@ class _BeamTables:
         )
 
     def take(self, rows: Tensor) -> None:
-        """Keep these rows of all tables."""
-        for item in fields(self):
-            setattr(self, item.name, getattr(self, item.name)[rows])
+        """Keep only these rows of all tables."""
+        for table in fields(self):
+            setattr(self, table.name, getattr(self, table.name)[rows])
 
 
 @dataclass
@@ -137,8 +141,8 @@ class Decoder:
 
     Attributes:
         model: a causal language model of transformers, in eval mode.
-        eos: ids of the tokens that end a sequence.
-        max_new_tokens: most tokens after the prefix.
+        eos: (E,) int64, ids of the tokens that end a sequence.
+        max_new_tokens: maximum number of tokens after the prefix.
         num_beams, length_penalty, early_stopping: as in transformers' generation config.
     """
 
@@ -153,8 +157,8 @@ class Decoder:
         """Continue each prefix of each image.
 
         Args:
-            images: (N, Q, D) embeddings of the image tokens.
-            prefixes: (K, P, D) embeddings of the prefixes, padded on the left.
+            images: (N, Q, D) embeddings of the image tokens, not normalised.
+            prefixes: (K, P, D) token embeddings of the prefixes, padded on the left.
             mask: (K, P) int64, 0 where a prefix has padding.
 
         Returns:
@@ -165,36 +169,36 @@ class Decoder:
         count = len(prefixes)
         capacity = images.shape[1] + prefixes.shape[1] + self.max_new_tokens
         cache = Cache(layers=[_PreallocatedLayer(capacity) for _ in range(self.model.config.num_hidden_layers)])
-        state = _State(cache, torch.ones(images.shape[:2], dtype=torch.long, device=images.device))  # (N, Q)
+        context = _Context(cache, torch.ones(images.shape[:2], dtype=torch.long, device=images.device))  # (N, Q)
         self.model(inputs_embeds=images, use_cache=True, logits_to_keep=1, **{self._cache_argument: cache})
         # From one row per image to one per item: (N * K, Q + P).
-        state.take(torch.arange(len(images), device=images.device).repeat_interleave(count))
-        state.mask = torch.cat([state.mask, mask.repeat(len(images), 1)], dim=1)
-        logits = self._forward(state, embeds=prefixes.repeat(len(images), 1, 1))
-        return self._beam_search(state, logits) if self.num_beams > 1 else self._greedy(state, logits)
+        context.take(torch.arange(len(images), device=images.device).repeat_interleave(count))
+        context.mask = torch.cat([context.mask, mask.repeat(len(images), 1)], dim=1)
+        logits = self._forward(context, embeds=prefixes.repeat(len(images), 1, 1))
+        return self._beam_search(context, logits) if self.num_beams > 1 else self._greedy(context, logits)
 
     @cached_property
     def _cache_argument(self) -> str:
         """The name of the model's argument for the cache: transformers 5.24 renamed `past_key_values`."""
         return "cache" if "cache" in inspect.signature(self.model.forward).parameters else "past_key_values"
 
-    def _forward(self, state: _State, *, embeds: Tensor | None = None, tokens: Tensor | None = None) -> Tensor:
+    def _forward(self, context: _Context, *, embeds: Tensor | None = None, tokens: Tensor | None = None) -> Tensor:
         """Read embeddings (B, n, D) or one token per row (B,); return the last position's logits (B, V) float32."""
         new = embeds.shape[1] if embeds is not None else 1
         # Positions count real tokens only. Padding is on the left and is masked, so its position does not matter.
-        positions = (state.mask.cumsum(1) - 1).clamp(min=0)[:, -new:]
+        positions = (context.mask.cumsum(1) - 1).clamp(min=0)[:, -new:]
         output = self.model(
             input_ids=tokens[:, None] if tokens is not None else None,
             inputs_embeds=embeds,
-            attention_mask=state.mask,
+            attention_mask=context.mask,
             position_ids=positions,
             use_cache=True,
             logits_to_keep=1,
-            **{self._cache_argument: state.cache},
+            **{self._cache_argument: context.cache},
         )
         return output.logits[:, -1].float()
 
-    def _greedy(self, state: _State, logits: Tensor) -> list[list[int]]:
+    def _greedy(self, context: _Context, logits: Tensor) -> list[list[int]]:
         """Take the likeliest token at each step."""
         import torch
 
@@ -210,14 +214,14 @@ class Decoder:
                 break
             if unfinished < COMPACT_BELOW * len(done):
                 keep = (~done).nonzero().flatten()
-                state.take(keep)
+                context.take(keep)
                 rows, next_tokens, done = rows[keep], next_tokens[keep], done[keep]
-            state.add_column()
-            logits = self._forward(state, tokens=next_tokens)
+            context.add_column()
+            logits = self._forward(context, tokens=next_tokens)
         return [[token for token in row if token != PADDING] for row in result.tolist()]
 
-    def _beam_search(self, state: _State, logits: Tensor) -> list[list[int]]:
-        """Search as transformers does, but drop an item as soon as its best sequence cannot get better."""
+    def _beam_search(self, context: _Context, logits: Tensor) -> list[list[int]]:
+        """Search as transformers does, but remove an item from the batch as soon as `_is_finished` holds for it."""
         tables = _BeamTables.start(len(logits), self.num_beams, self.max_new_tokens, logits.device)
         result: list[list[int]] = [[]] * len(logits)
         for step in range(1, self.max_new_tokens + 1):
@@ -229,16 +233,17 @@ class Decoder:
             if bool(finished.all()):
                 break
             unfinished = (~finished).nonzero().flatten()
-            # The cache has all beams below each other. A beam continues its parent, so it gets the parent's row.
+            # The rows of the cache are the beams of the first item, then those of the second, and so on; at the first
+            # step an item has one row. Each new beam takes the cache row of the beam that it extends.
             beams_before = 1 if step == 1 else self.num_beams
-            state.take((unfinished[:, None] * beams_before + parents[unfinished]).flatten())
+            context.take((unfinished[:, None] * beams_before + parents[unfinished]).flatten())
             tables.take(unfinished)
-            state.add_column()
-            logits = self._forward(state, tokens=tables.running[:, :, -1].flatten())
+            context.add_column()
+            logits = self._forward(context, tokens=tables.running[:, :, -1].flatten())
         return result
 
     def _extend(self, tables: _BeamTables, logits: Tensor, step: int) -> Tensor:
-        """Extend the running sequences by one token, and move those that end to the best ones.
+        """Extend the running sequences by one token. Move those that end to `best`, if they are good enough.
 
         Args:
             logits: (I * beams, V); one beam per item at the first step.
@@ -250,23 +255,25 @@ class Decoder:
 
         beams, vocabulary = self.num_beams, logits.shape[-1]
         summed = logits.log_softmax(-1).unflatten(0, tables.scores.shape) + tables.scores[:, :, None]  # (I, beams, V)
-        # Even if all `eos` of them end, so many candidates (C) leave `beams` that can continue.
+        # C = max(2, 1 + E) * beams candidates, as in transformers. At most E * beams of them end with an eos token, so
+        # at least `beams` can continue.
         candidates = max(2, 1 + len(self.eos)) * beams
         top, flat = summed.flatten(1).topk(min(candidates, summed[0].numel()))  # (I, C)
-        parents, tokens = flat // vocabulary, flat % vocabulary
+        parents, tokens = flat // vocabulary, flat % vocabulary  # (I, C) the beam that is extended, and by which token
         history = tables.running.gather(1, parents[:, :, None].expand(-1, -1, step - 1))
         sequences = torch.cat([history, tokens[:, :, None]], 2)  # (I, C, step)
-        stops = torch.isin(tokens, self.eos) | (step == self.max_new_tokens)
+        stops = torch.isin(tokens, self.eos) | (step == self.max_new_tokens)  # (I, C); at the last step all end
 
         # The best candidates that have not ended continue.
         tables.scores, order = (top + stops * NEVER).topk(beams)
         tables.running = sequences.gather(1, order[:, :, None].expand(-1, -1, step))
 
-        # Only among the first `beams` candidates may one end; the others are there to continue with.
+        # Only the `beams` best candidates may become finished sequences. The others are needed only so that enough
+        # sequences continue.
         ends = stops & (torch.arange(top.shape[1], device=top.device) < beams)
         is_full = tables.ended.all(1, keepdim=True) & (self.early_stopping is True)
         final = top / step**self.length_penalty + (is_full | ~ends) * NEVER
-        padded = torch.nn.functional.pad(sequences, (0, self.max_new_tokens - step), value=PADDING)
+        padded = torch.nn.functional.pad(sequences, (0, self.max_new_tokens - step), value=PADDING)  # as wide as `best`
         tables.best_scores, index = torch.cat([tables.best_scores, final], 1).topk(beams)
         expanded = index[:, :, None].expand(-1, -1, self.max_new_tokens)
         tables.best = torch.cat([tables.best, padded], 1).gather(1, expanded)
@@ -274,13 +281,19 @@ class Decoder:
         return parents.gather(1, order)
 
     def _is_finished(self, tables: _BeamTables, step: int) -> Tensor:
-        """Return (I,) whether no running sequence can still beat those that have ended, by transformers' rule."""
+        """Return (I,) whether the search for an item is over, by transformers' rule.
+
+        It is over if all slots of `best` are filled, and the best running sequence is estimated not to beat the worst
+        of them. The estimate takes the sequence's present length; with `early_stopping="never"` the length that is best
+        for it, so that nothing better can be missed.
+        """
         import torch
 
-        longest = self.early_stopping == "never" and self.length_penalty > 0
-        possible = tables.scores[:, :1] / (self.max_new_tokens if longest else step) ** self.length_penalty
-        never = torch.full_like(tables.best_scores, NEVER)
-        worst = torch.where(tables.ended, tables.best_scores.min(1, keepdim=True).values, never)
+        assume_longest = self.early_stopping == "never" and self.length_penalty > 0
+        # (I, 1): sums of log-probabilities are negative, so a positive length penalty favours long sequences.
+        possible = tables.scores[:, :1] / (self.max_new_tokens if assume_longest else step) ** self.length_penalty
+        empty = torch.full_like(tables.best_scores, NEVER)
+        worst = torch.where(tables.ended, tables.best_scores.min(1, keepdim=True).values, empty)  # (I, beams)
         stops_early = tables.ended.all(1) & (self.early_stopping is True)
         return ~(possible > worst).any(1) | stops_early | (step == self.max_new_tokens)
 

@@ -1,4 +1,4 @@
-"""Load the model that a name or a folder stands for, as the captioner of its family."""
+"""Load a caption model by its hub id or folder, as the captioner class of its family."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def load(options: CaptionOptions, prefixes: tuple[str, ...], runtime: Runtime) -
     Args:
         options: `model` is `org/repo` on the hub, or a folder as `save_pretrained` writes it.
         prefixes: what the captions of an image begin with.
-        runtime: where; `auto` precision is resolved by the width of the language model.
+        runtime: the device; precision `auto` is chosen from the width of the language model.
 
     Raises:
         CapivaraError: no such folder, no weights in it, no network for them, or a model that cannot describe images.
@@ -39,6 +39,7 @@ def load(options: CaptionOptions, prefixes: tuple[str, ...], runtime: Runtime) -
         family = _family(config)
         if family is None:
             raise CapivaraError(f"{name} is a {config.model_type}, which does not describe images", f"use {SUPPORTED}")
+        # Of a hub repository there are no files to compare with before they are downloaded: docs/security.md says so.
         if files := hub.weights_in(source):
             foreign.check_size(lambda: AutoModelForImageTextToText.from_config(config), name, files)
         quantization = _quantization(options.quantize, runtime)
@@ -46,7 +47,8 @@ def load(options: CaptionOptions, prefixes: tuple[str, ...], runtime: Runtime) -
             source,
             dtype=runtime.dtype,
             quantization_config=quantization,
-            device_map={"": runtime.device} if quantization else None,  # weights of 8 and 4 bits cannot be moved later
+            # Quantised weights must be loaded onto the device; they cannot be moved there later.
+            device_map={"": runtime.device} if quantization else None,
             trust_remote_code=False,
         )
         for module in model.modules():
@@ -58,7 +60,7 @@ def load(options: CaptionOptions, prefixes: tuple[str, ...], runtime: Runtime) -
 
 
 def _quantization(quantize: str, runtime: Runtime) -> Any:
-    """Return how bitsandbytes keeps the weights of linear layers; None to keep them as they are."""
+    """Return the bitsandbytes configuration; None for weights that are not quantised."""
     if quantize == "none":
         return None
     with explained(
@@ -67,7 +69,7 @@ def _quantization(quantize: str, runtime: Runtime) -> Any:
         import bitsandbytes  # noqa: F401
     from transformers import BitsAndBytesConfig
 
-    # It computes in fp16 whatever the precision, which is not news to a user.
+    # bitsandbytes computes 8-bit products in fp16 whatever the precision. Users cannot change that: hide its warning.
     warnings.filterwarnings("ignore", message="MatMul8bitLt: inputs will be cast")
     if quantize == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)

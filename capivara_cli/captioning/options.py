@@ -22,16 +22,18 @@ class CaptionOptions(ImageWorkers, Resumable, Machine):
         metavar="MODEL",
     )
     prefixes: Path | None = flag(
-        "File with what captions begin with: a YAML list, or a .txt with one per line.",
+        "File of caption prefixes (a YAML list, or a .txt with one per line); none for no prefix.",
         default=None,
         metavar="FILE|none",
-        shown="the recipe's ten",
+        shown="ten English prefixes of the CAPIVARA recipe",
     )
     quantize: Literal["none", "8bit", "4bit"] = flag(
-        "Keep the language model's and towers' weights in 8 or 4 bits, for small GPUs; captions change a little.",
+        "Quantise the model's linear layers to 8 or 4 bits, for small GPUs; captions may differ slightly.",
         default="none",
     )
     lang: Lang = flag("Language of the captions, BCP-47.", default="en", metavar="LANG")
     batch_size: AutoOrCount = flag("Images per batch.", default=None, metavar="auto|N")
-    max_new_tokens: int = flag("Most tokens after the prefix.", default=50, min=1, max=MAX_NEW_TOKENS)
-    num_beams: int = flag("Beams of the search; 1 is greedy.", default=1, min=1, max=MAX_BEAMS)
+    max_new_tokens: int = flag(
+        "Maximum number of new tokens per caption, without the prefix.", default=50, min=1, max=MAX_NEW_TOKENS
+    )
+    num_beams: int = flag("Number of beams; 1 is greedy decoding.", default=1, min=1, max=MAX_BEAMS)

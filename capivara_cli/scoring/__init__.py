@@ -1,1 +1,1 @@
-"""`capivara score`."""
+"""Score captions with CLIP, and select the good ones: `capivara score`."""

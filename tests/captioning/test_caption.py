@@ -89,7 +89,7 @@ def test_a_folder_becomes_records_with_a_caption_for_each_prefix(
         assert (new["lang"], new["source"]) == ("en", str(talker))
         assert "  " not in new["text"]
         assert "</s>" not in new["text"]
-    assert "24 images in out/photos.jsonl, 10.0 captions each" in result.stderr
+    assert "24 images in out/photos.jsonl, 10.0 captions per image" in result.stderr
     assert clean(records[0]["captions"][-1]["text"])[:20] in result.stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["photos.jsonl"]
 
@@ -120,6 +120,14 @@ def test_records_keep_all_that_they_have_and_a_pipe_gets_the_same(
 
 def test_a_caption_that_already_exists_is_not_added_again(run: Run, captioned: Path) -> None:
     assert read_jsonl(run(captioned)) == read_jsonl(captioned)
+
+
+def test_a_caption_that_was_rejected_is_not_added_again(run: Run, captioned: Path) -> None:
+    records = read_jsonl(captioned)
+    for record in records:
+        record["captions"][0]["rejected"] = "score below 0.2"
+    again = read_jsonl(run(write_jsonl(captioned.with_name("marked.jsonl"), records)))
+    assert [record["captions"] for record in again] == [record["captions"] for record in records]
 
 
 def test_shards_and_a_brace_pattern(run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,7 +94,7 @@ def test_settings_that_the_decoder_does_not_support_go_to_the_library(pictures: 
     captioner.model.language_model.generation_config.no_repeat_ngram_size = 1
     processor = Blip2Processor.from_pretrained(folder)
     strict = Blip2(captioner.model, processor, captioner.options, PREFIXES, captioner.runtime)
-    assert not strict.shares_cache
+    assert not strict.uses_decoder
     said = describe(strict, pictures[:2])
     assert said != free
     assert any(text.startswith("a photo of a large green") and len(text) > 24 for text in said[0])
@@ -190,9 +190,19 @@ def test_a_folder_without_a_config_is_not_a_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", ["blip2", "blip"])
 def test_more_tokens_than_positions_are_refused(family: str, tmp_path: Path) -> None:
     folder = getattr(small_models, family)(tmp_path / family)
-    with pytest.raises(CapivaraError, match=r"--max-new-tokens 9000: the prompt has \d+ tokens") as error:
-        load_small(folder, max_new_tokens=9000)
-    assert (error.value.hint or "").startswith("--max-new-tokens")
+    with pytest.raises(CapivaraError, match=r"--max-new-tokens 4000: the prompt has \d+ tokens") as error:
+        load_small(folder, max_new_tokens=4000)
+    assert error.value.hint is not None
+    load_small(folder, max_new_tokens=int(error.value.hint.removeprefix("--max-new-tokens ")))  # it works when typed
+
+
+@pytest.mark.parametrize("family", ["blip2", "blip"])
+def test_a_prefix_that_leaves_no_position_for_new_tokens_is_refused(family: str, tmp_path: Path) -> None:
+    folder = getattr(small_models, family)(tmp_path / family)
+    with pytest.raises(CapivaraError, match=r"a prefix is too long: the prompt has \d+ tokens") as error:
+        load_small(folder, prefixes=("a photo of", "a photo " * 300), max_new_tokens=1)
+    assert "--max-new-tokens" not in (error.value.hint or "")
+    load_small(folder, prefixes=("",), max_new_tokens=1)  # the hint's --prefixes none
 
 
 def test_the_batch_fits_into_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
