@@ -46,8 +46,14 @@ def warn(text: str) -> None:
 
 
 def clean(text: str) -> str:
-    """Escape control characters: a file name or a caption must not control the terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+    """Escape control characters: a file name or a caption must not control the terminal.
+
+    A line break is escaped too, unless it is one of our own: those come first in a message, or before indented lines.
+    """
+    return "".join(
+        c if c.isprintable() or (c == "\n" and (i == 0 or text.startswith("  ", i + 1))) else repr(c)[1:-1]
+        for i, c in enumerate(text)
+    )
 
 
 def table(*header: str, text_columns: int = 1, title: str = "", caption: str = "") -> Table:

@@ -58,5 +58,11 @@ def explained(
     except CapivaraError:
         raise
     except kinds as error:
-        reason = error.strerror if isinstance(error, OSError) else None
-        raise CapivaraError(f"{message}: {reason or ' '.join(str(error).split())}", hint) from error
+        raise CapivaraError(f"{message}: {_reason(error)}", hint) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = " ".join(str(error).split()).rstrip(" :")  # some libraries announce what they then do not say
+    return first_line(error) if isinstance(error, KeyError) or not text else text

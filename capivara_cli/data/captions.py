@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NotRequired, TypedDict, TypeGuard, cast
 
+from capivara_cli.yaml_files import SURROGATE
+
+MAX_LENGTH = 64 << 10  # characters of a caption; models read some hundreds
 REJECTED = "rejected"  # key of the reason why a record or a caption is rejected
 
 
@@ -27,6 +30,19 @@ class Caption(TypedDict):
 def is_caption(value: object) -> TypeGuard[Caption]:
     """Return whether a value has a text and a language."""
     return isinstance(value, dict) and isinstance(value.get("text"), str) and isinstance(value.get("lang"), str)
+
+
+def problem_of(captions: object) -> str | None:
+    """Return why a value cannot be the captions of a record; None if it can."""
+    if not isinstance(captions, list | tuple) or not all(map(is_caption, captions)):
+        return '`captions` is not a list of {"text": …, "lang": …}'
+    for caption in captions:
+        if len(caption["text"]) > MAX_LENGTH:
+            return f"a caption of {len(caption['text']):,} characters: more than {MAX_LENGTH:,}"
+        # JSON can write half of a character, "\ud83d"; UTF-8 cannot, nor can tokenizers and services read it.
+        if any(not text.isascii() and SURROGATE.search(text) for text in (caption["text"], caption["lang"])):
+            return f"a caption with half of a character (a lone surrogate): {caption['text'][:40]!r}"
+    return None
 
 
 def with_keys(caption: Caption, **keys: Any) -> Caption:

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,8 +21,13 @@ from capivara_cli.errors import CapivaraError, explained
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# Pillow's own limit, checked here too because another library may have lifted it.
-MAX_PIXELS = 178_956_970
+# The only formats that are opened, whatever a file is called. Some of Pillow's others start programs: EPS Ghostscript.
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM")
+# What an image may cost. Of the frames of an animation, and of the images in a TIFF, only the first is decoded.
+MAX_BYTES = 512 << 20  # of a file; it is refused by its size, before it is read
+MAX_PIXELS = 178_956_970  # Pillow's own limit, checked here too because another library may have lifted it
+MAX_TEXT_BYTES = 1 << 20  # of a text or a colour profile in a PNG, uncompressed; Pillow's own limit
+MAX_ALL_TEXT_BYTES = 64 << 20  # of all texts in a PNG; Pillow's own limit
 
 # Files with these extensions are images when a folder or a shard is searched. A record may name any file.
 EXTENSIONS = frozenset(
@@ -75,13 +81,20 @@ def find(folder: Path) -> Iterator[Path]:
     with explained(f"cannot read the folder {folder}"), os.scandir(folder) as scan:
         for entry in scan:
             is_folder = entry.is_dir(follow_symlinks=False)
-            if is_folder or (is_image_name(entry.name) and entry.is_file()):
+            if is_folder or _may_be_image(entry):
                 entries.append((entry.name, is_folder))
     for name, is_folder in sorted(entries):
         if is_folder:
             yield from find(folder / name)
         else:
             yield folder / name
+
+
+def _may_be_image(entry: os.DirEntry[str]) -> bool:
+    if not is_image_name(entry.name):
+        return False
+    # A link that leads nowhere, or in a circle, counts: it is rejected by its name, like any image that cannot be read.
+    return not os.path.isdir(entry.path) if entry.is_symlink() else entry.is_file()
 
 
 class Stamp(NamedTuple):
@@ -142,15 +155,34 @@ def load(ref: ImageRef) -> Image:
     Transparency is dropped, as `convert("RGB")` in CLIP's own preprocessing does. Raises ImageRejected, and nothing
     else, if the image cannot be read: missing, truncated, not an image, too many pixels.
     """
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
-    with _rejecting(), warnings.catch_warnings():
+    with _rejecting(), _opened(content(ref)) as image:
+        image.load()
+        return _to_rgb(ImageOps.exif_transpose(image))
+
+
+@contextmanager
+def _opened(content: bytes) -> Iterator[Image]:
+    """Open an image of one of the formats, within the limits; nothing is decoded yet."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about odd EXIF, and about bombs, which are rejected below
-        with Image.open(io.BytesIO(content(ref))) as image:
+        with Image.open(io.BytesIO(content), formats=_available_formats()) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ImageRejected(f"{image.width} x {image.height} pixels: too many, maybe a decompression bomb")
-            image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
+            yield image
+
+
+@cache
+def _available_formats() -> list[str]:
+    """Return the formats that this Pillow was built with, and set Pillow's limits on texts."""
+    from PIL import Image, PngImagePlugin
+
+    PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = MAX_TEXT_BYTES, MAX_ALL_TEXT_BYTES
+    Image.init()  # registers all formats
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _to_rgb(image: Image) -> Image:
@@ -180,15 +212,22 @@ def _reason(error: Exception) -> str:
 
 
 def content(ref: ImageRef) -> bytes:
-    """Read the bytes of the file or member. Raises ImageRejected if it does not exist or cannot be read."""
+    """Read the bytes of the file or member. Raises ImageRejected if it cannot be read, or is above MAX_BYTES."""
     with _rejecting():
         if ref.member is None:
             with open(ref.path, "rb", opener=_open_regular) as file:
+                _check_size(os.fstat(file.fileno()).st_size)
                 return file.read()
         offset, size = _find_member(ref)
+        _check_size(size)
         with open(ref.path, "rb") as shard:
             shard.seek(offset)
             return shard.read(size)
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_BYTES:
+        raise ImageRejected(f"{size:,} bytes: more than {MAX_BYTES >> 20} MiB")
 
 
 def _open_regular(path: str, flags: int) -> int:
@@ -218,10 +257,8 @@ def extension_of(content: bytes) -> str | None:
     if content[8:12] == b"WEBP":
         return ".webp"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(content)) as image:
-                format_ = image.format
+        with _opened(content) as image:
+            format_ = image.format
     except Exception:  # a broken file makes Pillow's decoders raise nearly anything
         return None
     formats = Image.registered_extensions()

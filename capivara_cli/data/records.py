@@ -22,11 +22,12 @@ from typing import Any, TextIO
 
 from capivara_cli import console
 from capivara_cli.data import images, shard_samples
-from capivara_cli.data.captions import REJECTED, Caption, is_caption
+from capivara_cli.data.captions import REJECTED, Caption, problem_of
 from capivara_cli.data.images import ImageRef
 from capivara_cli.data.languages import LIST_HINT, Language, bcp47, find, suggestion, variant
+from capivara_cli.data.lines import bounded
 from capivara_cli.data.spill import Spill
-from capivara_cli.errors import CapivaraError
+from capivara_cli.errors import CapivaraError, explained
 
 UTF_8_HINT = "iconv -t UTF-8 converts it"
 MAX_SHARDS = 1_000_000  # that one brace pattern may name
@@ -82,17 +83,14 @@ def read(source: str | Path) -> Iterator[Record]:
     """
     name = str(source)
     if name == "-":
-        try:
-            yield from parse(sys.stdin, "standard input", Path.cwd())
-        except UnicodeDecodeError as error:
-            raise CapivaraError(f"standard input is not UTF-8 text: {error.reason}", UTF_8_HINT) from error
+        yield from parse(sys.stdin, "standard input", Path.cwd())
         return
     for path in expand(name):
         if path.is_dir():
             yield from _read_folder(path)
         elif path.suffix == ".tar":
             yield from read_shard(path)
-        elif images.is_image_name(path.name):
+        elif images.is_image_name(path.name) and path.exists():
             yield _image_file(path)
         else:
             yield from _read_jsonl(path)
@@ -207,30 +205,25 @@ def expand(pattern: str) -> list[Path]:
 
 
 def _read_jsonl(path: Path) -> Iterator[Record]:
-    try:
-        with path.open(encoding="utf-8") as file:
-            yield from parse(file, str(path), path.parent)
-    except FileNotFoundError as error:
-        raise CapivaraError(f"{path}: no such file") from error
-    except UnicodeDecodeError as error:
-        raise CapivaraError(f"{path} is not UTF-8 text: {error.reason}", UTF_8_HINT) from error
-    except OSError as error:
-        raise CapivaraError(f"cannot read {path}: {error.strerror}") from error
+    if not path.exists():
+        raise CapivaraError(f"{path}: no such file")
+    with explained(f"cannot read {path}"), path.open(encoding="utf-8") as file:
+        yield from parse(file, str(path), path.parent)
 
 
 def parse(lines: TextIO, name: str, folder: Path) -> Iterator[Record]:
     """Read records from lines of JSON. Image paths are relative to `folder`. Blank lines are skipped."""
-    for number, line in enumerate(lines, start=1):
-        text = line.removeprefix("\ufeff") if number == 1 else line  # a BOM, as some editors leave it
-        if text.strip():
-            yield _record(text, f"{name}:{number}", folder)
+    with explained(f"{name} is not UTF-8 text", UnicodeDecodeError, hint=UTF_8_HINT):
+        for number, line in enumerate(bounded(lines, name), start=1):
+            text = line.removeprefix("\ufeff") if number == 1 else line  # a BOM, as some editors leave it
+            if text.strip():
+                yield _record(text, f"{name}:{number}", folder)
 
 
 def _record(line: str, where: str, folder: Path) -> Record:
-    try:
+    hint = "each line is one JSON object: see docs/data.md"
+    with explained(f"{where}: not JSON", (ValueError, RecursionError), hint=hint):
         data = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise CapivaraError(f"{where}: not JSON: {error}", "each line is one JSON object: see docs/data.md") from error
     if not isinstance(data, dict):
         raise CapivaraError(f"{where}: a {type(data).__name__}, not an object with `image` and `captions`")
     return make_record(data, where, folder)
@@ -243,8 +236,8 @@ def make_record(data: dict[str, Any], where: str, folder: Path) -> Record:
         keys = ", ".join(map(str, data)) or "none"
         raise CapivaraError(f"{where}: no `image` (its keys: {keys})", "see docs/data.md")
     captions = data.get("captions", [])
-    if not isinstance(captions, list) or not all(map(is_caption, captions)):
-        raise CapivaraError(f'{where}: `captions` is not a list of {{"text": …, "lang": …}}', "see docs/data.md")
+    if (problem := problem_of(captions)) is not None:
+        raise CapivaraError(f"{where}: {problem}", "see docs/data.md")
     for caption in captions:
         caption["lang"] = bcp47(caption["lang"])
     return Record(data, where, ImageRef.parse(image, folder))
@@ -262,8 +255,6 @@ def _read_folder(folder: Path) -> Iterator[Record]:
 def _image_file(path: Path) -> Record:
     """Return the record of an image file. Its id is its path as it was typed."""
     name = path.as_posix()
-    if not path.exists():
-        raise CapivaraError(f"{name}: no such file")
     return Record({"id": name, "image": name}, name, ImageRef.parse(name, Path.cwd()))
 
 

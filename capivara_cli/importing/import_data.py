@@ -14,7 +14,7 @@ from typing import Any
 
 from capivara_cli import console
 from capivara_cli.data import images, pipeline
-from capivara_cli.data.captions import is_caption, with_keys
+from capivara_cli.data.captions import problem_of, with_keys
 from capivara_cli.data.images import ImageRef, ImageRejected
 from capivara_cli.data.languages import LIST_HINT, bcp47, find, suggestion
 from capivara_cli.data.loading import load_images
@@ -154,15 +154,12 @@ def _items(rows: Iterable[Row]) -> Iterator[Item]:
     for row in rows:
         image = _as_on_disk(row.image or row.key or row.where)
         data: dict[str, Any] = {"id": row.id or row.key or row.where, "image": image}
-        are_captions = all(map(is_caption, row.captions))
+        problem = row.problem or problem_of(row.captions)
         if row.captions:
-            captions = [with_keys(c, lang=bcp47(c["lang"])) for c in row.captions] if are_captions else row.captions
+            captions = row.captions if problem else [with_keys(c, lang=bcp47(c["lang"])) for c in row.captions]
             data["captions"] = list(captions)
         for key, value in row.extra.items():
             data[f"{key}_" if key in _RECORD_KEYS else key] = value  # a column of a name that means something else here
-        problem = row.problem
-        if problem is None and not are_captions:
-            problem = "a caption without a text or a language"
         yield Item(data, row.where, ImageRef.parse(image, folder), problem)
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from capivara_cli.data import images, records, shard_samples, sidecars
-from capivara_cli.data.captions import is_caption
+from capivara_cli.data.captions import problem_of
 from capivara_cli.data.readers import text_files
 from capivara_cli.data.readers.options import ReaderOptions
 from capivara_cli.data.readers.rows import Row
 from capivara_cli.data.readers.source_start import SourceStart
-from capivara_cli.errors import CapivaraError
+from capivara_cli.errors import CapivaraError, explained
 
 _SPLITS = {"train", "val", "valid", "validation", "dev", "test"}
 _NOT_CLASSES = _SPLITS | {"images", "annotations"}
@@ -54,7 +54,8 @@ def folder(path: Path, options: ReaderOptions) -> Iterator[Row]:
         for extension in sidecars.EXTENSIONS:
             beside = file.with_suffix(f".{extension}")
             if beside.is_file():
-                parts[extension] = beside.read_bytes()
+                with explained(f"cannot read {beside}"), beside.open("rb") as opened:
+                    parts[extension] = opened.read(sidecars.MAX_BYTES + 1)
         try:
             data = sidecars.read(parts, where, options.lang, options.encoding)
         except CapivaraError as error:
@@ -155,8 +156,8 @@ def _from_record(record: records.Record) -> Row:
 def row_of(where: str, key: str, image: str, data: dict[str, Any]) -> Row:
     """Return a row with the keys of a record, or with the problem that they have."""
     captions = data.get("captions", [])
-    if not isinstance(captions, list) or not all(map(is_caption, captions)):
-        return Row(where, key, image, problem="`captions` is not a list of texts and languages")
+    if (problem := problem_of(captions)) is not None:
+        return Row(where, key, image, problem=problem)
     extra = {name: value for name, value in data.items() if name not in ("id", "image", "captions")}
     id_ = data.get("id")
     return Row(where, key, image, tuple(captions), str(id_) if id_ not in (None, "") else None, extra)

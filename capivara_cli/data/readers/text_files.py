@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from capivara_cli.data.lines import bounded
 from capivara_cli.errors import CapivaraError, explained
 
 SAMPLE = 1 << 18  # characters of a file's start, by which its form is judged
@@ -61,7 +62,7 @@ def beginning(path: Path) -> str:
 def lines(path: Path, encoding: str | None = None) -> Iterator[str]:
     """Yield lines without their ends. Raises CapivaraError with the line that is not in the encoding."""
     with opened(path, encoding) as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(bounded(file, str(path)), start=1):
             if not is_decoded(line):
                 name = _shown(encoding_of(path, encoding))
                 raise CapivaraError(f"{path}:{number}: not {name}", f"--encoding latin-1, or iconv -t UTF-8 {path}")
@@ -71,7 +72,7 @@ def lines(path: Path, encoding: str | None = None) -> Iterator[str]:
 def objects(path: Path, encoding: str | None = None) -> Iterator[tuple[str, dict[str, Any], str | None]]:
     """Yield, per line of JSON, `file:17`, the object, and what is wrong with the line. Blank lines are skipped."""
     with opened(path, encoding) as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(bounded(file, str(path)), start=1):
             if not line.strip():
                 continue
             value: Any = {}
@@ -98,7 +99,7 @@ def rows(path: Path, encoding: str | None = None, delimiter: str | None = None) 
         row_lines: list[str] = []  # of the row that is being read
 
         def feed() -> Iterator[str]:
-            for line in file:
+            for line in bounded(file, str(path)):
                 row_lines.append(line)
                 yield line
             if row_lines:  # The reader wants another line for the row: its last field is still open.
