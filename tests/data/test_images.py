@@ -241,7 +241,12 @@ def test_links_to_images_are_followed_and_links_to_folders_are_not(tmp_path: Pat
     (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
     (tmp_path / "in" / "2.jpg").symlink_to(tmp_path / "in" / "1.jpg")
     (tmp_path / "in" / "3.jpg").symlink_to(tmp_path / "nowhere")
-    assert [path.name for path in images.find(tmp_path)] == ["1.jpg", "2.jpg"]
+    (tmp_path / "in" / "4.jpg").symlink_to(tmp_path / "in" / "4.jpg")
+    (tmp_path / "in" / "5.jpg").symlink_to(tmp_path / "in")
+    assert [path.name for path in images.find(tmp_path)] == ["1.jpg", "2.jpg", "3.jpg", "4.jpg"]
+    for name in ("3.jpg", "4.jpg"):  # leads nowhere, or in a circle
+        with pytest.raises(ImageRejected):
+            images.load(ImageRef.parse(f"in/{name}", tmp_path))
 
 
 def grow(folder: Path, depth: int, rng: random.Random) -> None:

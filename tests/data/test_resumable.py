@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,92 +17,11 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from capivara_cli.artifacts import NO_ROOM
-from capivara_cli.data.images import ImageRef
-from capivara_cli.data.output import UNDECIDED, Output, RecordResult, Tally, report
-from capivara_cli.data.pipeline import batched
-from capivara_cli.data.records import Record
+from capivara_cli.data.output import UNDECIDED, RecordResult
 from capivara_cli.data.resumable import open_output
 from capivara_cli.errors import CapivaraError
-from capivara_cli.runtime import Runtime
+from tests.data.resumable_runs import ONE, SETTINGS, begun, both, names, put, records, run
 from tests.helpers import torchrun
-
-SETTINGS = {"model": "m", "prefixes": ["a photo of"]}
-ONE = Runtime("cpu", "fp32")
-
-
-def records(count: int = 11) -> Iterator[Record]:
-    for number in range(count):
-        yield Record({"id": f"n{number}", "image": f"{number}.png"}, f"in.jsonl:{number + 1}", ImageRef("/x"))
-
-
-def work(record: Record) -> RecordResult:
-    """Every third record is rejected, and every fifth has a part that is."""
-    number = int(record.id[1:])
-    if number % 3 == 1:
-        return RecordResult(record.data, "not an image")
-    part = {"id": record.id, "rejected": "empty", "text": "ए"}
-    return RecordResult(record.data | {"text": "ओ\n\u2028"}, parts=(part, part) if number % 5 == 0 else ())
-
-
-def run(
-    path: Path | None,
-    *,
-    stop: int | None = None,
-    overwrite: bool = False,
-    count: int = 11,
-    window: int = 3,
-    **settings: Any,
-) -> Tally | None:
-    """Work through the records; stop before a batch as if killed, or after the last one if there are no more."""
-    with open_output(path, SETTINGS | settings, ONE, overwrite=overwrite) as out:
-        out.begin(window, **{key: window for key, value in settings.items() if value is UNDECIDED})
-        _, todo = out.skip_done(records(count))
-        for number, batch in enumerate(batched(todo, window)):
-            if number == stop:
-                return None
-            out.write([work(record) for record in batch])
-        return out.finish() if stop is None else None
-
-
-def both(path: Path) -> tuple[bytes, bytes]:
-    """Return what is in FILE and in its FILE.rejected.jsonl."""
-    return path.read_bytes(), path.with_name(f"{path.name}.rejected.jsonl").read_bytes()
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
-def begun(path: Path, *, overwrite: bool = False) -> Output:
-    out = open_output(path, SETTINGS, ONE, overwrite=overwrite)
-    out.begin(3)
-    return out
-
-
-def put(out: Output, *results: RecordResult) -> None:
-    """Write the results of records that have their ids."""
-    _, todo = out.skip_done(Record({"id": result.data["id"], "image": "x"}, "", ImageRef("/x")) for result in results)
-    out.write([result for result, _ in zip(results, todo, strict=True)])
-
-
-@pytest.fixture
-def whole(tmp_path: Path) -> tuple[bytes, bytes]:
-    run(tmp_path / "whole.jsonl")
-    return both(tmp_path / "whole.jsonl")
-
-
-def test_the_file_has_the_records_in_order_and_nothing_else_is_left(tmp_path: Path) -> None:
-    tally = run(tmp_path / "out.jsonl")
-    assert tally is not None
-    assert (tally.kept, tally.rejected, tally.parts) == (7, 4, 4)
-    assert tally.first[0] == "n1: not an image"
-    assert tally.first_parts[:2] == ["n0: empty", "n0: empty"]
-    kept = [json.loads(line) for line in (tmp_path / "out.jsonl").read_bytes().split(b"\n")[:-1]]
-    assert [record["id"] for record in kept] == ["n0", "n2", "n3", "n5", "n6", "n8", "n9"]
-    rejected = [json.loads(line) for line in (tmp_path / "out.jsonl.rejected.jsonl").read_text().splitlines()]
-    assert [record["id"] for record in rejected] == ["n0", "n0", "n1", "n4", "n5", "n5", "n7", "n10"]
-    assert next(iter(rejected[2])) == "rejected"
-    assert names(tmp_path) == ["out.jsonl", "out.jsonl.rejected.jsonl"]
 
 
 @pytest.mark.parametrize("batches", [3, 4])  # the fourth is smaller, and the last
@@ -231,74 +149,6 @@ def test_other_records_are_refused_by_their_number(tmp_path: Path) -> None:
             out.skip_done(edited)
 
 
-def test_a_file_that_exists_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
-    (tmp_path / "out.jsonl").write_text("mine")
-    with pytest.raises(CapivaraError, match="already exists"):
-        run(tmp_path / "out.jsonl")
-    run(tmp_path / "out.jsonl", stop=2, overwrite=True)
-    assert (tmp_path / "out.jsonl").read_text() == "mine"
-    run(tmp_path / "out.jsonl")  # resumes it
-    assert (tmp_path / "out.jsonl").read_bytes().startswith(b'{"id": "n0"')
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [("", "is a folder"), ("a.png", "not the name of a file of records"), ("a.tar", "not the name")],
-)
-def test_what_cannot_be_a_file_of_records_is_refused(name: str, message: str, tmp_path: Path) -> None:
-    with pytest.raises(CapivaraError, match=message):
-        run(tmp_path / name)
-
-
-def test_a_rejected_file_of_an_earlier_run_does_not_stay(tmp_path: Path) -> None:
-    (tmp_path / "out.jsonl.rejected.jsonl").write_text("old")
-    out = begun(tmp_path / "out.jsonl")
-    put(out, RecordResult({"id": "1", "rejected": "a reason of an earlier run"}))
-    tally = out.finish()
-    out.close()
-    assert tally is not None
-    report(tally, tmp_path / "out.jsonl")
-    assert (tmp_path / "out.jsonl").read_text() == '{"id": "1"}\n'
-    assert names(tmp_path) == ["out.jsonl"]
-
-
-def test_what_is_rejected_again_has_its_new_reason_alone(tmp_path: Path) -> None:
-    out = begun(tmp_path / "out.jsonl")
-    put(out, RecordResult({"id": "1", "rejected": "old"}, "new"), RecordResult({"id": "2", "rejected": "old"}))
-    out.finish()
-    out.close()
-    assert both(tmp_path / "out.jsonl") == (b'{"id": "2"}\n', b'{"rejected": "new", "id": "1"}\n')
-
-
-def test_rejected_parts_are_in_a_file_when_no_record_was_rejected(tmp_path: Path) -> None:
-    out = begun(tmp_path / "out.jsonl")
-    put(out, RecordResult({"id": "1"}, parts=({"id": "1", "rejected": "empty"},)))
-    out.finish()
-    out.close()
-    assert both(tmp_path / "out.jsonl") == (b'{"id": "1"}\n', b'{"id": "1", "rejected": "empty"}\n')
-
-
-def test_when_nothing_is_left_there_is_no_file(tmp_path: Path) -> None:
-    out = begun(tmp_path / "out.jsonl")
-    put(out, *(RecordResult({"id": str(number)}, "torn") for number in range(7)))
-    tally = out.finish()
-    out.close()
-    assert tally is not None
-    with pytest.raises(CapivaraError, match="nothing was left: 7 of 7 rejected") as error:
-        report(tally, tmp_path / "out.jsonl")
-    assert "\n  4: torn\n  and 2 more" in error.value.message
-    assert names(tmp_path) == ["out.jsonl.rejected.jsonl"]
-
-
-def test_when_nothing_is_left_the_file_that_existed_stays(tmp_path: Path) -> None:
-    (tmp_path / "out.jsonl").write_text("good")
-    with begun(tmp_path / "out.jsonl", overwrite=True) as out:
-        put(out, RecordResult({"id": "1"}, "torn"))
-        out.finish()
-    out.close()
-    assert both(tmp_path / "out.jsonl") == (b"good", b'{"rejected": "torn", "id": "1"}\n')
-
-
 @pytest.mark.parametrize("stop", [None, 1])
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_only_one_process_writes_a_file(stop: int | None, overwrite: bool, tmp_path: Path) -> None:
@@ -314,43 +164,6 @@ def test_only_one_process_writes_a_file(stop: int | None, overwrite: bool, tmp_p
     if stop is not None:
         with begun(tmp_path / "out.jsonl") as second:
             assert second.skip_done(records())[0] == 3
-
-
-@pytest.mark.parametrize("path", [None, Path("-")])
-def test_standard_output_gets_the_bytes_that_a_file_would(
-    path: Path | None, whole: tuple[bytes, bytes], capsysbinary: pytest.CaptureFixture[bytes]
-) -> None:
-    tally = run(path)
-    assert tally is not None
-    assert (tally.kept, tally.rejected, tally.parts) == (7, 4, 4)
-    assert capsysbinary.readouterr() == (whole[0], b"")
-
-
-def test_ranks_cannot_share_standard_output() -> None:
-    with pytest.raises(CapivaraError, match="several ranks") as error:
-        open_output(None, SETTINGS, replace(ONE, world_size=2), overwrite=False)
-    assert error.value.hint == "give -o FILE"
-
-
-@pytest.mark.parametrize("text", ["\ud83d", "\udc80x", "one\ntwo\r\n", "\u2028\u2029\x85\v\f\0", "\ufeff", "\\ud800"])
-def test_any_text_comes_back_from_a_run_that_was_interrupted(text: str, tmp_path: Path) -> None:
-    part = {"id": text, "rejected": text, "text": text}
-    results = [
-        RecordResult({"id": text, text: [text]}, parts=(part,)),
-        RecordResult({"id": "2"}, text),
-        RecordResult({"id": "3"}),
-    ]
-    out = begun(tmp_path / "out.jsonl")
-    put(out, *results)
-    out.close()
-    again = begun(tmp_path / "out.jsonl")
-    same = (Record({"id": result.data["id"], "image": "x"}, "", ImageRef("/x")) for result in results)
-    assert again.skip_done(same)[0] == 3
-    again.finish()
-    again.close()
-    kept, rejected = (content.decode("utf-8").split("\n")[:-1] for content in both(tmp_path / "out.jsonl"))
-    assert [json.loads(line) for line in kept] == [{"id": text, text: [text]}, {"id": "3"}]
-    assert [json.loads(line) for line in rejected] == [part, {"rejected": text, "id": "2"}]
 
 
 LITTLE_DISK = """
@@ -409,7 +222,7 @@ from pathlib import Path
 from capivara_cli.data.pipeline import batched, share_by_rank
 from capivara_cli.data.resumable import open_output
 from capivara_cli.runtime import Runtime, leave_process_group
-from tests.data.test_resumable import SETTINGS, records, work
+from tests.data.resumable_runs import SETTINGS, records, work
 
 runtime = Runtime.start("cpu", "fp32")
 

@@ -136,7 +136,7 @@ TO_PT = ["--translations", "pt.txt", "--to"]
         (["t.csv", "-o", "t.png"], "t.png is not the name of a file of records", "-o FILE.jsonl"),
         (["o.jsonl.rejected.jsonl", "-o", "o.jsonl"], "o.jsonl.rejected.jsonl is both input and output", "-o"),
         (["t.csv", *TO_PT, "pt", "-o", "pt.txt", "--overwrite"], "pt.txt is both input and output", "-o"),
-        (["t.csv", *TO_PT, "klingon"], "--to klingon: not a language", "--to hi"),
+        (["t.csv", *TO_PT, "klingon"], "--to klingon: not a language", "--languages"),
         (["t.csv", *TO_PT, "en"], "--to en: the language is the captions' own", "--to hi"),
         (["t.csv", "--split", "train"], "--split does not apply to the format csv", "--images, --column, --encoding"),
         (["t.csv", "--column", "titel=title"], "--column titel=title: titel is not a language", "label"),
