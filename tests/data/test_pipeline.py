@@ -15,8 +15,8 @@ from capivara_cli.data.records import Record
 from capivara_cli.data.resumable import open_output
 from capivara_cli.errors import CapivaraError
 from capivara_cli.runtime import Runtime
-from tests.data.test_resumable import ONE, both, records, work
-from tests.data.test_resumable import run as undisturbed
+from tests.data.resumable_runs import ONE, both, records, work
+from tests.data.resumable_runs import run as undisturbed
 
 
 class Job(pipeline.Job[Record]):
