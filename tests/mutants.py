@@ -66,7 +66,7 @@ def _tests_of(module: Path) -> str:
 def _sample(module: Path, size: int, seed: int) -> list[Any]:
     """Draw changes, at most one per place in the file, from all that can be made outside of type annotations."""
     with tempfile.TemporaryDirectory() as folder, use_db(Path(folder) / "session.sqlite") as database:
-        init.init([module], database, {})
+        init([module], database, {})
         mutants = list(database.work_items)
     annotations = [*_annotations(ast.parse(module.read_text(encoding="utf-8")))]
     mutants = [item for item in mutants if not any(start <= _start(item) < end for start, end in annotations)]
