@@ -151,10 +151,13 @@ def load(clip: Clip, path: Path) -> None:
 
 
 def _drop_unknown_tokens(clip: Clip, config: LoraConfig) -> list[str]:
-    """Remove the token rows from the configuration if the model does not have them all, and return what is wrong."""
+    """Remove the token rows from the configuration if the model does not have them all, and return what is wrong.
+
+    A plain list of rows, which means the word embeddings, gets the name of that layer.
+    """
     rows = config.trainable_token_indices or {}
-    if not isinstance(rows, dict):  # a plain list means the word embeddings
-        rows = {_word_embeddings(clip): rows}
+    if not isinstance(rows, dict):  # PEFT would look for `embed_tokens`, which no CLIP has
+        rows = config.trainable_token_indices = {_word_embeddings(clip): rows}
     problems = []
     for name, ids in rows.items():
         count = clip.model.get_submodule(name).weight.shape[0]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from capivara_cli.data.images import ImageRef
-from capivara_cli.data.output import RecordResult, Tally, check_not_a_source, report
+from capivara_cli.data.output import KEPT, PART, REJECTED_MARK, SHOWN, RecordResult, Tally, check_not_a_source, report
 from capivara_cli.data.records import Record
 from capivara_cli.errors import CapivaraError
 
@@ -29,6 +29,21 @@ def test_a_report_has_the_first_names(capsys: pytest.CaptureFixture[str]) -> Non
     said = capsys.readouterr().err
     assert "1 of 6 records rejected, 8 translations rejected; all are in o.jsonl.rejected.jsonl" in said
     assert "  a: torn\n  b: empty\n  and 7 more" in said
+
+
+def test_rejected_captions_are_named_after_rejected_records(capsys: pytest.CaptureFixture[str]) -> None:
+    tally = Tally()
+    for number in range(SHOWN + 1):
+        tally.add(KEPT, b'{"id": "kept"}')
+        tally.add(PART, b'{"id": "p%d", "rejected": "not\\ntranslated", "text": "a"}' % number)
+    tally.add(REJECTED_MARK, b'{"id": "r", "rejected": "torn"}')
+    report(tally, None)
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: 1 of 7 records rejected, 6 captions rejected",
+        "  r: torn",
+        *(f"  p{number}: not\\ntranslated" for number in range(SHOWN - 1)),
+        "  and 2 more",
+    ]
 
 
 def test_what_is_read_is_not_written(tmp_path: Path) -> None:

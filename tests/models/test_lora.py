@@ -67,6 +67,43 @@ def test_a_loaded_adapter_is_w_plus_alpha_over_r_times_b_a(clip: Clip, run: Path
     torch.testing.assert_close(clip.encode_texts(TEXTS), adapted, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("tokens", [[], [5, 9]])
+def test_an_adapter_with_or_without_token_rows_is_loaded_as_it_was_saved(
+    tokens: list[int], clip: Clip, base: Path, tmp_path: Path
+) -> None:
+    adapters.add(clip, LoraOptions(), tokens)
+    before = clip.encode_texts(TEXTS)
+    for parameter in trainable(clip).values():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    adapters.save(clip, tmp_path / "adapter", {"model": f"local-dir:{base}"})
+    expected = clip.encode_texts(TEXTS)
+    assert not torch.allclose(expected, before, atol=0.01)
+
+    other = checkpoint.load(ModelSpec(f"local-dir:{base}"), clip.runtime)
+    adapters.load(other, tmp_path / "adapter")
+    torch.testing.assert_close(other.encode_texts(TEXTS), expected, rtol=0, atol=1e-6)
+    names = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert any("trainable_tokens_delta" in name for name in names) == bool(tokens)
+
+
+def test_token_rows_without_a_layers_name_are_those_of_the_word_embeddings(
+    clip: Clip, run: Path, base: Path, tmp_path: Path
+) -> None:
+    adapters.load(clip, run)
+    shutil.copytree(run / "adapter", tmp_path / "adapter")
+    path = tmp_path / "adapter" / "adapter_config.json"
+    config = json.loads(path.read_text())
+    [rows] = config["trainable_token_indices"].values()
+    path.write_text(json.dumps(config | {"trainable_token_indices": rows}))
+    other = checkpoint.load(ModelSpec(f"local-dir:{base}"), clip.runtime)
+    adapters.load(other, tmp_path / "adapter")
+    assert other.encode_texts(TEXTS).equal(clip.encode_texts(TEXTS))
+    path.write_text(json.dumps(config | {"trainable_token_indices": [*rows, 10**6]}))
+    other = checkpoint.load(ModelSpec(f"local-dir:{base}"), clip.runtime)
+    with pytest.raises(CapivaraError, match=r"word_embeddings: rows up to 1000000, the model has \d+"):
+        adapters.load(other, tmp_path / "adapter")
+
+
 def test_plain_peft_loads_the_adapter(clip: Clip, run: Path, base: Path) -> None:
     model = open_clip.create_model(f"local-dir:{base}").eval()
     tokenizer = open_clip.get_tokenizer(f"local-dir:{base}")

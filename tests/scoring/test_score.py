@@ -82,6 +82,25 @@ def test_an_image_that_is_repeated_and_one_that_cannot_be_used(
     assert artifacts.load_tensors(stored)["embeddings"].shape[0] == 5  # each image once
 
 
+def test_a_second_run_encodes_no_image(
+    options: MakeOptions, some: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAPIVARA_CACHE", str(tmp_path / "cache"))
+    encoded: list[int] = []
+    encode = Clip.encode_pixels
+
+    def count(clip: Clip, pixels: torch.Tensor) -> torch.Tensor:
+        encoded.append(len(pixels))
+        return encode(clip, pixels)
+
+    monkeypatch.setattr(Clip, "encode_pixels", count)
+    score([some], tmp_path / "one.jsonl", options(lang=["en"]))
+    assert sum(encoded) == 120
+    score([some], tmp_path / "two.jsonl", options(lang=["en"]))
+    assert sum(encoded) == 120
+    assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
+
+
 # --- marks, and scores in the file
 
 

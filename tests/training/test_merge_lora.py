@@ -51,6 +51,10 @@ def load(folder: Path) -> Clip:
     return checkpoint.load(ModelSpec(f"local-dir:{folder}"), Runtime.start("cpu", "fp32"))
 
 
+def read_model(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / checkpoint.WEIGHTS)
+
+
 def in_plain_open_clip(folder: Path, *, moved: bool) -> torch.Tensor:
     arguments = [str(folder), "moved" if moved else "here", json.dumps(TEXTS)]
     result = subprocess.run(
@@ -118,13 +122,50 @@ def test_an_adapter_without_its_run_is_merged_too(run: Path, merged: Path, tmp_p
     assert "adapted to hi" in (folder / "README.md").read_text()
 
 
+def test_an_adapter_without_token_rows_is_merged(
+    train_small: TrainSmall, base: Path, clip: Clip, tmp_path: Path
+) -> None:
+    run = train_small(recipe="capivara-opt", lang=["xh"], lr=1e-2)
+    merged = load(merge_lora(run, tmp_path / "merged")).encode_texts(TEXTS)
+    lora.load(clip, run)
+    torch.testing.assert_close(merged, clip.encode_texts(TEXTS), rtol=0, atol=1e-5)
+    assert not torch.allclose(merged, load(base).encode_texts(TEXTS), atol=1e-3)
+    assert not any("trainable_tokens" in name for name in read_weights(run))
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        ("# A model\n\nwithout a head\n", None),
+        ("", None),
+        ("---\nlicense: [a\n---\n# A model\n", None),
+        ("---\nlanguage: hi\n---\n# A model\n", None),
+        ("---\nlicense: cc-by-4.0\n---\n# A model\n", "cc-by-4.0"),
+    ],
+)
+def test_the_licence_is_what_the_head_of_the_base_models_card_says(
+    card: str, licence: str | None, run: Path, base: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(base, tmp_path / "base")
+    (tmp_path / "base" / "README.md").write_text(card)
+    options = MergeOptions(model=f"local-dir:{tmp_path / 'base'}")
+    folder = merge_lora(run / "adapter", tmp_path / "merged", options)
+    head = yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
+    assert (head.get("license"), head["language"]) == (licence, ["hi"])
+
+
 def test_an_adapter_that_does_not_name_its_base_model_needs_the_flag(run: Path, base: Path, tmp_path: Path) -> None:
     shutil.copytree(run / "adapter", tmp_path / "adapter")
     (tmp_path / "adapter" / "capivara.json").unlink()
     with pytest.raises(CapivaraError, match="does not say which model") as caught:
         merge_lora(tmp_path / "adapter", tmp_path / "merged")
     assert caught.value.hint == "name it with --model NAME"
-    merge_lora(tmp_path / "adapter", tmp_path / "merged", MergeOptions(model=f"local-dir:{base}"))
+    folder = merge_lora(tmp_path / "adapter", tmp_path / "merged", MergeOptions(model=f"local-dir:{base}"))
+    expected = merge_lora(run, tmp_path / "expected", MergeOptions(model=None))
+    assert read_model(folder).keys() == read_model(expected).keys()
+    base_scale = load_file(base / checkpoint.WEIGHTS)["logit_scale"]  # the note beside the adapter had the trained one
+    for name, tensor in read_model(folder).items():
+        assert tensor.equal(base_scale if name == "logit_scale" else read_model(expected)[name]), name
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,55 @@ def test_a_built_in_recipe_is_what_its_file_says(name: str) -> None:
     assert options.optimizer.lr == values["optimizer"]["lr"]
 
 
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        # arXiv 2310.13683, section 4, and the published code. CAPIVARA + Opt.: Adam, 1,500 steps of 1,000.
+        ("capivara-opt", ("adam", 1e-5, 1e-6, (0.9, 0.98), 1e-6, 0.2, 250, 1000, 1500)),
+        ("capivara-plus", ("adamw", 1e-5, 1e-6, (0.9, 0.98), 1e-6, 0.2, 250, 1000, 1500)),
+        # CAPIVARA: the whole text tower, 5,863 steps of 2,816.
+        ("capivara", ("adam", 5e-7, 1e-7, (0.9, 0.98), 1e-8, 0.2, 500, 2816, 5863)),
+    ],
+)
+def test_the_recipes_have_the_papers_values(name: str, values: tuple[object, ...]) -> None:
+    options = train_options(recipe=name, lang=["hi"])
+    adam = options.optimizer
+    rates = (adam.name, adam.lr, adam.min_lr, tuple(adam.betas), adam.eps, adam.weight_decay, adam.warmup_steps)
+    assert (*rates, options.batch_size, options.max_steps) == values
+
+
+@pytest.mark.parametrize(
+    ("name", "others", "tokens", "replay"),
+    [
+        ("capivara-opt", [], False, {}),
+        ("capivara-plus", ["q_proj", "v_proj", "q", "v"], True, {"en": 0.25}),  # for other text towers
+    ],
+)
+def test_the_papers_lora_is_rank_8_on_query_and_value(
+    name: str, others: list[str], tokens: bool, replay: dict[str, float]
+) -> None:
+    options = train_options(recipe=name, lang=["hi"])
+    lora = options.lora
+    assert (lora.r, lora.alpha, list(lora.target_modules), lora.projection) == (8, 8, ["query", "value", *others], True)
+    assert (lora.tokens, options.replay) == (tokens, replay)
+
+
+@pytest.mark.parametrize(
+    ("text", "sets", "message"),
+    [
+        ("batch_size: {a: 1}", [], "r.yaml: batch_size = {'a': 1}: not a number"),
+        ("batch_size: {a: 1}", ["max_steps=9"], "r.yaml: batch_size = {'a': 1}: not a number"),
+        ("max_steps: 9", ["batch_size={a: 1}"], "--set: batch_size = {'a': 1}: not a number"),
+        ("max_steps: 9", ["batch_size.a=1"], "--set: batch_size = {'a': 1}: not a number"),
+        ("batch_size: 64", ["batch_size.a=1"], "--set: batch_size = {'a': 1}: not a number"),
+    ],
+)
+def test_keys_where_a_number_is_expected_are_blamed_on_who_wrote_them(text: str, sets: list[str], message: str) -> None:
+    with pytest.raises(CapivaraError) as error:
+        lora(*sets, recipe=recipe(text))
+    assert error.value.message == message
+
+
 def test_the_method_chooses_the_recipe_below_all() -> None:
     full = train_options("full", lang=["hi"])
     assert (lora().batch_size, lora().replay, lora().optimizer.name) == (1000, {"en": 0.25}, "adamw")

@@ -139,6 +139,37 @@ def test_a_folder_with_another_run_is_refused_by_the_settings_that_differ(run: P
         train(train_options(recipe=str(run / "config.yaml"), seed=5), run)
 
 
+def test_overwrite_replaces_a_run_by_a_new_one(train_small: TrainSmall) -> None:
+    old = train_small(lang=["xh"], set=["max_steps=3"])
+    (old / "rejected.jsonl").write_text("{}\n")
+    with pytest.raises(CapivaraError, match=r"max_steps: was 3, now 2"):
+        train_small()
+    new = train_small(overwrite=True)
+    assert json.loads((new / "run.json").read_text())["lang"] == ["hi"]
+    assert read_metrics(new, "step") == [0, 2, 2]  # as in a new folder: validation, the last step, validation
+    assert not (new / "rejected.jsonl").exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_is_not_a_run_folder(overwrite: bool, train_small: TrainSmall, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("years of work")
+    with pytest.raises(CapivaraError, match=r"notes\.txt"):
+        train_small(output="notes.txt", overwrite=overwrite)
+    assert (tmp_path / "notes.txt").read_text() == "years of work"
+
+
+def test_what_a_killed_process_left_in_a_run_is_removed_when_it_is_resumed(tmp_path: Path) -> None:
+    options = train_options("lora", lang=["hi"])
+    for _ in range(2):
+        with RunFolder(tmp_path / "run") as run:
+            run.open(options)
+            run.begin(options)
+        files = sorted(path.name for path in (tmp_path / "run").rglob("*"))
+        assert files == [".capivara.json", "config.yaml"]
+        (tmp_path / "run" / ".state.safetensors.1.tmp").write_text("half")
+        (tmp_path / "run" / ".adapter.1.tmp").mkdir()
+
+
 def test_settings_that_do_not_change_the_result_may_change_in_a_resumed_run(tmp_path: Path) -> None:
     options = train_options("lora", lang=["hi"])
     run = RunFolder(tmp_path / "run")

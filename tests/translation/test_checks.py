@@ -44,6 +44,8 @@ def verdict(source: str, text: str, target: str, origin: str = "en") -> str | No
         ("ha ha", "हा हा", "hi"),
         ("fish", "peixe dourado", "pt"),
         ("a dog", "пас", "sr"),
+        ("a very big dog", "um cachorro muito muito muito grande", "pt"),  # three times is emphasis
+        ("a cat on a mat", "um gato um gato um gato no tapete", "pt"),
     ],
 )
 def test_a_translation_passes(source: str, text: str, target: str) -> None:
@@ -68,6 +70,7 @@ def test_a_translation_passes(source: str, text: str, target: str) -> None:
         ("a long sentence about a dog", "ए", "hi", "1 characters for 27"),
         ("a cat sits on the mat today", "बिल्ली बिल्ली बिल्ली बिल्ली चटाई", "hi", "one word again"),
         ("a cat on a mat", "um gato um gato um gato um gato", "pt", "one word again"),
+        ("a very big dog", "um cachorro muito muito muito muito grande", "pt", "one word again"),
         ("a cat on a mat", "猫猫猫猫猫猫猫猫", "zh", "one sound again"),
         ("a dog", "कु\ufffdत्ता", "hi", "broken characters"),
         ("a dog", "कुत्ता\x00", "hi", "broken characters"),
