@@ -65,6 +65,7 @@ class Handler(BaseHTTPRequestHandler):
         texts = query["q"][0].split("\n")
         with self.server.lock:
             self.server.requests += 1
+            self.waits = True
             self.server.at_once += 1
             self.server.most_at_once = max(self.server.most_at_once, self.server.at_once)
             faults = list(self.server.faults)
@@ -74,8 +75,13 @@ class Handler(BaseHTTPRequestHandler):
                 return
             self.translated(texts, [to_hindi(text) for text in texts])
         finally:
-            with self.server.lock:
-                self.server.at_once -= 1
+            self.leave()
+
+    def leave(self) -> None:
+        """Count the request no longer: before its reply is sent, because the client may send the next one then."""
+        with self.server.lock:
+            self.server.at_once -= self.waits
+            self.waits = False
 
     def translated(self, texts: list[str], translations: list[str]) -> bool:
         """Send a well-formed reply with any translations, and return True."""
@@ -89,6 +95,7 @@ class Handler(BaseHTTPRequestHandler):
         self, status: int, body: str, headers: dict[str, str] | None = None, *, length: int | None = None
     ) -> bool:
         """Send any reply, and return True."""
+        self.leave()
         content = body.encode()
         self.send_response(status)
         for name, value in (headers or {}).items():
@@ -100,6 +107,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def reset(self) -> bool:
         """Reset the connection, and return True."""
+        self.leave()
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         with suppress(OSError):
             self.connection.close()

@@ -131,3 +131,7 @@ def test_words_of_scripts_with_marks_and_of_those_without_spaces() -> None:
 
 def test_texts_without_words_are_like_nothing() -> None:
     assert redundant(["🙂", "🙂", "!"], [0, 0, 0], 0.3, 1) == []
+
+
+def test_of_no_texts_none_is_dropped() -> None:
+    assert redundant([], [], 0.3, 1) == []

@@ -188,14 +188,17 @@ def test_half_precision_embeddings_are_ranked_in_full() -> None:
     ("texts", "images", "rows", "message"),
     [
         ((2, 3), (2, 4), [0, 1], "are not"),
+        ((2, 3, 1), (2, 3), [0, 1], "are not"),
+        ((2, 3), (2, 3, 1), [0, 1], "are not"),
         ((2, 3), (2, 3), [0], "rows for 2 texts"),
         ((0, 3), (2, 3), [], "nothing to rank"),
-        ((2, 3), (2, 3), [0, 2], "outside 0 to 1"),
-        ((2, 3), (2, 3), [-1, 0], "outside 0 to 1"),
+        ((2, 3), (3, 3), [0, 3], "outside 0 to 2"),
+        ((2, 3), (3, 3), [0, 9], "outside 0 to 2"),
+        ((2, 3), (3, 3), [-1, 0], "outside 0 to 2"),
     ],
 )
 def test_what_does_not_fit_is_refused(
-    texts: tuple[int, int], images: tuple[int, int], rows: list[int], message: str
+    texts: tuple[int, ...], images: tuple[int, ...], rows: list[int], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         rank_queries(torch.zeros(texts), torch.zeros(images), torch.tensor(rows, dtype=torch.int64))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from capivara_cli.data import records
+from capivara_cli.data import image_records
 from capivara_cli.errors import CapivaraError
 from capivara_cli.models.clip import Clip
 from capivara_cli.models.embedding_cache import embed
@@ -30,7 +30,7 @@ BATCH = 48
 @pytest.fixture
 def make_trainer(world: Path, clip: Clip, tmp_path: Path) -> MakeTrainer:
     """Make a trainer of the whole text tower, on Hindi captions."""
-    scenes = records.read_all([world / "test.jsonl"])
+    scenes = image_records.read_all([world / "test.jsonl"])
     sampler = Sampler(tokenise_captions(scenes, ["hi"], clip), ["hi"], {}, BATCH, 1, 0)
     for name in ("text", "logit_scale"):
         getattr(clip.model, name).requires_grad_(True)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import random
 import sqlite3
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from capivara_cli.errors import CapivaraError
 from capivara_cli.translation.google import Google, Limiter, _join
@@ -135,7 +139,27 @@ def test_captions_share_requests_and_get_their_own_translations(server: Server, 
     captions = texts(300)
     assert run(server, write(tmp_path / "in.jsonl", captions)) == in_hindi(captions)
     assert server.requests <= 4
-    assert server.most_at_once <= 4
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_requests_are_sent_at_once_up_to_the_limit(
+    concurrency: int, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("capivara_cli.translation.google.MAX_TEXTS", 10)
+    together = threading.Barrier(concurrency)
+
+    def wait_for_the_others(handler: Handler, queries: list[str]) -> bool:
+        if server.served.total() < 90:  # of 120 texts: the last ones may be alone
+            with contextlib.suppress(threading.BrokenBarrierError):
+                together.wait(timeout=30)
+        return False
+
+    server.faults = [wait_for_the_others]
+    captions = texts(120)
+    translated = run(server, write(tmp_path / "in.jsonl", captions), concurrency=concurrency, timeout=60)
+    assert translated == in_hindi(captions)
+    assert not together.broken
+    assert server.most_at_once == concurrency
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
@@ -230,6 +254,64 @@ def test_the_rate_falls_when_refused_and_rises_when_served() -> None:
     assert limiter.rate == 8.0
 
 
+class Clock:
+    """A clock that only sleeping moves, in place of the modules `time` and `asyncio` of the limiter."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr("capivara_cli.translation.google.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("capivara_cli.translation.google.asyncio.sleep", self.sleep)
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def wait(self, limiter: Limiter) -> float:
+        """Return how long a request has to wait."""
+        before = self.now
+        with contextlib.suppress(StopIteration):
+            limiter.wait().send(None)
+        return self.now - before
+
+
+def test_requests_are_sent_at_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, limiter = Clock(monkeypatch), Limiter(4.0, 4.0, random.Random(0))
+    assert [clock.wait(limiter) for _ in range(3)] == [0, 0.25, 0.25]
+    clock.now += 0.1
+    assert clock.wait(limiter) == pytest.approx(0.15)
+    clock.now += 9
+    assert [clock.wait(limiter) for _ in range(2)] == [0, 0.25]  # what was not sent is not made up for
+
+
+def test_without_retry_after_each_pause_is_twice_as_long_for_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, limiter = Clock(monkeypatch), Limiter(1000.0, 1000.0, random.Random(0))
+    for refusals in range(1, 9):
+        longest = 2 ** min(refusals - 1, 5)
+        limiter.slow_down(None)
+        assert longest / 2 <= clock.wait(limiter) <= longest  # whichever request is next
+    limiter.speed_up()
+    limiter.slow_down(None)
+    assert clock.wait(limiter) <= 1  # the refusals are not in a row any more
+
+
+@pytest.mark.parametrize(("retry_after", "pause"), [(0.0, 0.0), (7.0, 7.0), (500.0, 120.0)])
+def test_a_pause_is_as_long_as_the_service_says_up_to_two_minutes(
+    retry_after: float, pause: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, limiter = Clock(monkeypatch), Limiter(1000.0, 1000.0, random.Random(0))
+    limiter.slow_down(retry_after)
+    assert clock.wait(limiter) == pytest.approx(pause)
+    limiter.slow_down(60)
+    limiter.slow_down(0)  # another request's refusal does not shorten the pause
+    assert clock.wait(limiter) == pytest.approx(60, abs=0.1)
+
+
+def test_the_rate_never_falls_below_one_request_in_ten_seconds() -> None:
+    limiter = Limiter(8.0, 8.0, random.Random(0))
+    for _ in range(20):
+        limiter.slow_down(0)
+    assert limiter.rate == 0.1
+
+
 def test_a_refusal_pauses_all_for_as_long_as_the_service_says(server: Server) -> None:
     times: list[float] = []
 
@@ -245,6 +327,19 @@ def test_a_refusal_pauses_all_for_as_long_as_the_service_says(server: Server) ->
     google.close()
     assert times[-1] - times[0] >= 2.0
     assert google.limiter.rate < 100.0
+
+
+@given(st.lists(st.integers(0, 200), min_size=1, max_size=400))
+@example([50] * 300)  # 100 texts of 50 characters are 5,000, and 99 ends of lines
+@example([49] * 200)
+def test_requests_of_many_texts_stay_below_the_limit_and_are_full(lengths: list[int]) -> None:
+    sources = ["a" * length for length in lengths]
+    groups = _join(sources)
+    assert list(itertools.chain(*groups)) == list(range(len(sources)))
+    joined = ["\n".join(sources[i] for i in group) for group in groups]
+    assert all(len(text) <= 5000 and len(group) <= 100 for text, group in zip(joined, groups, strict=True))
+    for (text, group), (_, following) in itertools.pairwise(zip(joined, groups, strict=True)):
+        assert len(group) == 100 or len(text) + 1 + lengths[following[0]] + 1 > 5000
 
 
 def test_a_request_has_at_most_5000_characters() -> None:
