@@ -28,6 +28,14 @@ def test_the_loss_is_open_clips() -> None:
     torch.testing.assert_close(clip_loss(images, texts, scale), ClipLoss()(images, texts, scale.exp()))
 
 
+def test_a_frozen_logit_scale_gets_no_gradient() -> None:
+    text, scale = make_tower(), torch.nn.Parameter(torch.tensor(1.3, dtype=torch.float64), requires_grad=False)
+    texts, images = micro_batches(text, torch.randn(4, 6, dtype=torch.float64), 2), torch.randn(4, 5).double()
+    gradcache_backward(texts, images, scale, CPU, keep_graphs=True)
+    assert scale.grad is None
+    assert all(parameter.grad is not None for parameter in text.parameters())
+
+
 @pytest.mark.parametrize("size", [1, 5, 12, 23])
 @pytest.mark.parametrize("keep_graphs", [True, False])
 @pytest.mark.parametrize("frozen_images", [True, False])

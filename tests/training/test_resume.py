@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 from capivara_cli.models import checkpoint
 from tests.conftest import command
 
-SETTINGS = ["optimizer.lr=5e-3", "optimizer.warmup_steps=3", "batch_size=32", "eval_every=40", "save_seconds=0"]
+BATCH = 32
+SETTINGS = ["optimizer.lr=5e-3", "optimizer.warmup_steps=3", f"batch_size={BATCH}", "eval_every=40", "save_seconds=0"]
 FLAGS = [part for setting in SETTINGS for part in ("--set", setting)]
 
 
@@ -30,13 +31,15 @@ class Run:
         self.line = command("train", "--lang", "hi", "--lora", *flags, "-o", "run")
         self.folder = folder
 
-    def stop(self, step: int, number: int, wait: float = 0) -> tuple[int, str]:
-        """Start it and send a signal once the step is logged. Return the exit code and standard error."""
+    def stop(self, step: int, number: int, steps: float = 0) -> tuple[int, str]:
+        """Start it and send a signal `steps` after a step is logged. Return the exit code and standard error."""
         process = subprocess.Popen(
             self.line, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         self.wait_for_step(step, process)
-        time.sleep(wait)
+        if steps:  # a fixed time would be the whole run on a fast machine
+            *_, rate = (line["samples_per_second"] for line in self._metrics() if "samples_per_second" in line)
+            time.sleep(steps * BATCH / rate)
         process.send_signal(number)
         _, said = process.communicate()
         return process.returncode, said
@@ -45,7 +48,7 @@ class Run:
         """Wait until a step is logged."""
         deadline = time.monotonic() + 120
         while self._last_step() < step and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
+            time.sleep(0.001)
 
     def refusal(self, *flags: str) -> str:
         """Run it with more flags, and return the one line that it is refused with."""
@@ -73,9 +76,13 @@ class Run:
         return load_file(run / "adapter" / "adapter_model.safetensors"), metrics
 
     def _last_step(self) -> int:
-        metrics = self.folder / "run" / "metrics.jsonl"
-        lines = metrics.read_text().splitlines() if metrics.is_file() else []
-        return int(json.loads(lines[-1])["step"]) if lines and lines[-1].endswith("}") else 0
+        return max((int(line["step"]) for line in self._metrics()), default=0)
+
+    def _metrics(self) -> list[dict[str, Any]]:
+        """Return the lines that are complete."""
+        path = self.folder / "run" / "metrics.jsonl"
+        lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +106,7 @@ def assert_same(run: Run, undisturbed: Run) -> None:
 def test_a_run_that_is_killed_again_and_again_ends_like_an_undisturbed_one(run_here: Run, undisturbed: Run) -> None:
     rng = random.Random(0)
     for step in (10, 60, 110):
-        code, said = run_here.stop(step, signal.SIGKILL, wait=rng.random() * 0.3)
+        code, said = run_here.stop(step, signal.SIGKILL, steps=rng.random() * 20)
         assert code == -signal.SIGKILL, said
     assert "resuming from step" in run_here.finish()
     assert_same(run_here, undisturbed)
