@@ -79,8 +79,16 @@ def table(*header: str, text_columns: int = 1, title: str = "", caption: str = "
         collapse_padding=True,  # to fit into 80 columns
     )
     for index, name in enumerate(header):
-        result.add_column(clean(name), justify="left" if index < text_columns else "right")
+        result.add_column(
+            clean(name), no_wrap=index >= text_columns, justify="left" if index < text_columns else "right"
+        )
     return result
+
+
+def fits(table: Table) -> bool:
+    """Return whether a table can be shown without cutting or wrapping a cell."""
+    screen = console()
+    return screen.measure(table, options=screen.options.update(width=10_000)).minimum <= screen.width
 
 
 def show(table: Table) -> None:

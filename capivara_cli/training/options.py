@@ -164,9 +164,10 @@ def train_options(
     layers.append(Layer(FLAGS, {"method": chosen}))
     ours = [layer.source for layer in layers if recipe is not None and layer.source == f"{recipe}.yaml"]
     settings = [layer.values for layer in layers if layer.source not in ours]
-    free = [path for path in FITTED if not any(has(values, path.split(".")) for values in settings)]
-    options = combine(TrainOptions, [_read_recipe(BUILT_IN[chosen]), Layer(BUILT_IN[chosen], {"fit": free}), *layers])
-    return check_together(options)
+    lowest = [_read_recipe(BUILT_IN[chosen]), Layer(BUILT_IN[chosen], {"fit": FITTED})]
+    options = combine(TrainOptions, [*lowest, *layers])
+    free = [path for path in options.fit if not any(has(values, path.split(".")) for values in settings)]
+    return check_together(options.replace(fit=free))
 
 
 def built_in(method: str) -> TrainOptions:

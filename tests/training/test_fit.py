@@ -68,6 +68,12 @@ def test_a_built_in_recipe_that_is_named_is_fitted() -> None:
     assert fit(options, 40).batch_size == 16
 
 
+def test_a_recipe_says_what_may_be_fitted() -> None:
+    options = train_options(lang=["en"], recipe="from-scratch")
+    assert fit(options, 700).max_steps == options.max_steps
+    assert fit(options, 40).batch_size == 16
+
+
 def test_a_warm_up_that_was_set_and_is_too_long_is_refused_with_a_way_out() -> None:
     options = train_options("lora", lang=["hi"], set=["optimizer.warmup_steps=200"])
     with pytest.raises(
