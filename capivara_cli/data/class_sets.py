@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import re
+import shlex
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -58,9 +59,11 @@ class ClassSet:
         """Return the names in a language. Raises CapivaraError, naming the languages of the set, if it has none."""
         names = in_language(self.names, lang)
         if names is None:
+            origin = "" if "en" in self.names or not self.names else f" --from {next(iter(self.names))}"
+            line = f"capivara translate {shlex.quote(self.file or 'FILE')} --to {lang}{origin} -o FILE.yaml"
             raise CapivaraError(
                 f"{self.name} has no names in {lang}: it has {', '.join(sorted(self.names)) or 'none'}",
-                f"capivara translate {self.file or 'FILE'} --to {lang} -o FILE.yaml makes them, --classes FILE.yaml",
+                f"{line} makes them, --classes FILE.yaml",
             )
         return names
 

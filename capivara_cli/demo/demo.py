@@ -10,9 +10,11 @@ from pathlib import Path
 
 from capivara_cli import artifacts, console
 from capivara_cli.data import records
+from capivara_cli.data.resumable import is_begun
 from capivara_cli.demo import MODELS, TEST_IMAGES, TRAIN_IMAGES
 from capivara_cli.demo.options import DemoOptions
 from capivara_cli.errors import CapivaraError
+from capivara_cli.folders import FolderKind, check_replaceable
 from capivara_cli.options import fields
 
 MIN_SCORE = 0.88
@@ -23,6 +25,14 @@ PREFIXES = """# The first words of each caption. The captioner was trained with 
 - there is
 - the image shows
 """
+
+DATA_FOLDER = FolderKind(
+    "demo's data",
+    r"images/[\w-]+\.png|(shapes|colours)\.yaml"
+    r"|(scenes|test|shapes|colours|captions|clean|train)\.jsonl(\.rejected\.jsonl|\.partial.*)?",
+    ("scenes.jsonl", "test.jsonl"),
+)
+MODELS_FOLDER = FolderKind("demo's models", r"(base|captioner|translator)/[\w.-]+", ("base/open_clip_config.json",))
 
 MARK = "# The settings of a capivara demo"  # capivara.yaml starts with it, so that `demo` knows its own folders
 SETTINGS = f"""{MARK}: commands that run in this folder read this file.
@@ -51,8 +61,9 @@ def demo(folder: Path, options: DemoOptions, run: Callable[[list[str]], None]) -
         run: runs `capivara` with these arguments; raises if that fails.
 
     Raises:
-        CapivaraError: the folder exists and is not a demo.
+        CapivaraError: the folder exists and is not a demo, or --overwrite would remove files that are not the demo's.
     """
+    options.check()
     _prepare(folder, options)
     _print_line(f"cd {shlex.quote(str(folder))}")
     with contextlib.chdir(folder):
@@ -72,6 +83,12 @@ def _prepare(folder: Path, options: DemoOptions) -> None:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise CapivaraError(f"{folder} exists and is not a demo", "choose a new folder: capivara demo FOLDER")
         artifacts.write_text(settings, SETTINGS)  # first, so that an interrupted demo is known as one
+    if options.overwrite:
+        for path, kind in ((data, DATA_FOLDER), (models, MODELS_FOLDER)):
+            try:
+                check_replaceable(path, kind)
+            except CapivaraError as error:
+                raise CapivaraError(error.message, "choose a new folder: capivara demo FOLDER") from error
     if options.overwrite or not data.is_dir():
         console.say(f"drawing {TRAIN_IMAGES + TEST_IMAGES:,} scenes")
         with artifacts.writing(data) as temporary:
@@ -91,15 +108,14 @@ def _lines(options: DemoOptions) -> list[str]:
     run, merged, plot = Path(f"runs/{lang}-lora"), Path(f"clip-{lang}"), Path("scores.png")
     models = f"--model local-dir:{merged} --baseline local-dir:models/base"
     lines = []
-    if not captions.is_file():
+    if not _is_done(captions):
         lines.append(
             "capivara caption data/scenes.jsonl --model models/captioner --prefixes prefixes.yaml"
             f" -o {captions}{machine}"
         )
-    if not clean.is_file():
-        lines.append(
-            f"capivara score {captions} --min-score {MIN_SCORE} --plot {plot} -o {clean}{machine}{_replace(plot)}"
-        )
+    if not _is_done(clean):
+        replace = "" if is_begun(clean) else _replace(plot)  # a run that was killed has left its plot, and replaces it
+        lines.append(f"capivara score {captions} --min-score {MIN_SCORE} --plot {plot} -o {clean}{machine}{replace}")
     translated = _languages(train_data) if train_data.is_file() else []
     if lang not in translated:
         lines.append(
@@ -118,6 +134,10 @@ def _lines(options: DemoOptions) -> list[str]:
             f" -o results/{lang}-{kind}.json{machine}{_replace_results(f'{lang}-{kind}')}"
         )
     return lines
+
+
+def _is_done(path: Path) -> bool:
+    return path.is_file() and not is_begun(path)
 
 
 def _machine_flags(options: DemoOptions) -> str:

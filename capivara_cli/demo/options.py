@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from capivara_cli.data.languages import Lang
+from capivara_cli.options import BadOption, Machine, flag
 
-from capivara_cli.options import Machine, flag
+LANGUAGES = ("hi", "pt", "xh")  # beside English
 
 
 class DemoOptions(Machine):
@@ -12,5 +13,10 @@ class DemoOptions(Machine):
 
     section = "demo"
 
-    lang: Literal["hi", "pt", "xh"] = flag("Language to teach.", default="hi")
+    lang: Lang = flag("Language to teach.", default="hi", metavar="|".join(LANGUAGES))
     overwrite: bool = flag("Make everything again.", default=False)
+
+    def check(self) -> None:
+        """Raise BadOption for a language that the demo's world does not have."""
+        if self.lang not in LANGUAGES:
+            raise BadOption(f"--lang {self.lang}: the demo's world has {', '.join(LANGUAGES)}", "--lang hi")

@@ -57,7 +57,7 @@ def coco(path: Path, options: ReaderOptions) -> Iterator[Row]:
         if key not in _COCO_KEYS:
             continue
         if not isinstance(element, dict):
-            raise CapivaraError(f"{where} of {key} is not an object", "capivara import finds the format automatically")
+            raise CapivaraError(f"{where} of {key} is not an object", "leave --format out: the format is recognised")
         if key == "images" and isinstance(element.get("file_name"), str) and "id" in element:
             known = True
             name = element["file_name"]

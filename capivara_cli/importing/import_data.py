@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import shlex
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -126,7 +127,9 @@ def _looks_like(error: WrongFormat) -> CapivaraError:
     name = guess(error.path, FORMATS)
     if name in (None, error.format):
         return error
-    return CapivaraError(f"{error.message}: it looks like {name}", f"capivara import --format {name} {error.path}")
+    return CapivaraError(
+        f"{error.message}: it looks like {name}", f"capivara import --format {name} {shlex.quote(str(error.path))}"
+    )
 
 
 def _rows(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,8 @@ class Summary:
                 table.add_row(console.clean(lang), f"{count:,}", f"{self.captioned[lang]:,}", per_image)
             console.show(table)
         if self.without_captions:
-            hint = "" if self.captions else ": capivara caption"
+            line = f"capivara caption {shlex.quote(str(output or '-'))} -o FILE.jsonl"
+            hint = "" if self.captions else f": {line} describes them"
             console.say(f"{self.without_captions:,} images without a caption{hint}")
         if self.labels:
             names = ", ".join(f"{name} ({count:,})" for name, count in self.labels.most_common(SHOWN_LABELS))

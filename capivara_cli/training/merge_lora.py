@@ -47,7 +47,7 @@ def merge_lora(run: str | Path, output: str | Path, options: MergeOptions | None
     """
     run, output, options = Path(run), Path(output), options or MergeOptions()
     if not run.is_dir():
-        raise CapivaraError(f"{run}: no such run", "capivara train --lang hi --lora makes runs/hi-lora")
+        raise CapivaraError(f"{run}: no such run", "capivara train --data FILE.jsonl --lang hi --lora makes one")
     summary = _read_summary(run)
     spec = _base_spec(run, summary, options.model)
     reads = [run] if spec.folder is None else [run, spec.folder]

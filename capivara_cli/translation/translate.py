@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -67,7 +68,7 @@ def translate(sources: Sequence[str | Path], output: str | Path | None, options:
         }
         total, languages = records.validate(sources)
         if total is not None:
-            options = _with_origin_of(languages, options)
+            options = _with_origin_of(languages, sources, options)
         out = stack.enter_context(open_output(path, settings, runtime, overwrite=options.overwrite))
         out.begin(WINDOW)
         _note_licence(options)
@@ -101,21 +102,24 @@ def _backend_of(options: TranslateOptions) -> str:
     return options.backend or family_of(options.model)
 
 
-def _with_origin_of(languages: Counter[str], options: TranslateOptions) -> TranslateOptions:
+def _with_origin_of(
+    languages: Counter[str], sources: Sequence[str | Path], options: TranslateOptions
+) -> TranslateOptions:
     """Return the options with `origin` as the captions have it: `pt-BR` for `pt`. Raises CapivaraError for none."""
     other = None if languages[options.origin] else variant(options.origin, languages)
     if other is not None:
         console.say(f"no caption in {options.origin}: {other} is translated ({languages[other]:,} captions)")
         return options.replace(origin=other)
-    _check_origin(languages, options)
+    _check_origin(languages, sources, options)
     return options
 
 
-def _check_origin(languages: Counter[str], options: TranslateOptions) -> None:
+def _check_origin(languages: Counter[str], sources: Sequence[str | Path], options: TranslateOptions) -> None:
     """Raise CapivaraError if there is nothing to translate, unless all is translated already."""
     if not languages[options.origin] and not any(languages[target] for target in options.to):
         names = [lang for lang, _ in languages.most_common(1)]
-        hint = f"--from {names[0]}" if names else "capivara caption describes images"
+        line = f"capivara caption {shlex.join(map(str, sources))} -o FILE.jsonl describes the images"
+        hint = f"--from {names[0]}" if names else line
         raise CapivaraError(f"no caption in {options.origin}: the data has {records.name_languages(languages)}", hint)
 
 
@@ -195,7 +199,7 @@ class _TranslationJob(pipeline.Job[Record]):
                 translations[target] = self.translator.translate(list(distinct), target, self.refresh)
             yield [self._result(record, pairs, translations) for record, pairs in zip(batch, wanted, strict=True)]
         if expected is None:
-            _check_origin(self.languages, self.options)
+            _check_origin(self.languages, ["-"], self.options)
 
     def _wanted(self, record: Record) -> Wanted:
         existing = {(caption.get("parent"), caption["lang"]) for caption in record.captions}

@@ -9,6 +9,7 @@ import re
 import select
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,13 @@ Capivara = Callable[..., Process]
 
 @pytest.fixture(scope="module")
 def piped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The folder that `capivara demo` makes, and what it prints in a pipe."""
-    folder = tmp_path_factory.mktemp("demo") / "my demo"
+    """The folder that `capivara demo` makes although it is killed twice, and what it prints in a pipe."""
+    folder, rng = tmp_path_factory.mktemp("demo") / "my demo", random.Random(0)
+    for _ in range(2):
+        with subprocess.Popen(command("demo", folder), stderr=subprocess.DEVNULL) as process:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(rng.uniform(5, 30))
+            process.kill()
     result = subprocess.run(command("demo", folder), check=True, capture_output=True, text=True)
     return folder, result.stderr
 
@@ -85,7 +91,7 @@ def test_shapes_and_colours_are_told_apart_afterwards(kind: str, folder: Path) -
 
 def test_another_language_uses_the_existing_captions(folder: Path, capivara: Capivara) -> None:
     before = (folder / "data" / "captions.jsonl").stat().st_mtime_ns
-    result = capivara("demo", folder, "--lang", "xh")
+    result = capivara("demo", folder, "--lang", "Xhosa")
     assert result.returncode == 0, result.stderr
     assert (folder / "data" / "captions.jsonl").stat().st_mtime_ns == before
     first = read(folder / "data" / "train.jsonl")[0]
@@ -146,10 +152,22 @@ def test_a_folder_that_is_not_a_demo_is_left_alone(capivara: Capivara, tmp_path:
     assert [path.name for path in (tmp_path / "photos").iterdir()] == ["a.jpg"]
 
 
+def test_overwrite_replaces_nothing_but_the_demos_files(folder: Path, capivara: Capivara) -> None:
+    before = (folder / "data" / "captions.jsonl").read_bytes()
+    (folder / "data" / "thesis.txt").touch()
+    try:
+        said = capivara("demo", folder, "--overwrite").stderr
+    finally:
+        (folder / "data" / "thesis.txt").unlink()
+    assert "has files that are not those of a demo's data: thesis.txt" in said
+    assert "capivara demo FOLDER" in said
+    assert (folder / "data" / "captions.jsonl").read_bytes() == before
+
+
 def test_a_language_that_the_world_does_not_have_is_a_usage_error(capivara: Capivara, tmp_path: Path) -> None:
     result = capivara("demo", "new", "--lang", "yo")
     assert result.returncode == 2
-    assert "'yo' is not one of 'hi', 'pt'" in result.stderr
+    assert "--lang yo: the demo's world has hi, pt, xh" in result.stderr
     assert not list(tmp_path.iterdir())
 
 
