@@ -58,6 +58,17 @@ def is_ours(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("names"), dict)
 
 
+_PARTS = ("labels", "names", "templates", "prompts")
+OUR_FORM = '{"labels": ["dog"], "names": {"en": {"dog": "dog"}}, "templates": {"en": ["a photo of a {c}."]}}'
+
+
+def loose_parts(value: Any) -> list[str]:
+    """Return the keys of our own form in a file that has another one: they would be taken for names of sets."""
+    if not isinstance(value, dict) or is_ours(value):
+        return []
+    return [key for key in _PARTS if isinstance(value.get(key), list | dict)]
+
+
 def is_by_language(value: Any) -> bool:
     """Whether its keys are languages: `{"en": {label: name}}`, `{"en": [templates]}`, Babel-ImageNet's `{"EN": …}`."""
     return isinstance(value, dict) and bool(value) and all(find(bcp47(str(key))) is not None for key in value)
@@ -92,6 +103,8 @@ def read(path: Path) -> Any:
     value = read_content(path, numbers=True)
     if _has_objects(value):
         raise CapivaraError(f"{path} has lists of objects: it is not a class file", "records are JSONL: docs/data.md")
+    if (parts := loose_parts(value)) and parts != ["templates"]:  # templates alone are a file for --templates
+        raise CapivaraError(f"{path}: `{parts[0]}` is not the name of a class set", OUR_FORM)
     if not isinstance(value, dict | list) or not any(texts(value)):
         raise CapivaraError(f"{path}: no names or templates in it", 'a class file is {"set": ["name", …]}')
     return value

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from capivara_cli import console
-from capivara_cli.data.class_files import is_ours, read_content
+from capivara_cli.data.class_files import OUR_FORM, is_ours, loose_parts, read_content
 from capivara_cli.data.class_sets import (
     METRIC_KEYS,
     ClassSet,
@@ -39,7 +39,7 @@ from capivara_cli.data.class_sets import (
     simple_name,
 )
 from capivara_cli.data.languages import find
-from capivara_cli.errors import CapivaraError, nearest
+from capivara_cli.errors import CapivaraError, explained, nearest
 from capivara_cli.yaml_files import parse_yaml
 
 FORMS = "docs/classification.md shows the forms"
@@ -73,14 +73,14 @@ def load(source: str) -> ClassSet:
 def _read(path: Path, key: str | None) -> ClassSet:
     value = read_content(path)
     name = key or path.name.removesuffix(".json").removesuffix(".yaml")
-    try:
+    if key is None and (parts := loose_parts(value)):
+        raise CapivaraError(f"{path}: `{parts[0]}` is not the name of a class set", OUR_FORM)
+    with explained(f"{path}: not a class file", TypeError, hint=FORMS):
         if is_ours(value):
             return _ours(value, name)
         if isinstance(value, dict) and value and all(map(_is_babel, value.values())):
             return _babel(value, name)
         names = _names(_one_set(value, key, path))
-    except (AttributeError, TypeError, StopIteration) as error:
-        raise CapivaraError(f"{path}: not a class file: {error}", FORMS) from error
     labels = tuple(dict.fromkeys(label for of_language in names.values() for label in of_language))
     if not labels:
         raise CapivaraError(f"{path} has no names of classes", FORMS)
@@ -88,14 +88,16 @@ def _read(path: Path, key: str | None) -> ClassSet:
 
 
 def _ours(value: dict[str, Any], name: str) -> ClassSet:
+    names = {lang: _labelled_names(by_label) for lang, by_label in _part(value, "names", dict).items()}
+    if not names:
+        raise TypeError("`names` has no language")
     # Without `labels` the classes are those of the first language, in its order.
-    listed = value.get("labels") or list(next(iter(value["names"].values())))
+    listed = value.get("labels") or list(next(iter(names.values())))
     labels = tuple(str(label).strip() for label in listed) if isinstance(listed, list) else ()
-    names = {lang: _labelled_names(by_label) for lang, by_label in value["names"].items()}
-    templates = {lang: tuple(sentences) for lang, sentences in (value.get("templates") or {}).items()}
+    templates = {lang: tuple(sentences) for lang, sentences in _part(value, "templates", list).items()}
     prompts = {
         lang: {str(label): _texts(sentences) for label, sentences in by_label.items()}
-        for lang, by_label in (value.get("prompts") or {}).items()
+        for lang, by_label in _part(value, "prompts", dict).items()
     }
     if not labels:
         raise CapivaraError(f"{name}: `labels` is not a list", "labels: [airplane, automobile]")
@@ -110,6 +112,14 @@ def _ours(value: dict[str, Any], name: str) -> ClassSet:
     for sentences in templates.values():
         check_templates(sentences, name)
     return ClassSet(name, labels, names, templates, prompts, metric, str(value.get("source", "")))
+
+
+def _part(value: dict[str, Any], key: str, kind: type) -> dict[str, Any]:
+    """Return a part of our own form by language; empty if there is none. Raises TypeError for another form."""
+    part = value.get(key) or {}
+    if not isinstance(part, dict) or not all(isinstance(of_language, kind) for of_language in part.values()):
+        raise TypeError(f"`{key}` has another form than {OUR_FORM}")
+    return part
 
 
 def _is_babel(value: Any) -> bool:
@@ -176,7 +186,7 @@ def _texts(value: Any) -> tuple[str, ...]:
     """Return one text or several as a tuple. Raises TypeError for anything else."""
     texts = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple) else ()
     if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
-        raise TypeError(f"{reprlib.repr(value)} is not a name")
+        raise TypeError(f"{reprlib.repr(value)} is not a text")
     return texts
 
 
@@ -232,10 +242,8 @@ def _prompts_by_class(
         if key is None:
             missing.append(label)
             continue
-        try:
+        with explained(f"{source}: the prompts of {label}", TypeError):
             result[label] = _texts(by_name[key])
-        except TypeError as error:
-            raise CapivaraError(f"{source}: {label}: not prompts: {reprlib.repr(by_name[key])}") from error
     if not result:
         raise CapivaraError(
             f"{source} has templates of {first_ten(value)}, and none of {classes.name} or its classes", f"{source}#KEY"

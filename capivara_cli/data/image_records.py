@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,9 @@ from capivara_cli.data.captions import Caption, with_keys
 from capivara_cli.data.images import ImageRef
 from capivara_cli.data.records import Record, repeated_id
 from capivara_cli.errors import CapivaraError
+
+MAX_SHARE = 0.1  # of all captions that one image may have without a warning
+ENOUGH_IMAGES = 20  # of fewer, one may well have such a share
 
 
 def read_all(sources: Iterable[str | Path]) -> list[Record]:
@@ -44,7 +47,16 @@ def read_all(sources: Iterable[str | Path]) -> list[Record]:
         )
     if merged:
         console.say(f"{merged:,} records are of an image that came before: they are merged into one record per image")
+    _warn_of_piled_captions(by_image.values())
     return list(by_image.values())
+
+
+def _warn_of_piled_captions(images: Collection[Record]) -> None:
+    """Warn where one image has a large share of all captions: mostly a wrong path, or a column that was mixed up."""
+    most = max(images, key=lambda record: len(record.captions))
+    total = sum(len(record.captions) for record in images)
+    if len(images) >= ENOUGH_IMAGES and len(most.captions) > MAX_SHARE * total:
+        console.warn(f"{most.where}: one image, {most.id}, has {len(most.captions):,} of {total:,} captions")
 
 
 def _merged(first: Record, other: Record) -> Record:

@@ -101,6 +101,7 @@ class OutputFile(Output):
         self._lock: Lock | None = None
         self._undecided = [key for key, value in settings.items() if value is UNDECIDED]
         self._digests: deque[bytes] = deque()  # of the records that are being worked on
+        self._new_folders = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
         artifacts.make_folder(self.folder)
         try:
             if runtime.is_main:
@@ -238,6 +239,10 @@ class OutputFile(Output):
         self._file = None
         if self._lock is not None:
             self._lock.release()
+        if is_untouched:
+            for folder in self._new_folders:
+                with suppress(OSError):  # it is not empty: somebody else uses it too
+                    folder.rmdir()
 
     def finish(self) -> Tally | None:
         """See `Output`."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from capivara_cli import console
+from capivara_cli.data.image_records import ENOUGH_IMAGES, MAX_SHARE
 
 MAX_LABELS = 10_000  # distinct labels that are counted
 SHOWN_LABELS = 8
@@ -60,6 +61,11 @@ class Summary:
                 per_image = f"{mean:.1f}, at most {most:,}" if most > mean else f"{mean:.0f}"
                 table.add_row(console.clean(lang), f"{count:,}", f"{self.captioned[lang]:,}", per_image)
             console.show(table)
+        for lang, most in self.most.items():
+            if self.images >= ENOUGH_IMAGES and most > MAX_SHARE * self.captions[lang]:
+                console.warn(
+                    f"one image has {most:,} of {self.captions[lang]:,} captions in {lang}: is it the right one?"
+                )
         if self.without_captions:
             line = f"capivara caption {shlex.quote(str(output or '-'))} -o FILE.jsonl"
             hint = "" if self.captions else f": {line} describes them"

@@ -61,3 +61,14 @@ def test_ids_may_repeat_between_sources_and_not_within_one(tmp_path: Path) -> No
 def test_no_record_at_all_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CapivaraError, match=r"a\.jsonl: no records in it"):
         image_records.read_all([write(tmp_path / "a.jsonl")])
+
+
+@pytest.mark.parametrize(("images", "captions", "warns"), [(20, 3, True), (20, 2, False), (19, 9, False)])
+def test_an_image_with_more_than_a_tenth_of_the_captions_is_named(
+    images: int, captions: int, warns: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = [{"id": str(i), "image": f"{i}.jpg", "captions": [caption("a")]} for i in range(images)]
+    records[7]["captions"] = [caption(f"text {i}") for i in range(captions)]
+    image_records.read_all([write(tmp_path / "a.jsonl", *records)])
+    said = " ".join(capsys.readouterr().err.split())
+    assert ("a.jsonl:8: one image, 7, has 3 of 22 captions" in said) == warns

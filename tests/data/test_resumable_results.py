@@ -51,7 +51,7 @@ def test_what_cannot_be_a_file_of_records_is_refused(name: str, message: str, tm
 
 def test_a_rejected_file_of_an_earlier_run_does_not_stay(tmp_path: Path) -> None:
     (tmp_path / "out.jsonl.rejected.jsonl").write_text('{"rejected": "old"}\n')
-    out = begun(tmp_path / "out.jsonl", overwrite=True)
+    out = begun(tmp_path / "out.jsonl")
     put(out, RecordResult({"id": "1", "rejected": "a reason of an earlier run"}))
     tally = out.finish()
     out.close()

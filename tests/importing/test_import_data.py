@@ -208,3 +208,22 @@ def test_memory_does_not_grow_with_the_number_of_rows(kind: str, folder: Path) -
             source.write_text(f'{{"train": [{images}]}}')
         peaks.append(peak_memory(MEMORY, source, f"{count}.out"))
     assert peaks[1] - peaks[0] < 25, f"{peaks} MB"
+
+
+@pytest.mark.parametrize("content", ['filepath,title\n1.png,"one\n', "not a table\n", "filepath,title\n"])
+def test_an_import_that_fails_before_it_writes_leaves_nothing(content: str, folder: Path) -> None:
+    Path("t.csv").write_text(content)
+    Path("kept").mkdir()
+    for output in ("new/deep/out.jsonl", "kept/out.jsonl"):
+        with pytest.raises(CapivaraError):
+            import_data(["t.csv"], output, ImportOptions())
+    assert not Path("new").exists()
+    assert list(Path("kept").iterdir()) == []
+
+
+def test_an_image_with_most_of_the_captions_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(10, 21):
+        picture(f"images/{number}.png", number)
+    rows = [[f"images/{number}.png", "text"] for number in range(21)]
+    imported(table("t.csv", ["filepath", "title"], *rows, *([rows[3]] * 5)))
+    assert "one image has 6 of 26 captions in en" in capsys.readouterr().err

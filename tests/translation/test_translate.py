@@ -101,13 +101,12 @@ def test_records_without_captions_to_translate_pass(run: Run, tmp_path: Path) ->
     assert not list(tmp_path.glob("no*"))
 
 
-def test_half_a_character_is_rejected_and_the_rest_is_translated(run: Run, tmp_path: Path) -> None:
-    captions = [{"text": text, "lang": "en"} for text in ("a \ud83d dog", expected(0, "en")[0])]
-    source = write_jsonl(tmp_path / "in.jsonl", [{"id": "1", "image": "x.jpg", "captions": captions}])
-    (got,) = read_jsonl(run(source, memory=tmp_path / "m.sqlite"))
-    assert [caption.get("parent") for caption in got["captions"]] == [None, None, 1]
-    (rejected,) = read_jsonl(tmp_path / "out.jsonl.rejected.jsonl")
-    assert rejected["rejected"] == "broken characters (hi)"
+def test_half_a_character_is_refused_with_its_line(run: Run, tmp_path: Path) -> None:
+    captions = [{"text": "a \ud83d dog", "lang": "en"}]
+    source = write_jsonl(tmp_path / "in.jsonl", [record(0), {"id": "x", "image": "x.jpg", "captions": captions}])
+    with pytest.raises(CapivaraError, match=r"in\.jsonl:2: a caption with half of a character"):
+        run(source, memory=tmp_path / "m.sqlite")
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 @pytest.mark.parametrize("make", [small_models.m2m100, small_models.madlad, small_models.marian, shutil.copytree])
