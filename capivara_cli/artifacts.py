@@ -40,7 +40,7 @@ def writing(path: Path) -> Iterator[Path]:
         with _writing_stream(path) as temporary:
             yield temporary
         return
-    target = path.resolve()  # of a link to a folder, the folder is replaced and the link stays
+    target = Path(os.path.realpath(path))  # of a link to a folder, the folder is replaced and the link stays
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -130,7 +130,7 @@ def remove_leftovers(folder: Path) -> None:
 
 def remove_stale(path: Path) -> None:
     """Remove what dead processes left that were `writing` this path; put back what one had moved away to replace it."""
-    target = path.resolve()
+    target = Path(os.path.realpath(path))
     remove_stale_in(target.parent, glob.escape(target.name))
 
 

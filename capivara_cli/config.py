@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from capivara_cli.errors import CapivaraError
+from capivara_cli.errors import BadOption, CapivaraError
 from capivara_cli.options import (
     REQUIRED,
-    BadOption,
     Options,
     Problem,
     below_each_other,

@@ -32,7 +32,8 @@ def _is_main() -> bool:
 def answer(text: str) -> None:
     """Print a result to standard output, on the first rank only."""
     if _is_main():
-        print(text, flush=True)
+        # A lone surrogate, of a file name that is not UTF-8, cannot be printed; in JSON, its escape means the same.
+        print(text.encode("utf-8", "backslashreplace").decode(), flush=True)
 
 
 def say(text: str, style: str | None = None) -> None:

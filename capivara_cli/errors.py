@@ -22,6 +22,12 @@ class CapivaraError(Exception):
         self.hint = hint
 
 
+class BadOption(CapivaraError):
+    """A value that an option cannot take: a usage error."""
+
+    exit_code = 2
+
+
 def nearest(word: str, known: Iterable[str], *, prefix: str = "") -> str:
     """Return `, did you mean A, B?`; nothing if no known word is like this one. The prefix is put before each."""
     import difflib

@@ -68,7 +68,8 @@ def check_writable(path: Path, kind: Kind, *, overwrite: bool, flag: str = "-o")
         return
     with explained(f"{flag} {path}"):
         _check_place(path, flag)
-        if path.exists():
+        with suppress(FileNotFoundError):
+            path.stat()  # raises for a name that is too long, or a link that leads to itself
             _check_replaceable(path, kind, flag, overwrite=overwrite)
 
 

@@ -56,7 +56,7 @@ def check_replaceable(path: Path, kind: FolderKind, reads: Iterable[Path] = ()) 
     Args:
         reads: files and folders that the command reads.
     """
-    folder = path.resolve()
+    folder = Path(os.path.realpath(path))
     check_not_above(path, reads)
     if not folder.exists():
         return
@@ -70,7 +70,7 @@ def check_replaceable(path: Path, kind: FolderKind, reads: Iterable[Path] = ()) 
 
 def check_files(path: Path, kind: FolderKind) -> None:
     """Raise CapivaraError for a file in the folder that is not ours."""
-    foreign = [*itertools.islice(_foreign_files(path.resolve(), kind), SHOWN + 1)]
+    foreign = [*itertools.islice(_foreign_files(Path(os.path.realpath(path)), kind), SHOWN + 1)]
     if foreign:
         more = " and others" if len(foreign) > SHOWN else ""
         raise CapivaraError(
@@ -82,10 +82,10 @@ def check_files(path: Path, kind: FolderKind) -> None:
 
 def check_not_above(path: Path, reads: Iterable[Path] = ()) -> None:
     """Raise CapivaraError for a folder that no command may write as a whole: it is, or is above, one that is in use."""
-    folder = path.resolve()
+    folder = Path(os.path.realpath(path))
     in_use = [(Path.cwd(), "the working folder"), (Path.home(), "your home folder")]
     for inner, words in [*in_use, *((read, f"{read}, which is read") for read in reads)]:
-        inner = inner.resolve()
+        inner = Path(os.path.realpath(inner))
         if folder == inner or folder in inner.parents:
             relation = "is" if folder == inner else "holds"
             raise CapivaraError(f"{path} is never replaced: it {relation} {words}", HINT)

@@ -27,7 +27,7 @@ from typing import (
     get_type_hints,
 )
 
-from capivara_cli.errors import CapivaraError, nearest
+from capivara_cli.errors import BadOption, nearest
 from capivara_cli.values import convert, syntax_of
 
 REQUIRED: Any = object()
@@ -39,12 +39,6 @@ BOUNDS = {
     "above": (operator.gt, "above"),
     "below": (operator.lt, "below"),
 }
-
-
-class BadOption(CapivaraError):
-    """A value that an option cannot take: a usage error."""
-
-    exit_code = 2
 
 
 class Flag:

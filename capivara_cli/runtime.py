@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from capivara_cli.errors import CapivaraError, first_line
+from capivara_cli.errors import BadOption, CapivaraError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -55,10 +55,10 @@ class Runtime:
         Raises:
             CapivaraError: this machine has no such device or precision.
         """
-        rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        rank, world_size, local_rank = read_ranks()
         if precision not in PRECISIONS:
-            raise CapivaraError(f"--precision {precision} is not known", f"one of {', '.join(PRECISIONS)}")
-        device, reason = _choose_device(device, int(os.environ.get("LOCAL_RANK", 0)))
+            raise BadOption(f"--precision {precision} is not known", f"one of {', '.join(PRECISIONS)}")
+        device, reason = _choose_device(device, local_rank)
         if precision == "fp16" and device == "cpu":
             raise CapivaraError("--precision fp16 needs a GPU: CPUs cannot train in fp16", "--precision bf16")
 
@@ -232,6 +232,27 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
+def read_ranks() -> tuple[int, int, int]:
+    """Return this process's rank, the number of ranks, and its rank on this machine, as torchrun sets them.
+
+    Raises CapivaraError where the environment contradicts itself: a part of it is left from something else.
+    """
+    hint = "start the command with torchrun, or type: unset RANK WORLD_SIZE LOCAL_RANK"
+    numbers = []
+    for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0")):
+        text = os.environ.get(name, default)
+        if not text.isdecimal():
+            raise CapivaraError(f"the environment variable {name} is {text!r}, not a number", hint)
+        numbers.append(int(text))
+    rank, world_size, local_rank = numbers
+    if rank >= world_size:
+        raise CapivaraError(f"the environment variable RANK is {rank}, with a WORLD_SIZE of {world_size}", hint)
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if world_size > 1 and missing:
+        raise CapivaraError(f"the environment variable WORLD_SIZE is {world_size}, without {', '.join(missing)}", hint)
+    return rank, world_size, local_rank
+
+
 def _choose_device(device: str, local_rank: int) -> tuple[str, str]:
     import torch
 
@@ -253,7 +274,7 @@ def _choose_device(device: str, local_rank: int) -> tuple[str, str]:
         raise CapivaraError("--device mps: this machine has no Apple GPU", "--device auto")
     if device in ("cpu", "mps"):
         return device, "as requested"
-    raise CapivaraError(f"--device {device} is not known", "one of auto, cpu, cuda, cuda:0, mps")
+    raise BadOption(f"--device {device} is not known", "one of auto, cpu, cuda, cuda:0, mps")
 
 
 def _choose_precision(device: str, width: int) -> str:

@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from capivara_cli.errors import nearest
-from capivara_cli.options import BadOption
+from capivara_cli.errors import BadOption, nearest
 
 
 def command(

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from capivara_cli.console import answer
-from capivara_cli.options import BadOption
+from capivara_cli.errors import BadOption
 from capivara_cli.training.options import TrainOptions, train_options
 
 from .binding import FlagsOf, bind

@@ -12,7 +12,8 @@ from capivara_cli.commands.binding import FlagsOf, Output, bind
 from typer.testing import CliRunner
 
 from capivara_cli.data.languages import Langs
-from capivara_cli.options import BadOption, Machine, Options, flag, key
+from capivara_cli.errors import BadOption
+from capivara_cli.options import Machine, Options, flag, key
 from capivara_cli.values import AutoOrCount
 
 

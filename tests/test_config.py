@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import pytest
 
 from capivara_cli.config import FLAGS, SET, Layer, by_path, combine, parse_set, project_layers, read_settings, resolve
-from capivara_cli.errors import CapivaraError
-from capivara_cli.options import BadOption, Options, flag, key
+from capivara_cli.errors import BadOption, CapivaraError
+from capivara_cli.options import Options, flag, key
 
 
 class Model(Options):

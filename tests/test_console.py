@@ -34,3 +34,8 @@ def test_only_the_first_rank_prints(capsys: pytest.CaptureFixture[str], monkeypa
     console.say("message")
     console.answer("result")
     assert capsys.readouterr() == ("", "")
+
+
+def test_an_answer_with_a_name_that_is_not_utf_8_is_printed_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    console.answer('{"id": "\ud800"}')
+    assert capsys.readouterr().out == '{"id": "\\ud800"}\n'

@@ -108,3 +108,10 @@ def test_what_a_dead_process_left_is_removed_by_the_next_that_writes_the_file(tm
         path.write_text("torn")
     artifacts.write_json(tmp_path / "a.json", 1)
     assert {path.name for path in tmp_path.iterdir()} == {"a.json", alive.name, other.name}
+
+
+@pytest.mark.parametrize("name", ["loop", "a" * 300])
+def test_a_name_that_leads_nowhere_is_one_line(name: str, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(CapivaraError, match=r"-o .*: (Too many levels|File name too long)"):
+        files.check_writable(tmp_path / name, files.RESULT, overwrite=True)

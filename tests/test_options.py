@@ -10,7 +10,8 @@ from typing import Any, Literal
 import pytest
 
 from capivara_cli.data.languages import Langs
-from capivara_cli.options import BadOption, ImageWorkers, Machine, Options, flag, flags, key, plain
+from capivara_cli.errors import BadOption
+from capivara_cli.options import ImageWorkers, Machine, Options, flag, flags, key, plain
 from capivara_cli.values import AutoOrCount
 
 Kind = Literal["oil", "ink"]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from capivara_cli.errors import CapivaraError
+from capivara_cli.errors import BadOption, CapivaraError
 from capivara_cli.runtime import Runtime
 
 CPU = Runtime("cpu", "fp32")
@@ -91,3 +91,30 @@ def test_a_gpu_is_used_if_there_is_one() -> None:
     runtime = Runtime.start()
     assert runtime.device.startswith("cuda")
     assert runtime.for_width(128).precision in ("bf16", "fp16")
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"RANK": "x"}, "RANK is 'x', not a number"),
+        ({"LOCAL_RANK": "-1"}, "LOCAL_RANK is '-1', not a number"),
+        ({"RANK": "1"}, "RANK is 1, with a WORLD_SIZE of 1"),
+        ({"WORLD_SIZE": "3"}, "WORLD_SIZE is 3, without RANK, MASTER_ADDR, MASTER_PORT"),
+        ({"WORLD_SIZE": "3", "RANK": "2"}, "WORLD_SIZE is 3, without MASTER_ADDR, MASTER_PORT"),
+    ],
+)
+def test_a_part_of_torchruns_environment_is_refused(
+    variables: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(CapivaraError, match=message) as caught:
+        Runtime.start("cpu")
+    assert "unset RANK WORLD_SIZE LOCAL_RANK" in str(caught.value.hint)
+
+
+def test_a_device_that_is_not_one_is_a_usage_error() -> None:
+    with pytest.raises(BadOption, match="--device nope is not known") as caught:
+        Runtime.start("nope")
+    assert caught.value.exit_code == 2
+    assert "auto, cpu, cuda" in str(caught.value.hint)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from capivara_cli.data.languages import LangOrNone, Langs
-from capivara_cli.options import BadOption, Options, flag
+from capivara_cli.errors import BadOption
+from capivara_cli.options import Options, flag
 
 MIN_CAPTIONS = 3  # k_min of the recipe
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -237,7 +238,7 @@ def check_outputs(
         files.refuse_folder(path, flag)
         check_not_a_source(sources, path)
         files.check_writable(path, kind, overwrite=options.overwrite, flag=flag)
-        first = first_flag.setdefault(path.resolve(), flag)
+        first = first_flag.setdefault(Path(os.path.realpath(path)), flag)
         if first != flag and not files.is_stream(path):
             raise CapivaraError(f"{flag} and {first} are both {path}", "use another name")
 

@@ -9,12 +9,11 @@ from typing import NamedTuple
 from capivara_cli import artifacts, console, files, folders
 from capivara_cli.data import images, records
 from capivara_cli.data.output import check_not_a_source, report
-from capivara_cli.errors import CapivaraError, nearest
+from capivara_cli.errors import BadOption, CapivaraError, nearest
 from capivara_cli.exporting import imagefolder, tables, webdataset
 from capivara_cli.exporting.job import ExportJob
 from capivara_cli.exporting.options import ExportOptions, Format
 from capivara_cli.folders import FolderKind
-from capivara_cli.options import BadOption
 
 
 class Writer(NamedTuple):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from capivara_cli.data.options import SelectionOptions
+from capivara_cli.errors import BadOption
 from capivara_cli.models.options import ModelOptions
-from capivara_cli.options import BadOption, ImageWorkers, Machine, Resumable, flag
+from capivara_cli.options import ImageWorkers, Machine, Resumable, flag
 
 
 class ScoreOptions(SelectionOptions, ModelOptions, ImageWorkers, Resumable, Machine):

@@ -9,9 +9,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from capivara_cli.config import FLAGS, SET, Layer, by_path, combine, has, parse_set, project_layers, read_settings
 from capivara_cli.data.languages import Langs, read_lang
-from capivara_cli.errors import CapivaraError, nearest
+from capivara_cli.errors import BadOption, CapivaraError, nearest
 from capivara_cli.models.options import MODEL_HELP, CacheOptions, LoraOptions, WeightsOptions
-from capivara_cli.options import BadOption, Machine, Options, Overwritable, below_each_other, flag, key, plain
+from capivara_cli.options import Machine, Options, Overwritable, below_each_other, flag, key, plain
 from capivara_cli.values import AutoOrCount, Syntax
 
 FITTED = ("batch_size", "max_steps", "optimizer.warmup_steps")
@@ -204,7 +204,7 @@ def _read_recipe(recipe: str) -> Layer:
         names = sorted(path.stem for path in folder.glob("*.yaml"))
         if recipe in names:
             return Layer(f"{recipe}.yaml", read_settings(folder / f"{recipe}.yaml"))
-    raise CapivaraError(
+    raise BadOption(
         f"--recipe {recipe}: no such file, and no built-in recipe{nearest(recipe, names)}",
         f"built-in: {', '.join(names)}",
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,10 +16,9 @@ from capivara_cli.data.languages import LIST_HINT, find, suggestion, variant
 from capivara_cli.data.output import RecordResult, Tally, check_not_a_source, report
 from capivara_cli.data.records import Record
 from capivara_cli.data.resumable import open_output
-from capivara_cli.errors import CapivaraError
+from capivara_cli.errors import BadOption, CapivaraError
 from capivara_cli.models import hub
-from capivara_cli.options import BadOption
-from capivara_cli.runtime import Runtime
+from capivara_cli.runtime import Runtime, read_ranks
 from capivara_cli.translation.checked import CheckedTranslator, on_one_line
 from capivara_cli.translation.class_file import translate_class_file
 from capivara_cli.translation.memory import Memory, default_path
@@ -124,7 +122,7 @@ def _check_origin(languages: Counter[str], sources: Sequence[str | Path], option
 
 
 def _start_runtime(options: TranslateOptions) -> Runtime:
-    if options.backend == "google" and int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    if options.backend == "google" and read_ranks()[1] == 1:
         return Runtime("cpu", "fp32", options.seed)  # without torch, whose import takes seconds
     return Runtime.start(options.device, options.precision, options.seed)
 
