@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from capivara_cli.data.languages import Lang
-from capivara_cli.options import BadOption, Machine, flag
+from capivara_cli.errors import BadOption
+from capivara_cli.options import Machine, flag
 
 LANGUAGES = ("hi", "pt", "xh")  # beside English
 
