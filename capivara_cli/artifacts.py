@@ -140,10 +140,11 @@ def remove_stale_in(folder: Path, name: str = "*", *, all_processes: bool = Fals
     Args:
         name: a pattern that the paths' names match.
         all_processes: whether no process can be `writing` there, so that a process of the same number is another one.
+            This process is not: its number may be that of a dead one, as in a container, where numbers repeat.
     """
     for path in [*folder.glob(f".{name}.*.tmp"), *folder.glob(f".{name}.*.old")]:
         match = re.fullmatch(_TEMPORARY, path.name)
-        if match is None or not (all_processes or not _is_running(int(match[2]))):
+        if match is None or not (all_processes or int(match[2]) == os.getpid() or not _is_running(int(match[2]))):
             continue
         if match[3] == "old" and not (folder / match[1]).exists():
             with suppress(FileNotFoundError):  # another rank was faster

@@ -40,7 +40,7 @@ def read_all(sources: Iterable[str | Path]) -> list[Record]:
             first_of[record.id] = record.where
             first = by_image.get(record.image)
             merged += first is not None
-            by_image[record.image] = record if first is None else _merged(first, record)
+            by_image[record.image] = record if first is None else merge(first, record)
     if not by_image:
         raise CapivaraError(
             f"{' '.join(map(str, sources))}: no records in it", "each line is one image: see docs/data.md"
@@ -59,8 +59,8 @@ def _warn_of_piled_captions(images: Collection[Record]) -> None:
         console.warn(f"{most.where}: one image, {most.id}, has {len(most.captions):,} of {total:,} captions")
 
 
-def _merged(first: Record, other: Record) -> Record:
-    """Return the first record with the captions that only the other one has; their `parent` is updated."""
+def merge(first: Record, other: Record) -> Record:
+    """Return the first of two records of one image, with the captions that only the other one has."""
     captions: list[Caption] = list(first.captions)
     index_of = {(caption["text"], caption["lang"]): i for i, caption in enumerate(captions)}
     new_index: list[int] = []  # index of a caption of the other record -> its index in the merged one

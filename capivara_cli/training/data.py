@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from capivara_cli.console import say
 from capivara_cli.data import image_records, records
+from capivara_cli.data.image_records import merge
 from capivara_cli.data.images import Rejected
 from capivara_cli.data.records import Record, check_languages, collect_queries, resolve_languages
 from capivara_cli.errors import CapivaraError
@@ -19,6 +20,8 @@ from capivara_cli.training.validation import Validation
 
 if TYPE_CHECKING:
     import numpy as np
+
+Table = ImageTable | PixelTable
 
 MAX_HELD_OUT = 1000  # images: enough for a steady recall, and a validation stays a matter of seconds
 MIN_HELD_OUT = 10  # recall on fewer images says nothing
@@ -38,7 +41,7 @@ class TrainingData:
     """
 
     train: list[Record]
-    images: ImageTable | PixelTable
+    images: Table
     val: list[Record]
     validation: Validation | None
     rejected: list[Rejected]
@@ -92,16 +95,16 @@ def load_training_data(
     load = load_pixels if options.model.unlock_image else embed
     # Load all images before some are held out: only images that can be read may be held out.
     images, readable, rejected = load(clip, [record.image for record in candidates], views=options.views)
-    train = [candidates[i] for i in readable]
+    train, images = _merge_copies([candidates[i] for i in readable], images)
     first = f"; the first that cannot: {rejected[0].image}: {rejected[0].reason}" if rejected else ""
     check_enough(len(train), options, "images that can be read", first)
     if options.data.val is not None:
         val = with_captions(image_records.read_all([options.data.val]), options.lang, replay)
         val_images, readable, val_rejected = load(clip, [record.image for record in val], label="validation images")
-        val = [val[i] for i in readable]
+        val, val_images = _merge_copies([val[i] for i in readable], val_images)
         rejected = rejected + val_rejected
     else:
-        held_out, rest = _split(images.content, options)
+        held_out, rest = _split(len(train), options)
         val_images, images = images.subset(held_out), images.subset(rest)
         val, train = [train[i] for i in held_out], [train[i] for i in rest]
     queries = collect_queries(val, list(dict.fromkeys([*options.lang, *replay, WATCHED])))
@@ -111,27 +114,29 @@ def load_training_data(
     return TrainingData(train, images, val, validation, rejected)
 
 
-def _split(content: np.ndarray, options: TrainOptions) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the rows to validate on and the rows to train on, each ascending. At least a batch is left to train on.
-
-    A copy of an image that is held out, under another name, is in neither.
-
-    Args:
-        content: (N, 16) uint8, digests of the images.
-    """
+def _split(total: int, options: TrainOptions) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the rows to validate on and the rows to train on, each ascending. At least a batch is left to train on."""
     import numpy as np
 
-    total = len(content)
     count = min(round(total * options.data.val_share), MAX_HELD_OUT, total - options.batch_size)
     count = count if count >= MIN_HELD_OUT else 0
     order = np.random.default_rng([options.seed, 2]).permutation(total)  # the sampler draws from streams 0 and 1
-    held_out, rest = np.sort(order[:count]), np.sort(order[count:])
-    keys = np.ascontiguousarray(content).view("S16").ravel()
-    copies = np.isin(keys[rest], keys[held_out]) & (keys[rest] != b"")  # b"": not known, of an old embedding
-    if copies.any():
-        say(f"{copies.sum():,} images are copies of images that are held out: they are not trained on")
-        check_enough(len(rest) - int(copies.sum()), options, "images without those that are held out")
-    return held_out, rest[~copies]
+    return np.sort(order[:count]), np.sort(order[count:])
+
+
+def _merge_copies(rows: list[Record], images: Table) -> tuple[list[Record], Table]:
+    """Merge the records of images with the same content under several names: they are one image."""
+    import numpy as np
+
+    first_of: dict[bytes, int] = {}  # content -> the row where it came first
+    merged: dict[int, Record] = {}
+    for row, content in enumerate(np.ascontiguousarray(images.content).view("S16").ravel().tolist()):
+        first = first_of.setdefault(content, row) if content else row  # empty: not known, of an old embedding
+        merged[first] = rows[row] if first == row else merge(merged[first], rows[row])
+    if len(merged) < len(rows):
+        say(f"{len(rows) - len(merged):,} images are copies of others under another name: merged into one record each")
+        images = images.subset(np.array([*merged]))
+    return [*merged.values()], images
 
 
 def check_enough(images: int, options: TrainOptions, what: str, detail: str = "") -> None:

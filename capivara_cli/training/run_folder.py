@@ -18,6 +18,7 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -133,7 +134,9 @@ class RunFolder:
         """
         artifacts.make_folder(self.path)
         self._lock = self._mark(self.path)
-        self.check(options)  # again: another process may have begun a run there meanwhile
+        self.check(options)  # again: another process may have used the folder since
+        if self.is_complete and not options.overwrite:
+            raise CapivaraError(f"{self.path} was completed by another process meanwhile", OTHER_FOLDER)
         artifacts.remove_leftovers(self.path)
 
     def begin(self, options: TrainOptions) -> None:
@@ -166,9 +169,10 @@ class RunFolder:
         """Let other processes use the folder. If nothing was begun in it, nothing is left behind."""
         if self._lock is None:
             return
-        if os.listdir(self.path) == [folders.MARKER]:
-            self._marker.unlink()
-            self.path.rmdir()
+        with suppress(OSError):  # the first error is the one to show
+            if os.listdir(self.path) == [folders.MARKER]:
+                self._marker.unlink()
+                self.path.rmdir()
         self._lock.release()
 
     def __enter__(self) -> Self:

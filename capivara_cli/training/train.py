@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from capivara_cli import __version__, artifacts, console
+from capivara_cli import __version__, artifacts, console, interrupts
 from capivara_cli.config import PROJECT_FILE
 from capivara_cli.data.records import Record
 from capivara_cli.errors import CapivaraError
@@ -56,6 +56,7 @@ def train(options: TrainOptions, output: str | Path | None = None) -> Path:
 
 
 def _train(options: TrainOptions, run: RunFolder) -> None:
+    interrupts.note("image embeddings and the last saved state are kept: run the same command again")
     records, langs, replay = read_records(options)
     options = fit(options, len(records))
     check_enough(len(records), options, f"images with captions in {', '.join([*langs, *replay])}")

@@ -31,11 +31,13 @@ class Run:
         self.line = command("train", "--lang", "hi", "--lora", *flags, "-o", "run")
         self.folder = folder
 
+    def start(self) -> subprocess.Popen[str]:
+        """Start it."""
+        return subprocess.Popen(self.line, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
     def stop(self, step: int, number: int, steps: float = 0) -> tuple[int, str]:
         """Start it and send a signal `steps` after a step is logged. Return the exit code and standard error."""
-        process = subprocess.Popen(
-            self.line, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        process = self.start()
         self.wait_for_step(step, process)
         if steps:  # a fixed time would be the whole run on a fast machine
             *_, rate = (line["samples_per_second"] for line in self._metrics() if "samples_per_second" in line)
@@ -122,6 +124,38 @@ def test_a_run_that_is_stopped_says_so_and_resumes(number: int, run_here: Run, u
     assert "Traceback" not in said
     run_here.finish()
     assert_same(run_here, undisturbed)
+
+
+def test_a_second_signal_ends_a_run_at_once_and_the_last_saved_state_stands(run_here: Run, undisturbed: Run) -> None:
+    process = run_here.start()
+    run_here.wait_for_step(20, process)
+    process.send_signal(signal.SIGSTOP)  # so that it gets both signals within a step
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGCONT)
+    _, said = process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert "stopping after this step; press Ctrl-C again to stop at once" in said
+    assert "interrupted: the last saved state stands: run the same command again to resume" in said
+    assert "Traceback" not in said
+    assert "resuming from step" in run_here.finish()
+    assert_same(run_here, undisturbed)
+
+
+def test_a_run_that_is_interrupted_before_its_first_step_ends_with_one_line(
+    run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAPIVARA_CACHE", str(tmp_path / "cache"))  # so that images are to be encoded
+    process = run_here.start()
+    while not (tmp_path / "run" / ".capivara.json").is_file():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 128 + signal.SIGINT, said
+    assert said.count("interrupted: ") == 1
+    assert "Traceback" not in said
+    run_here.finish()
 
 
 def test_a_stopped_run_is_not_resumed_on_other_data_or_from_other_weights(
