@@ -9,6 +9,7 @@ import typer
 
 def command(
     clear: Annotated[bool, typer.Option("--clear", help="Remove all that is shown, and nothing else.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show what is kept to be faster the next time: embeddings, indexes of shards, translations.
 
@@ -22,4 +23,4 @@ def command(
     """
     from capivara_cli.inspection.cache import cache
 
-    cache(clear=clear)
+    cache(clear=clear, as_json=as_json)

@@ -39,3 +39,10 @@ def test_only_the_first_rank_prints(capsys: pytest.CaptureFixture[str], monkeypa
 def test_an_answer_with_a_name_that_is_not_utf_8_is_printed_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     console.answer('{"id": "\ud800"}')
     assert capsys.readouterr().out == '{"id": "\\ud800"}\n'
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "text"), [(0, "image", "0 images"), (1, "image", "1 image"), (2000, "class", "2,000 classes")]
+)
+def test_nouns_agree_with_their_numbers(number: int, noun: str, text: str) -> None:
+    assert console.counted(number, noun) == text

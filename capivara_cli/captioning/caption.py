@@ -54,7 +54,7 @@ def caption(sources: Sequence[str | Path], output: str | Path | None, options: C
         if size is UNDECIDED:
             size = runtime.min_over_ranks(captioner.batch_size())
         out.begin(size, batch_size=size, precision=captioner.runtime.precision)
-        console.say(f"{options.model} on {captioner.runtime.describe()}, batches of {size} images")
+        console.say(f"{options.model} on {captioner.runtime.describe()}, batches of {console.counted(size, 'image')}")
         job = _CaptionJob(captioner, options, out.folder, size)
         tally = pipeline.run(
             job, pipeline.read(sources, total), out, runtime, window=size, total=total, live=total is None
@@ -155,7 +155,7 @@ class _CaptionJob(pipeline.Job[Record]):
             where = f" in {output}" if output is not None else ""
             # The average of this rank and run stands for all.
             per_image = f"{self.captions / self.images:.1f} captions per image"
-            console.say(f"{tally.kept:,} images{where}, {per_image}, {self.figures()['rate']}")
+            console.say(f"{console.counted(tally.kept, 'image')}{where}, {per_image}, {self.figures()['rate']}")
         if self.samples:
             table = console.table("image", "caption", text_columns=2)
             for name, text in self.samples:

@@ -31,5 +31,5 @@ def embed_images(
     if rejected and role == "model":
         named = "; ".join(f"{item.image}: {item.reason}" for item in rejected[:10])
         more = f"; and {len(rejected) - 10} more" if len(rejected) > 10 else ""
-        console.warn(f"{len(rejected)} images left out: {named}{more}")
+        console.warn(f"{console.counted(len(rejected), 'image')} left out: {named}{more}")
     return table, readable, rejected

@@ -32,7 +32,7 @@ LONG_TITLES = {
     **{f"text_retrieval_recall@{k}": f"image to text, R@{k}" for k in (1, 5, 10)},
     "mean_recall": "mean recall",
 }
-COUNTS = {"n_texts": "texts", "n_images": "images", "n": "images", "n_classes": "classes"}
+COUNTS = {"n_texts": "text", "n_images": "image", "n": "image", "n_classes": "class"}
 FEW = 10  # images; one more or less that is right changes an accuracy by ten points
 CONFUSIONS = 3  # that are shown; the result file has ten
 
@@ -58,7 +58,7 @@ def show(contents: Sequence[dict[str, Any]]) -> None:
             console.say(f"{content['language']}: most often confused: {', '.join(pairs)}")
     images = min(content.get("n_images", content.get("n", FEW)) for content in models)
     if images < FEW:
-        console.warn(f"{images} image{'' if images == 1 else 's'}: too few to mean anything")
+        console.warn(f"{console.counted(images, 'image')}: too few to mean anything")
 
 
 def _wide_table(contents: Sequence[dict[str, Any]], models: Sequence[dict[str, Any]]) -> Table:
@@ -70,7 +70,7 @@ def _wide_table(contents: Sequence[dict[str, Any]], models: Sequence[dict[str, A
     columns = [key for key in counts if key not in common]
     table = console.table(
         *("lang", ""),
-        *(counts[key] for key in columns),
+        *(console.plural(counts[key]) for key in columns),
         *(TITLES[key] + (" *" if key == _main_metric(first) else "") for key in keys),
         text_columns=2,
         title=_title(first, common),
@@ -99,9 +99,7 @@ def _narrow_table(content: dict[str, Any]) -> Table:
 
 def _title(content: dict[str, Any], counts: Sequence[str]) -> str:
     """Return what was measured: `test: 500 texts, 500 images; in %, chance 0.2`."""
-    numbers = ", ".join(
-        f"{content[key]:,} {COUNTS[key].removesuffix('s') if content[key] == 1 else COUNTS[key]}" for key in counts
-    )
+    numbers = ", ".join(console.counted(content[key], COUNTS[key]) for key in counts)
     # Of R@1 or acc@1. Each text has one image among all of them; each image one class.
     among = "n_images" if content["task"] == "zeroshot_retrieval" else "n_classes"
     chance = f", chance {100 / content[among]:.1f}" if among in counts else ""

@@ -53,7 +53,7 @@ class Summary:
         """Show a table by language, and what else is worth knowing."""
         if not self.images:
             return
-        console.say(f"{self.images:,} images" + (f" in {output}" if output is not None else ""))
+        console.say(console.counted(self.images, "image") + (f" in {output}" if output is not None else ""))
         if self.captions:
             table = console.table("language", "captions", "images", "captions per image")
             for lang, count in self.captions.most_common():
@@ -69,7 +69,7 @@ class Summary:
         if self.without_captions:
             line = f"capivara caption {shlex.quote(str(output or '-'))} -o FILE.jsonl"
             hint = "" if self.captions else f": {line} describes them"
-            console.say(f"{self.without_captions:,} images without a caption{hint}")
+            console.say(f"{console.counted(self.without_captions, 'image')} without a caption{hint}")
         if self.labels:
             names = ", ".join(f"{name} ({count:,})" for name, count in self.labels.most_common(SHOWN_LABELS))
             more = " …" if len(self.labels) > SHOWN_LABELS else ""

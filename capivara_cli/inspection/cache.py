@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -47,13 +48,21 @@ class Entry(NamedTuple):
         return f"{self.kind:22} {self.name:48} {self.content:>18} {self.size / 2**20:10,.1f} MiB"
 
 
-def cache(*, clear: bool = False) -> list[Entry]:
-    """Show what is in the cache, and return it; with `clear`, remove it after that."""
+def cache(*, clear: bool = False, as_json: bool = False) -> list[Entry]:
+    """Show what is in the cache, and return it; with `clear`, remove it after that.
+
+    Args:
+        as_json: print one JSON object instead of lines.
+    """
     folder = artifacts.cache_folder()
     entries = [*_embeddings(folder), *_shards(folder), *_translations(folder), *_converted(folder)]
-    console.answer(str(folder))
-    for entry in entries:
-        console.answer(str(entry))
+    if as_json:
+        rows = [
+            {"kind": entry.kind, "name": entry.name, "content": entry.content, "bytes": entry.size} for entry in entries
+        ]
+        console.answer(json.dumps({"folder": str(folder), "entries": rows}, indent=2, ensure_ascii=False))
+    else:
+        console.answer("\n".join([str(folder), *map(str, entries)]))
     if not entries:
         console.say("the cache is empty")
     elif clear:
@@ -98,12 +107,12 @@ def _embeddings(folder: Path) -> Iterator[Entry]:
             about = artifacts.read_json(store / ABOUT)
             name = f"{about['model']}, {about['precision']}, views: {about['views']}"
         images = sum(segments.count(path) for path in files if path.suffix == ".safetensors")
-        yield Entry("image embeddings", name, f"{images:,} images", files)
+        yield Entry("image embeddings", name, console.counted(images, "image"), files)
 
 
 def _shards(folder: Path) -> Iterator[Entry]:
     if files := _files(folder / "shards", SHARDS):
-        yield Entry("indexes of shards", "", f"{len(files):,} shards", files)
+        yield Entry("indexes of shards", "", console.counted(len(files), "shard"), files)
 
 
 def _translations(folder: Path) -> Iterator[Entry]:
@@ -118,7 +127,7 @@ def _translations(folder: Path) -> Iterator[Entry]:
     with suppress(sqlite3.Error), closing(sqlite3.connect(folder / TRANSLATIONS, timeout=1)) as connection:
         rows = connection.execute(query).fetchall()
     for backend, model, count in rows:
-        yield Entry("translations", f"{backend} {model}".strip(), f"{count:,} texts", [])
+        yield Entry("translations", f"{backend} {model}".strip(), console.counted(count, "text"), [])
     yield Entry("translations", "all", "", files)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -53,7 +54,7 @@ def test_what_is_kept_is_shown_by_model(filled: Path, clip: Clip, capsys: pytest
     assert f"{clip.spec}, fp32, views: 1" in embeddings
     assert "5 images" in embeddings
     assert "2 images" in embeddings
-    assert "1 shards" in lines[3]
+    assert "1 shard " in lines[3]
     assert "google " in lines[4]
     assert "2 texts" in lines[4]
     assert "nllb facebook/nllb" in lines[5]
@@ -116,3 +117,10 @@ def test_the_command_says_the_same(filled: Path) -> None:
     assert "indexes of shards" in result.stdout
     assert "removed" in subprocess.run(command("cache", "--clear"), capture_output=True, text=True, check=True).stderr
     assert list(filled.iterdir()) == []
+
+
+def test_scripts_get_json(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entries = cache(as_json=True)
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["folder"] == str(filled)
+    assert [(row["kind"], row["bytes"]) for row in shown["entries"]] == [(entry.kind, entry.size) for entry in entries]
