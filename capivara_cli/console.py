@@ -91,7 +91,9 @@ def table(*header: str, text_columns: int = 1, title: str = "", caption: str = "
     )
     for index, name in enumerate(header):
         result.add_column(
-            clean(name), no_wrap=index >= text_columns, justify="left" if index < text_columns else "right"
+            "\n".join(map(clean, name.splitlines())),
+            no_wrap=index >= text_columns,
+            justify="left" if index < text_columns else "right",
         )
     return result
 
