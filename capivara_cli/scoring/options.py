@@ -17,10 +17,12 @@ class ScoreOptions(SelectionOptions, ModelOptions, ImageWorkers, Resumable, Mach
     model_unless = ("adapter", "scored")
 
     scored: bool = flag("Reuse the scores in the file; load no model.", default=False)
-    plot: Path | None = flag("Draw a histogram of the scores.", default=None, metavar="FILE.png", changes_result=False)
+    plot: Path | None = flag(
+        "Write a histogram of the scores to this PNG file.", default=None, metavar="FILE.png", changes_result=False
+    )
 
     def check(self) -> None:
-        """See `SelectionOptions`."""
+        """Raise BadOption as `SelectionOptions` does, and if --scored is combined with flags of the model or device."""
         super().check()
         named_model = self.model or self.pretrained or self.adapter
         if self.scored and (named_model or (self.device, self.precision) != ("auto", "auto")):

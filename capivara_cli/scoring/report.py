@@ -17,24 +17,24 @@ from capivara_cli.data.selection import JUDGED, decided_by, is_verdict
 if TYPE_CHECKING:
     from rich.table import Table
 
-BIN = 50  # width of a counted bin, in ten-thousandths of a score; a bar that is shown covers one or more bins
-ROWS, PLOT_ROWS = 16, 60  # bins in the table and in the plot, at most
+FINE_BIN = 50  # width of a counted bin, in ten-thousandths of a score; a bar that is shown covers one or more of them
+ROWS, PLOT_BARS = 16, 60  # bars in the table and in the plot, at most
 WIDTH = 40  # characters of the longest bar
-SOURCES = 20  # sources in the table, at most
-MAX_SOURCES = 1000  # sources that are counted; the rest are counted together
+SHOWN_CAPTION_SOURCES = 20  # in the table, at most
+MAX_CAPTION_SOURCES = 1000  # that are counted separately; all others are counted together
 OTHERS = "others"
 SOFTWARE = "capivara score"  # in the plot's PNG: `files.PLOT` recognises it
 
 
 class Report:
-    """Counts what was written, in constant memory; see `output.Observer`.
+    """An observer (`output.Observer`) that counts images and captions in constant memory.
 
     Attributes:
-        images: reason -> images that were rejected for it; None -> images that were kept.
-        kept, dropped: bin -> captions.
-        sources: source -> reason -> captions, as for images.
-        usable: counts the images that cannot be used as rejected, and all others as kept.
-        unjudged: captions that have no original in the language of `--by`.
+        images: reason -> number of images rejected for it; None -> number of images kept.
+        kept, dropped: fine bin -> number of captions.
+        caption_sources: `source` and language of captions -> reason -> number of captions; None -> number kept.
+        image_tally: `kept` counts the images that could be loaded, `rejected` those that could not.
+        unjudged: number of captions that have no original in the language of `--by`.
     """
 
     def __init__(self, options: SelectionOptions) -> None:
@@ -42,8 +42,8 @@ class Report:
         self.images: Counter[str | None] = Counter()
         self.kept: Counter[int] = Counter()
         self.dropped: Counter[int] = Counter()
-        self.sources: dict[str, Counter[str | None]] = {}
-        self.usable = Tally()
+        self.caption_sources: dict[str, Counter[str | None]] = {}
+        self.image_tally = Tally()
         self.unjudged = 0
         self._parts: list[dict[str, Any]] = []  # dropped captions of the record that comes next
 
@@ -56,19 +56,22 @@ class Report:
         parts, self._parts = self._parts, []
         self.images[reason] += 1
         if reason is not None and not is_verdict(reason):
-            self.usable.rejected += 1
-            if len(self.usable.first) < SHOWN:
-                self.usable.first.append(f"{data['id']}: {reason}")
-            return  # it was not judged: any scores and marks on its captions are the user's
-        self.usable.kept += 1
+            self.image_tally.rejected += 1
+            if len(self.image_tally.first) < SHOWN:
+                self.image_tally.first.append(f"{data['id']}: {reason}")
+            return  # it was not judged: scores and `rejected` marks on its captions come from the input
+        self.image_tally.kept += 1
         captions: list[Caption] = data.get("captions", [])
-        # An original that failed may have stayed, because a caption in another language needs it.
+        # Texts of the originals that failed. Such an original may have stayed, because a caption in another language
+        # needs it. By text, because dropping captions has changed the indices of the others.
         failed = {part[JUDGED]["text"] for part in parts if JUDGED in part}
         for i, caption in enumerate(captions):
-            index = decided_by(captions, i, self.options) if self.options.covers(caption["lang"]) else i
+            if not self.options.covers(caption["lang"]):
+                continue
+            index = decided_by(captions, i, self.options)
             if index is None:
-                self.unjudged += reason is None
-            elif REJECTED in caption and self.options.covers(caption["lang"]):
+                self.unjudged += reason is None  # in a dropped image no caption was kept unjudged
+            elif REJECTED in caption:
                 failed.add(captions[index]["text"])
         for caption_or_part in [*parts, *captions]:
             self._count(caption_or_part, failed)
@@ -77,52 +80,54 @@ class Report:
         lang, reason = caption["lang"], caption.get(REJECTED)
         if self.options.judges(lang):
             counts = self.dropped if reason or caption["text"] in failed else self.kept
-            counts[round(caption["score"] * 10_000) // BIN] += 1
+            # Scores have four digits. As integers they fall into the right bin; 0.29 / 0.005 would be 57.99….
+            counts[round(caption["score"] * 10_000) // FINE_BIN] += 1
         if self.options.judges(lang) or self.options.covers(lang):
             name = f"{caption.get('source') or 'no source'} ({lang})"
-            known = name in self.sources or len(self.sources) < MAX_SOURCES
-            self.sources.setdefault(name if known else OTHERS, Counter())[reason] += 1
+            known = name in self.caption_sources or len(self.caption_sources) < MAX_CAPTION_SOURCES
+            self.caption_sources.setdefault(name if known else OTHERS, Counter())[reason] += 1
 
     def show(self, output: Path | None) -> None:
         """Show the histogram, the table of reasons, and a line of totals."""
-        captions = _sum(self.sources.values())
+        captions = _sum(self.caption_sources.values())
         kept, total = captions[None], captions.total()
         if not self.images:
             return
         if not total:
-            console.warn("no caption was judged: the records have none")
+            console.warn("no caption was judged: the records have no captions")
         if self.kept or self.dropped:
             console.show(self._histogram())
         if kept < total:
-            console.show(self._reasons())
-        marked = ", the others marked" if self.options.keep_all and kept < total else ""
+            console.show(self._reason_table())
+        marked = "; the other captions are marked" if self.options.keep_all and kept < total else ""
         where = f" in {output}" if output is not None and self.images[None] else ""
         share = f" ({kept / total:.0%})" if total else ""
         images = f"{self.images[None]:,} of {self.images.total():,} images"
-        console.say(f"{images}, {kept:,} of {total:,} captions{share} kept{where}{marked}")
+        console.say(f"kept {images} and {kept:,} of {total:,} captions{share}{where}{marked}")
         if self.unjudged:
-            console.say(f"{self.unjudged:,} captions have no {self.options.by} original and were kept unjudged.")
+            console.say(f"{self.unjudged:,} captions have no {self.options.by} original and were kept unjudged")
 
-    def _bins(self, most: int) -> tuple[float, list[float], list[int], list[int]]:
-        """Return bins from the lowest score to the highest: their width, lower edges, kept and dropped captions.
+    def _bars(self, max_bars: int) -> tuple[float, list[float], list[int], list[int]]:
+        """Return bars from the lowest score to the highest: their width, lower edges, kept and dropped captions.
 
         Args:
-            most: number of bins.
+            max_bars: maximum number of bars.
         """
         numbers = self.kept.keys() | self.dropped.keys()
         first, last = min(numbers), max(numbers)
-        width = next(w for w in (1, 2, 4, 10, 20, 40, 80) if last // w - first // w < most)  # in counted bins
+        # In fine bins: bars are 0.005, 0.01, 0.02, 0.05, 0.1, 0.2 or 0.4 wide, so 16 of them cover the range -1 to 1.
+        width = next(w for w in (1, 2, 4, 10, 20, 40, 80) if last // w - first // w < max_bars)
         starts = range(first // width * width, last + 1, width)
         kept, dropped = (
             [sum(counts[i] for i in range(start, start + width)) for start in starts]
             for counts in (self.kept, self.dropped)
         )
-        return width * BIN / 10_000, [start * BIN / 10_000 for start in starts], kept, dropped
+        return width * FINE_BIN / 10_000, [start * FINE_BIN / 10_000 for start in starts], kept, dropped
 
     def _histogram(self) -> Table:
         from rich.text import Text
 
-        _, *columns = self._bins(ROWS)
+        _, *columns = self._bars(ROWS)
         rows = list(zip(*columns, strict=True))
         longest = max(kept + dropped for _, kept, dropped in rows)
         table = console.table(title="score: █ kept ░ dropped" if self.dropped else "score")
@@ -133,16 +138,16 @@ class Report:
             table.add_row(f"{low:6.3f}", bar, f"{kept + dropped:{len(f'{longest:,}')},}")
         return table
 
-    def _reasons(self) -> Table:
-        largest = sorted(self.sources.items(), key=lambda item: -item[1].total())
-        rows, rest = largest[:SOURCES], largest[SOURCES:]
+    def _reason_table(self) -> Table:
+        largest = sorted(self.caption_sources.items(), key=lambda item: -item[1].total())
+        rows, rest = largest[:SHOWN_CAPTION_SOURCES], largest[SHOWN_CAPTION_SOURCES:]
         if rest:
             rows.append((f"{len(rest):,} {OTHERS}", _sum(counts for _, counts in rest)))
-        totals = _sum(self.sources.values())
+        totals = _sum(self.caption_sources.values())
         if len(rows) > 1:
             rows.append(("all", totals))
         reasons = [None, *(reason for reason, _ in totals.most_common() if reason is not None)]
-        table = console.table("captions of", *(reason or "kept" for reason in reasons))
+        table = console.table("caption source", *(reason or "kept" for reason in reasons))
         for name, counts in rows:
             table.add_row(console.clean(name), *(f"{counts[reason]:,}" for reason in reasons))
         return table
@@ -154,7 +159,7 @@ class Report:
         figure = Figure(figsize=(7, 3.6), dpi=120, layout="constrained")
         axes = figure.subplots()
         if self.kept or self.dropped:
-            width, lows, kept, dropped = self._bins(PLOT_ROWS)
+            width, lows, kept, dropped = self._bars(PLOT_BARS)
             axes.bar(lows, kept, width, align="edge", color="#2a7f9e", label=f"kept: {sum(kept):,}")
             if self.dropped:
                 label = f"dropped: {sum(dropped):,}"

@@ -1,4 +1,4 @@
-"""`score`: how well each caption fits its image, by CLIP, and which captions to keep."""
+"""`score`: compute the CLIP score of each caption, and select the captions to keep."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def score(sources: Sequence[str | Path], output: str | Path | None, options: Sco
         options: see `ScoreOptions`.
 
     Raises:
-        CapivaraError: bad records, no caption in a language, a model that cannot be loaded, other settings than those
-            the output was begun with, nothing left, or with `strict` an image that cannot be used.
+        CapivaraError: bad records, no caption in a language, a model that cannot be loaded, settings that differ from
+            those of the interrupted run, nothing left, or with `strict` an image that cannot be used.
     """
     path = Path(output) if output is not None else None
     options.check()
@@ -59,6 +59,8 @@ def score(sources: Sequence[str | Path], output: str | Path | None, options: Sco
         _check_plot(options.plot, sources, path, overwrite=options.overwrite)
     origins = Origins()
     total, captions_by_lang = records.validate(sources, origins.add if options.by is not None else None)
+    # The languages of a pipe are not known yet: the counter is empty, `pipeline.read` fills it while it reads, and
+    # `_ScoreJob.process` checks it at the end. `pt` is then not replaced by `pt-BR`.
     if total is not None:
         options = _in_languages_of(captions_by_lang, sources, options)
         origins.report(options)
@@ -75,12 +77,13 @@ def score(sources: Sequence[str | Path], output: str | Path | None, options: Sco
     with open_output(path, settings, runtime, overwrite=options.overwrite, observer=summary) as out:
         clip = checkpoint.load(spec, runtime, role="model", verify_cache=options.verify_cache) if spec else None
         out.begin(WINDOW, precision=clip.runtime.precision if clip else runtime.precision)
-        # Worker processes are given several windows before the first comes back, so a pipe would not keep flowing.
+        # From pipe to pipe, load images in this process: workers would read several windows ahead before the first
+        # result is written.
         workers = 0 if total is None and out.streams and options.workers is None else options.workers
         job = _ScoreJob(options, clip, out.folder, workers, captions_by_lang)
         stream = pipeline.read(sources, total, captions_by_lang)
         tally = pipeline.run(job, stream, out, runtime, window=WINDOW, total=total, live=total is None)
-        job.cut.warn("captions that were scored now")
+        job.truncated.warn("captions scored in this session")
         if tally is not None:
             _show(summary, job, tally, path)
 
@@ -91,13 +94,17 @@ def _show(summary: Report, job: _ScoreJob, tally: Tally, path: Path | None) -> N
     if job.options.pair_score is not None:
         job.say_without_human(summary)
     raise_if_empty(tally, path)
-    report(summary.usable, path)  # only unusable images need a warning: the others were dropped on purpose
+    # Warn only of images that could not be loaded: what is below a threshold was dropped on purpose.
+    report(summary.image_tally, path)
     if job.options.plot is not None:
         summary.plot(job.options.plot)
 
 
 def _in_languages_of(captions: Counter[str], sources: Sequence[str | Path], options: ScoreOptions) -> ScoreOptions:
-    """Return the options with languages as the captions have them. Raises CapivaraError for one that they lack."""
+    """Return the options with each language replaced by the code that the data uses (`pt` by `pt-BR`).
+
+    Raises CapivaraError if the data has no captions in a language.
+    """
     langs = options.required_langs()
     resolved = dict(zip(langs, records.resolve_languages(captions, langs, sources), strict=True))
     by = None if options.by is None else resolved[options.by]
@@ -105,11 +112,11 @@ def _in_languages_of(captions: Counter[str], sources: Sequence[str | Path], opti
 
 
 def _check_plot(plot: Path, sources: Sequence[str | Path], output: Path | None, *, overwrite: bool) -> None:
-    """Raise CapivaraError for a plot that could not be written once the work is done."""
+    """Raise CapivaraError now if the plot could not be written at the end."""
     if plot.suffix.lower() != ".png":
         raise CapivaraError(f"--plot {plot}: not the name of a .png file", "--plot scores.png")
     if output is not None and plot.absolute() == output.absolute():
-        raise CapivaraError(f"--plot {plot} is also the file of -o", "another name")
+        raise CapivaraError(f"--plot {plot} is also the file of -o", "--plot another.png")
     check_not_a_source(sources, plot)
     # A process that was killed right after the plot left it beside its unfinished output.
     is_resumed = output is not None and is_begun(output)
@@ -121,11 +128,12 @@ class _ScoreJob(pipeline.Job[Record]):
     """Score captions.
 
     Attributes:
-        clip: None if the captions have their scores.
-        captions, images: that this rank has judged.
-        cut: counts those of the captions that are longer than the model's context.
-        images_without_human: those of them that have no human caption that was judged.
-        languages: captions in each language; of a pipe they are complete at its end.
+        clip: the model; None with `--scored`.
+        languages: number of captions per language. For a pipe it is filled while reading, and complete only at the end.
+        captions: number of captions that this rank judged.
+        truncated: counts the captions that are longer than the model's context.
+        images: number of records that this rank processed.
+        images_without_human: how many of these have no judged human caption.
     """
 
     label = "scoring"
@@ -136,7 +144,7 @@ class _ScoreJob(pipeline.Job[Record]):
     workers: int | None
     languages: Counter[str]
     captions: int = 0
-    cut: CutTexts = field(default_factory=CutTexts)
+    truncated: CutTexts = field(default_factory=CutTexts)
     images: int = 0
     images_without_human: int = 0
 
@@ -147,7 +155,7 @@ class _ScoreJob(pipeline.Job[Record]):
                 yield [self._result(record, self._scores_in(record)) for record in batch]
         else:
             yield from self._process_with(self.clip, batches, expected)
-        if expected is None:
+        if expected is None:  # a pipe cannot be checked before it has been read
             records.check_languages(self.languages, self.options.required_langs())
 
     def _process_with(
@@ -161,53 +169,57 @@ class _ScoreJob(pipeline.Job[Record]):
                 if i in batch.reasons:
                     reason, strict = batch.reasons[i], self.options.strict
                     results.append(RecordResult.rejected(record, self.folder, reason, strict=strict))
-                else:
+                else:  # without an embedding no caption of this record is judged
                     results.append(self._result(record, scores.get(i) or [None] * len(record.captions)))
             yield results
 
     def _image_of(self, record: Record) -> ImageRef | None:
-        """Return the record's image; None if no caption of it is judged, so that the image is not needed."""
+        """Return the record's image, or None if no caption is judged and the image is not needed."""
         judged = any(self.options.judges(caption["lang"]) for caption in record.captions)
         return record.image if judged else None
 
     def _cosines(self, clip: Clip, batch: Sequence[Record], images: np.ndarray) -> list[list[float | None]]:
         """Return the cosines of captions and images, rounded to the four digits that a file holds; None if not judged.
 
-        The texts are encoded anew for each batch. A text's last bits depend on the texts that are encoded with it, and
-        a run that was killed must end with the same scores.
+        The texts of every batch are encoded again, and no embeddings are kept from one batch to the next: the last bits
+        of an embedding depend on the other texts in its batch, and a resumed run must give the same scores as an
+        uninterrupted one.
 
         Args:
             batch: B records.
-            images: (B, D) embeddings.
+            images: (B, D) float32 embeddings of their images, normalised.
         """
         import numpy as np
 
         scores: list[list[float | None]] = [[None] * len(record.captions) for record in batch]
-        judged = [
-            (row, i)
-            for row, record in enumerate(batch)
+        judged = [  # (index of the record, index of the caption)
+            (record_index, i)
+            for record_index, record in enumerate(batch)
             for i, caption in enumerate(record.captions)
             if self.options.judges(caption["lang"])
         ]
         if not judged:
             return scores
-        text_rows: dict[str, int] = {}  # a repeated text is encoded once
-        rows = [text_rows.setdefault(batch[row].captions[i]["text"], len(text_rows)) for row, i in judged]
-        texts = clip.encode_texts(list(text_rows)).numpy()  # (distinct texts, D)
-        self.cut.add(clip, (batch[row].captions[i]["text"] for row, i in judged))
-        clip.cut.clear()  # those of a large file would need much memory
-        cosines = np.einsum("nd,nd->n", texts[rows], images[[row for row, _ in judged]])  # (judged,)
-        for (row, i), cosine in zip(judged, cosines, strict=True):
+        judged_texts = [batch[record_index].captions[i]["text"] for record_index, i in judged]
+        texts = clip.encode_texts(judged_texts).numpy()  # (judged, D); a repeated text is encoded once
+        self.truncated.add(clip, judged_texts)
+        clip.cut.clear()  # otherwise the set would hold every truncated text of a large file
+        image_rows = [record_index for record_index, _ in judged]
+        cosines = np.einsum("nd,nd->n", texts, images[image_rows])  # (judged,)
+        for (record_index, i), cosine in zip(judged, cosines, strict=True):
             if not np.isfinite(cosine):
                 raise CapivaraError(
-                    f"{batch[row].where}: the model's score of caption {i} is not a number ({cosine})",
+                    f"{batch[record_index].where}: the model's score of caption {i} is not a number ({cosine})",
                     "the model's weights may be broken; or try --precision fp32",
                 )
-            scores[row][i] = round(float(cosine), 4)
+            scores[record_index][i] = round(float(cosine), 4)
         return scores
 
     def _scores_in(self, record: Record) -> list[float | None]:
-        """Return the scores that a record's captions have; None if not judged. Raises CapivaraError if one has none."""
+        """Return the stored score of each caption, None for captions that are not judged.
+
+        Raises CapivaraError if a judged caption has no score.
+        """
         scores: list[float | None] = []
         for i, caption in enumerate(record.captions):
             score: object = caption.get("score")
@@ -234,11 +246,11 @@ class _ScoreJob(pipeline.Job[Record]):
         return {"rate": f"{self.per_second(self.captions):,.0f} captions/s"}
 
     def say_without_human(self, summary: Report) -> None:
-        """Say how many images `--pair-score` could not judge, because they have no human caption that was judged."""
+        """Say how many images `--pair-score` could not judge, because they have no judged human caption."""
         if self.images_without_human == self.images:
-            sources = ", ".join(summary.sources) or "none"
-            console.warn(f"--pair-score judged no image: no caption that was judged is human (sources: {sources})")
-            console.say("hint: --human SOURCE names a source of human captions")
+            names = ", ".join(summary.caption_sources) or "none"
+            console.warn(f"--pair-score had no effect: no judged caption is human (caption sources: {names})")
+            console.say("hint: --human SOURCE marks captions with that `source` as human")
         elif self.images_without_human:
             images = f"{self.images_without_human:,} of {self.images:,} images"
-            console.say(f"--pair-score: {images} have no human caption that was judged")
+            console.say(f"--pair-score: {images} have no judged human caption")

@@ -46,7 +46,9 @@ def retrieved(data: str, model: str, folder: Path) -> Any:
     return json.loads((folder / "result.json").read_text())["cut_texts"]
 
 
-@pytest.mark.parametrize(("verb", "what"), [(trained, "in en"), (scored, "that were scored now"), (retrieved, "in en")])
+@pytest.mark.parametrize(
+    ("verb", "what"), [(trained, "in en"), (scored, "scored in this session"), (retrieved, "in en")]
+)
 def test_captions_that_were_cut_are_told(
     verb: Any, what: str, data: str, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -35,7 +35,7 @@ def test_an_original_that_failed_and_stays_for_another_language_counts_as_droppe
     options = SelectionOptions(lang=["hi"], by="en", min_score=0.2, keep_all=keep_all)
     report, text = shown(options, select_captions({"id": "1"}, CAPTIONS, [0.3, 0.1, None, None, None], options))
     assert (sum(report.kept.values()), sum(report.dropped.values())) == (1, 1)
-    assert "1 of 1 images, 3 of 4 captions (75%) kept" in " ".join(text.split())
+    assert "kept 1 of 1 images and 3 of 4 captions (75%)" in " ".join(text.split())
     assert "█ kept ░ dropped" in text
 
 
@@ -43,7 +43,7 @@ def test_captions_without_an_original_are_counted() -> None:
     options = SelectionOptions(lang=["hi"], by="en")
     captions: list[Caption] = [*CAPTIONS, {"text": "C", "lang": "hi"}]
     _, text = shown(options, select_captions({"id": "1"}, captions, [0.3, 0.1, None, None, None, None], options))
-    assert "1 captions have no en original and were kept unjudged." in text
+    assert "1 captions have no en original and were kept unjudged" in text
 
 
 def test_hundreds_of_sources_are_shown_by_the_largest() -> None:
@@ -57,7 +57,7 @@ def test_hundreds_of_sources_are_shown_by_the_largest() -> None:
     rows = [line.split() for line in text.splitlines()]
     assert ["annotator", "7", "(en)", "4", "1", "3"] in rows
     assert ["all", "1,103", "1,100", "3"] in rows
-    assert len(report.sources) == 1001
+    assert len(report.caption_sources) == 1001
     assert sum("annotator" in row for row in rows) + sum("others" in row for row in rows) == 21
 
 

@@ -155,7 +155,7 @@ def test_scores_and_marks_of_an_image_that_cannot_be_used_are_not_ours(
     source = write_jsonl(tmp_path / "in.jsonl", rows)
     score([source], tmp_path / "out.jsonl", options(lang=["en"], keep_all=True))
     said = " ".join(capsys.readouterr().err.split())
-    assert "1 of 2 images, 2 of 2 captions (100%) kept" in said
+    assert "kept 1 of 2 images and 2 of 2 captions (100%)" in said
     assert "gone: no such file" in said
 
 
@@ -171,7 +171,7 @@ def test_a_model_whose_scores_are_not_numbers_is_named(base: Path, some: Path, t
         score([some], tmp_path / "out.jsonl", ScoreOptions(lang=["en"], model=f"local-dir:{tmp_path / 'broken'}"))
 
 
-@pytest.mark.parametrize(("source", "said"), [("crowd", "judged no image"), ("human", "")])
+@pytest.mark.parametrize(("source", "said"), [("crowd", "had no effect"), ("human", "")])
 def test_a_pair_score_that_can_judge_nothing_says_so(
     source: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -356,7 +356,7 @@ def test_a_pipe_with_its_table_and_histogram_on_the_other_side(
     kept = sum(caption["lang"] in ("en", "hi") for record in scored for caption in record["captions"])
     dropped = int(next(line.split() for line in result.stderr.splitlines() if line.split()[:1] == ["all"])[-1])
     assert kept + dropped == 480  # the English ones stay: their Portuguese needs them
-    assert f"120 of 120 images, {kept} of 480 captions" in " ".join(result.stderr.split())
+    assert f"kept 120 of 120 images and {kept} of 480 captions" in " ".join(result.stderr.split())
     assert "█" in result.stderr
     with Image.open(tmp_path / "plot.png") as picture:
         assert picture.width > 500
