@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+# Items per forward pass, by device type; halved when memory runs out.
 IMAGE_BATCH = {"cpu": 64, "cuda": 512, "mps": 128}
 TEXT_BATCH = {"cpu": 256, "cuda": 2048, "mps": 512}
 TOKENISER_BATCH = 8192  # texts that are padded at once: 5 MB of int64 at a context of 77
@@ -71,7 +72,7 @@ class Clip:
         return _normalise(features)
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        """Encode N texts -> (N, D) float32 on the CPU, normalised. Each distinct text is encoded once."""
+        """Encode N texts, at least one -> (N, D) float32 on the CPU, normalised. Each distinct text is encoded once."""
         import numpy as np
         import torch
 
@@ -82,7 +83,7 @@ class Clip:
         run = torch.inference_mode()(lambda part: self.encode_tokens(tokens.batch(order[part])).cpu())
         batches = self.runtime.batches(run, len(order), self._batch_size(TEXT_BATCH))
         features = torch.cat([features for _, features in batches])  # (distinct, D), in `order`
-        row = {distinct[i]: row for row, i in enumerate(order)}
+        row = {distinct[i]: row for row, i in enumerate(order)}  # text -> its row in `features`
         return features[[row[text] for text in texts]]
 
     def text_size(self) -> tuple[int, int]:
@@ -98,6 +99,7 @@ class Clip:
         tower = self.model.visual
         if not hasattr(tower, "grid_size") or not hasattr(tower, "transformer"):
             return 50, 12, 768
+        # One token per patch, and the class token.
         return tower.grid_size[0] * tower.grid_size[1] + 1, tower.transformer.layers, tower.transformer.width
 
     def image_batch_size(self) -> int:
@@ -124,7 +126,7 @@ class Clip:
 def _normalise(features: Tensor) -> Tensor:
     import torch
 
-    # Autocast returns half precision, in which the norm would be coarse.
+    # Autocast returns half precision, which has about three digits: normalise in float32.
     return torch.nn.functional.normalize(features.float(), dim=-1)
 
 
@@ -137,7 +139,7 @@ def tokenise(clip: Clip, texts: Sequence[str]) -> Tokens:
     import numpy as np
 
     vocabulary = getattr(clip.model, "text", clip.model).vocab_size  # 0 if unknown
-    flat = [np.zeros(0, np.int32)]
+    flat = [np.zeros(0, np.int32)]  # so that no texts give an empty table
     lengths = [np.zeros(1, np.int64)]  # the first offset
     for start in range(0, len(texts), TOKENISER_BATCH):
         batch = list(texts[start : start + TOKENISER_BATCH])
@@ -147,7 +149,7 @@ def tokenise(clip: Clip, texts: Sequence[str]) -> Tokens:
             raise CapivaraError(
                 f"{clip.spec}: its tokenizer makes token {padded.max()}, but its text tower knows only {vocabulary}"
             )
-        # A tower without a padding mask has no token to cut off: all of its texts keep the full length.
+        # (n, context length). A tower without a padding mask was trained on padded texts: they keep the full length.
         is_text = np.ones_like(padded, dtype=bool) if clip.pad_id is None else padded != clip.pad_id
         flat.append(padded[is_text].astype(np.int32))
         lengths.append(is_text.sum(axis=1))
@@ -155,7 +157,10 @@ def tokenise(clip: Clip, texts: Sequence[str]) -> Tokens:
 
 
 def _cut_texts(clip: Clip, texts: Sequence[str], padded: np.ndarray) -> Iterator[str]:
-    """Yield the texts that are longer than the context: with one token more, their tokens are others.
+    """Yield the texts that are longer than the context.
+
+    A tokenizer does not say that it truncated a text. It keeps the end token, so a text that was truncated has other
+    tokens when there is room for one more; a text that fits exactly has the same.
 
     Args:
         padded: their tokens, (n, context length).

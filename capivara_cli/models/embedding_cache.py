@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-IN_MEMORY_BYTES = 4 << 30  # a larger table stays on disk, memory-mapped
+IN_MEMORY_BYTES = 4 << 30  # of embeddings; a larger table stays on disk, memory-mapped
 
 
 @dataclass
@@ -61,7 +61,10 @@ class ImageTable:
         return torch.from_numpy(features.astype(np.float32))
 
     def in_memory(self) -> ImageTable:
-        """Return a table with one part in memory if that is small: a random read of a mapped file costs a page."""
+        """Return a table with one part in memory if that is small, otherwise this one.
+
+        Training draws rows at random, and a random read of a mapped file costs a page (4 kB) of disk.
+        """
         import numpy as np
 
         size = len(self) * self.parts[0][0].nbytes if len(self) else 0
@@ -84,7 +87,8 @@ def embed(
     """
     store, runtime = Store(clip, views), clip.runtime
     loads, reasons = _stamped(dict(enumerate(refs)))
-    # Shared by identity, not by position: what is missing differs between ranks, as the others are at work already.
+    # Divide the images by identity, not by their positions among the missing ones: other ranks already add to the
+    # store, so what is missing differs from rank to rank.
     shared = (
         load
         for load in loads.values()
@@ -94,12 +98,13 @@ def embed(
     if runtime.world_size > 1:
         runtime.barrier()
         store.reload()
-        # Also finds the stale ones that another rank could not encode again.
+        # For its side effect: it marks embeddings of images that have changed since as stale, also those that another
+        # rank could not encode again. `find` does not return them.
         store.missing(loads.values(), verify=False)
     keys = {i: load.stamp.identity for i, load in loads.items()}
     rows = store.find(list(keys.values()))
     reasons |= {i: store.failed[key] for i, key in keys.items() if key in store.failed}
-    # Another rank knows why it could not use an image, this one does not: load the image to find out.
+    # The rank that could not use an image knows why, this one does not: load the image to find out.
     unexplained = [i for i in itertools.compress(keys, rows < 0) if i not in reasons]
     for batch in load_images(([i] for i in unexplained), lambda i: refs[i], Views(clip, 1), workers=0):
         reasons[batch.items[0]] = batch.reasons.get(0, "another rank could not use it")
@@ -181,7 +186,9 @@ def embed_windows(
         workers: see `load_images`.
     """
     store = Store(clip)
-    loading: set[Stamp] = set()  # an image that comes again while it is being loaded is encoded once
+    # Images that are being loaded: one that a later window has too is not loaded again. It will be in the store before
+    # that window ends, because batches come back in order.
+    loading: set[Stamp] = set()
 
     def batches() -> Iterator[list[Load]]:
         """Yield the images to load, batch by batch; a window travels at the end of its last batch."""
@@ -191,6 +198,7 @@ def embed_windows(
             loads, reasons = _stamped(refs)
             missing = [load for load in store.missing(loads.values()) if load.stamp not in loading]
             loading.update(load.stamp for load in missing)
+            # A window without missing images still needs a batch that carries it.
             *whole, last = [missing[start : start + size] for start in range(0, len(missing), size)] or [[]]
             yield from whole
             yield [*last, Load(Stamp(b"", 0), None, ends=_Window(items, loads, reasons))]
@@ -206,7 +214,7 @@ def embed_windows(
 
 
 def _stamped(refs: dict[int, ImageRef]) -> tuple[dict[int, Load], dict[int, str]]:
-    """Return each image with its stamp, and the reason for each that has none."""
+    """Return index -> image with its stamp, and index -> why an image has none."""
     loads: dict[int, Load] = {}
     reasons: dict[int, str] = {}
     for i, ref in refs.items():

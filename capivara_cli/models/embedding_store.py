@@ -1,8 +1,9 @@
 """The store of image embeddings: what one image tower has encoded, in the cache on disk.
 
-It is the folder `<cache>/embeddings/<key>/` of segments. The key stands for the tower's weights, the preprocessing, the
-precision and the number of views. An image that changes is encoded again: its identity changes with its path, size and
-time (see images.Stamp). Where these stayed and only the time of the inode differs, the digest of its content decides.
+It is the folder `<cache>/embeddings/<key>/` of segments. The key is a hash of the tower's weights, the preprocessing,
+the precision and the number of views. An image that changes is encoded again: its identity changes with its path, size
+and time (see images.Stamp). If these are the same and only the time of the inode differs, its content is compared with
+the digest of what was encoded.
 """
 
 from __future__ import annotations
@@ -27,18 +28,18 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-SEGMENT_SECONDS = 60  # how much work a killed process may lose
+SEGMENT_SECONDS = 60  # after this time a segment is written; a killed process loses about this much work
 READERS = 8  # threads that read images to compare them
-MANY_TO_READ = 10_000  # images that take some time to read
+MANY_TO_READ = 10_000  # images; comparing more of them takes so long that a message says so
 ABOUT = "about.json"
 
 
 class Load(NamedTuple):
-    """An image to look up, or to load; or the end of something whose images come before it in the same stream.
+    """An image to look up or to load; or a marker, without an image, that the images of a window are complete.
 
     Attributes:
-        image: None for an end, which has no stamp to speak of.
-        ends: what ends, see `embed_windows`.
+        image: None for a marker, whose stamp is empty.
+        ends: the window that a marker ends, see `embed_windows`.
     """
 
     stamp: Stamp
@@ -60,9 +61,9 @@ class Store:
         key = artifacts.fingerprint(clip.image_tower_fingerprint(), views)
         self.folder = artifacts.cache_folder() / "embeddings" / key
         self.failed: dict[bytes, str] = {}
-        self._stale: set[bytes] = set()  # on disk, but of an image that has changed since
-        self._verified: set[bytes] = set()
-        self._changed_in_place = 0
+        self._stale: set[bytes] = set()  # identities on disk whose image has changed since
+        self._verified: set[bytes] = set()  # identities whose content was compared with `verify`
+        self._changed_in_place = 0  # images, for the message of `flush`
         self._unwritten: dict[bytes, Segment] = {}  # identity -> the row that will be in the next segment
         self._flushed = time.monotonic()
         artifacts.remove_stale_in(self.folder)
@@ -92,12 +93,13 @@ class Store:
         return rows
 
     def missing(self, images: Iterable[Load], *, verify: bool | None = None) -> list[Load]:
-        """Return the images that have no embedding, or only one from before they changed, and have not failed.
+        """Return the images that have not failed and have no embedding, or only one from before they changed.
 
         An image that comes twice is returned once.
 
         Args:
-            verify: compare the content of all that have one, not only where the inode changed; None: as the clip says.
+            verify: compare the content of every image that has an embedding, not only if the time of its inode changed;
+                None for the clip's `verify_cache`.
         """
         wanted = {load.stamp.identity: load for load in images if load.stamp.identity not in self._unwritten}
         self._find_stale(wanted, self.clip.verify_cache if verify is None else verify)
@@ -118,6 +120,7 @@ class Store:
             return
         changed = segments.gather([segment.changed for segment in self.segments], rows)
         differs = changed != np.array([images[key].stamp.changed for key in keys])
+        # Older segments have neither the time of the inode nor a digest: without `verify` they are believed.
         suspect = np.full(len(keys), True) if verify else differs & (changed != segments.UNKNOWN)
         if suspect.sum() > MANY_TO_READ:
             console.say(f"comparing {suspect.sum():,} images with what was encoded")
@@ -128,12 +131,12 @@ class Store:
             if digest is None or digest != content.tobytes():
                 self._stale.add(keys[i])
                 self._changed_in_place += changed[i] != segments.UNKNOWN
-            elif differs[i]:  # only touched: remember the time, so as not to read it again
+            elif differs[i]:  # the content is the same: store the new time, so that it is not compared again
                 self._put(images[keys[i]].stamp, segments.gather(self.parts, rows[i : i + 1])[0], content)
         self._verified.update(keys if verify else ())
 
     def take(self, keys: Sequence[bytes]) -> np.ndarray:
-        """Return the plain view of images (N, D) float32. Each must have been added."""
+        """Return view 0 (without augmentation) of images (N, D) float32. Each must have been added."""
         import numpy as np
 
         rows = self.find(keys)
@@ -149,7 +152,7 @@ class Store:
     def add(self, batch: Loaded[Load]) -> None:
         """Encode the images of a batch that were loaded by `Prepare`, and note why the others were not.
 
-        They are written later, always whole batches at once.
+        The embeddings stay in memory until `flush`, which is called here from time to time.
         """
         import numpy as np
 
@@ -204,7 +207,8 @@ class Prepare:
         """Return the digest (16,) uint8, and all views (views, 3, H, W). Raises ImageRejected."""
         import torch
 
-        # First the digest: of an image that changes between the two, it is then not that of the new content.
+        # The digest first: if the image changes between the two reads, the digest is that of the old content, and the
+        # next comparison finds the change. A bytearray, because torch warns of memory that cannot be written.
         digest = torch.frombuffer(bytearray(images.digest(ref)), dtype=torch.uint8)
         return digest, self.views(ref)
 
@@ -212,5 +216,5 @@ class Prepare:
 def _digest(load: Load) -> bytes | None:
     try:
         return images.digest(load.image) if load.image is not None else None
-    except ImageRejected:  # it is no longer what was encoded
+    except ImageRejected:  # the image cannot be read any more, so it is not what was encoded
         return None

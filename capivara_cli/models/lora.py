@@ -47,7 +47,7 @@ def add(clip: Clip, lora: LoraOptions, tokens: Sequence[int] = ()) -> None:
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,  # type: ignore[arg-type]
-        lora_dropout=0.0,
+        lora_dropout=0.0,  # as in the recipe; and GradCache encodes a text twice, which must give the same features
         bias="none",
         # PEFT matches a list of names by their ends, and the image tower has layers of the same names. A string is a
         # pattern for the whole name.
@@ -80,6 +80,8 @@ def _fast_token_rows(model: torch.nn.Module) -> None:
 
     XLM-R's matrix is 250,002 x 768: the copy and its gradient cost more than the rest of a step on a CPU. The
     parameters, and so the saved adapter, stay those of PEFT; the result is the same.
+
+    The model must be on its device already: the table of slots is no parameter, and would not be moved with the model.
     """
     import torch
     from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
@@ -96,7 +98,9 @@ def _fast_token_rows(model: torch.nn.Module) -> None:
         if self.merged or self.disable_adapters:
             return peft_forward(x)
         slot = slots[x]  # (B, L)
-        trained = torch.nn.functional.embedding(slot.clamp(min=0), self.trainable_tokens_delta[adapter])  # (B, L, D)
+        # (B, L, D). PEFT's `delta` holds the whole rows, not differences. A token without a trained row looks up row 0
+        # here; `where` drops it, and its gradient is zero.
+        trained = torch.nn.functional.embedding(slot.clamp(min=0), self.trainable_tokens_delta[adapter])
         return torch.where(slot[..., None] >= 0, trained, base(x))
 
     setattr(layer, "forward", MethodType(forward, layer))  # noqa: B010 - mypy does not let us assign to a method
@@ -115,7 +119,7 @@ def save(clip: Clip, folder: Path, notes: dict[str, Any]) -> None:
 
 
 def load(clip: Clip, path: Path) -> None:
-    """Put a saved adapter on the model's text tower.
+    """Put a saved adapter on the model's text tower, and set the logit scale that was saved beside it.
 
     Raises CapivaraError when it was made for another model, naming the layers that do not fit.
     """

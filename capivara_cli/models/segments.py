@@ -1,8 +1,9 @@
 """Segments: the files of the embedding cache.
 
-A segment is a safetensors file that never changes once written; `Segment` says what is in it. So a killed process loses
-at most one segment's work, and any number of processes may write to a folder at once without a lock: the worst that can
-happen is that an image is stored twice. Names sort by time, and the later of two embeddings of an image counts.
+A segment is a safetensors file that never changes once written; `Segment` describes its tensors. A killed process
+therefore loses at most one segment's work, and any number of processes may write to a folder at once without a lock:
+the worst that can happen is that an image is stored twice. Names sort by time, and the later of two embeddings of an
+image counts.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
 
 SEGMENT_BYTES = 256 << 20  # no segment is larger, so that a killed process loses little, and joining takes little
 SMALL_BYTES = 1 << 20  # a smaller segment is always joined to the next one
-SAMPLES = 64  # embeddings of a segment that are looked at when it is opened
+SAMPLES = 64  # embeddings of a segment that are checked when it is opened; checking all would read the whole file
 DTYPES = {"float16": "F16", "uint8": "U8", "int64": "I64"}  # as safetensors spells them
 UNKNOWN = -1  # `changed` of older segments, which have no `content` either
 
 
 class Segment(NamedTuple):
-    """What is stored of n images; of a single image, without the first axis.
+    """The tensors of a segment of n images. For a single image (`Store._unwritten`), the first axis is missing.
 
     Attributes:
         embeddings: (n, views, D) float16, normalised; memory-mapped.
@@ -47,8 +48,9 @@ class Segment(NamedTuple):
 def write(folder: Path, segment: Segment) -> None:
     """Write a segment, joined with the latest ones in the folder as long as these are about as large or smaller.
 
-    So a folder has few segments, about as many as the number of its images has bits, and yet an embedding is rewritten
-    only so often. An open segment holds a file descriptor, and a process has 1,024 of them by default.
+    A folder therefore has about log2(images) segments and one per SEGMENT_BYTES, and an embedding is rewritten no more
+    than about log2(images) times. Few segments, because an open one holds a file descriptor, and a process has 1,024 of
+    them by default.
     """
     import torch
 
@@ -56,6 +58,7 @@ def write(folder: Path, segment: Segment) -> None:
     with suppress(FileNotFoundError):  # another process has just joined that one
         for path in sorted(folder.glob("*.safetensors"), reverse=True):
             size = segment.embeddings.nbytes
+            # The older one may be twice as large, or small; together they may not exceed SEGMENT_BYTES.
             if path.stat().st_size > min(max(2 * size, SMALL_BYTES), SEGMENT_BYTES - size):
                 break
             if (older := _open_or_remove(path)) is not None:
@@ -126,7 +129,8 @@ def _open(path: Path, verify: bool) -> Segment:
 
     with safe_open(path, "np") as file:  # checks the header, and that the file is whole
         metadata = file.metadata() or {}
-    # Its reader would copy the embeddings into memory.
+    # The reader of safetensors would copy the embeddings into memory, so map them here. The file is 8 bytes (the size
+    # of the header, little-endian), the header (JSON), and the tensors; `data_offsets` count from the header's end.
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(size))
@@ -140,6 +144,8 @@ def _open(path: Path, verify: bool) -> Segment:
         entry = header[name]
         if (entry["dtype"], entry["shape"]) != (DTYPES[dtype], [rows, *columns]) or not rows:
             raise ValueError(f"{name} is {entry['dtype']} {entry['shape']}")
+        # Segments of older versions have no checksums. That of the embeddings is checked only with `verify`, because it
+        # reads all of them.
         values = np.memmap(path, dtype, "r", 8 + size + entry["data_offsets"][0], (rows, *columns))
         if (verify or name != "embeddings") and metadata.get(name) not in (None, str(zlib.crc32(values.data))):
             raise ValueError(f"{name} has another checksum")
@@ -173,12 +179,18 @@ class Index:
         if not len(self._keys) or not keys:
             return np.full(len(keys), -1)
         wanted = np.frombuffer(b"".join(keys), "S16")
+        # The last of equal keys. -1 for a key that sorts before all others: it is then compared with the very last key,
+        # which it does not equal.
         last = np.searchsorted(self._keys, wanted, side="right") - 1
         return np.where(self._keys[last] == wanted, self._order[last], -1)
 
 
 def locate(parts: Sequence[np.ndarray], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the part of each row (B,), which is counted through all parts, and the row within that part (B,)."""
+    """Return the part that holds each row (B,), and the row's index within that part (B,).
+
+    Args:
+        rows: (B,) counted through all parts, as if they were one array.
+    """
     import numpy as np
 
     starts = np.cumsum([0, *map(len, parts)])
@@ -187,7 +199,7 @@ def locate(parts: Sequence[np.ndarray], rows: np.ndarray) -> tuple[np.ndarray, n
 
 
 def gather(parts: Sequence[np.ndarray], rows: np.ndarray, view: np.ndarray | None = None) -> np.ndarray:
-    """Return rows (B,) of all parts: (B, ...), or of embeddings in the given views (B,): (B, D)."""
+    """Return rows (B,), counted through all parts: (B, ...). With `view` (B,), one view of each row: (B, D)."""
     import numpy as np
 
     part, row = locate(parts, rows)

@@ -16,8 +16,8 @@ class Tokens:
     """A ragged table: text i is `flat[offsets[i]:offsets[i + 1]]`.
 
     Attributes:
-        flat: (total,) int32.
-        offsets: (N + 1,) int64.
+        flat: (total,) int32, the tokens of all texts, one text after the other, start and end tokens included.
+        offsets: (N + 1,) int64, where each text begins in `flat`; the last one is the total.
         pad_id: token that fills up the shorter texts of a batch.
     """
 
@@ -49,5 +49,6 @@ class Tokens:
         starts, lengths = self.offsets[rows], self.lengths[rows]
         columns = np.arange(lengths.max())  # (longest,)
         is_text = columns < lengths[:, None]  # (B, longest)
-        index = np.where(is_text, starts[:, None] + columns, 0)  # 0 where padded: it only has to be within `flat`
+        # (B, longest). 0 where padded: any index within `flat` will do, because `pad_id` replaces its token below.
+        index = np.where(is_text, starts[:, None] + columns, 0)
         return torch.from_numpy(np.where(is_text, self.flat[index], self.pad_id).astype(np.int64))

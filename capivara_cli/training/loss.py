@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
     from capivara_cli.runtime import Runtime
 
-MAX_LOGIT_SCALE = math.log(100)  # CLIP (arXiv 2103.00020, section 2.5): more makes training unstable
+# Largest logarithm of the inverse temperature. CLIP (arXiv 2103.00020, section 2.5): more makes training unstable.
+MAX_LOGIT_SCALE = math.log(100)
 
 
 def clip_loss(images: Tensor, texts: Tensor, logit_scale: Tensor) -> Tensor:
@@ -21,6 +22,9 @@ def clip_loss(images: Tensor, texts: Tensor, logit_scale: Tensor) -> Tensor:
     Args:
         images, texts: (B, D), normalised; row i of each is a pair.
         logit_scale: scalar, the logarithm of the inverse temperature.
+
+    Returns:
+        scalar: the mean of the losses of both directions.
     """
     import torch
     from torch.nn.functional import cross_entropy
@@ -54,12 +58,12 @@ def gradcache_backward(
     are in eval mode: without dropout both passes give the same features.
 
     With several ranks, each rank computes the loss of the whole batch and sends back only the rows of its own
-    pairs. The caller sums the gradients over the ranks afterwards.
+    pairs. The caller clears `.grad` before, and sums the gradients over the ranks afterwards.
 
     Args:
-        texts: micro-batches of this rank, each () -> (b, D) normalised features.
-        images: features (B / ranks, D) of a frozen tower, or micro-batches of a tower that trains; in the order of the
-            texts.
+        texts: micro-batches of this rank, each () -> (b, D) normalised features. Every rank has B / ranks texts.
+        images: normalised features (B / ranks, D) of a frozen tower, or micro-batches of a tower that trains, as for
+            the texts and in their order.
         keep_graphs: see above.
         scale_loss: applied to the loss before the backward pass (fp16's loss scaling).
 
@@ -70,17 +74,19 @@ def gradcache_backward(
 
     towers = [texts] if isinstance(images, torch.Tensor) else [texts, images]
     with torch.set_grad_enabled(keep_graphs):
-        features = [[encode() for encode in tower] for tower in towers]
+        features = [[encode() for encode in tower] for tower in towers]  # per tower, per micro-batch: (b, D)
     # Leaves of the graph of step 2: its backward pass stops there and leaves the gradient in their `.grad`.
     leaves = []
     for parts in features:
         local = torch.cat([part.detach() for part in parts])  # (B / ranks, D)
-        leaves.append(runtime.gather(local).requires_grad_())  # (B, D)
+        # (B, D). The gather has no gradient, and needs none: each rank has that of all B rows, and takes its own rows.
+        leaves.append(runtime.gather(local).requires_grad_())
     image_features = runtime.gather(images) if isinstance(images, torch.Tensor) else leaves[1]
     loss = clip_loss(image_features, leaves[0], logit_scale)
     scale_loss(loss).backward()
     if logit_scale.grad is not None:
-        logit_scale.grad /= runtime.world_size  # each rank computed the full gradient; the caller sums over ranks
+        # Unlike the towers', this gradient is already that of the whole batch on each rank; the caller sums over ranks.
+        logit_scale.grad /= runtime.world_size
     for tower, parts, leaf in zip(towers, features, leaves, strict=True):
         assert leaf.grad is not None
         local_grad = leaf.grad.chunk(runtime.world_size)[runtime.rank]  # (B / ranks, D)

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def make_optimizer(parameters: list[torch.nn.Parameter], settings: OptimizerSection) -> torch.optim.Optimizer:
     """Return Adam or AdamW over the parameters.
 
-    AdamW does not decay biases, norms and the logit scale, as in open_clip's trainer. Adam decays everything, as in
-    the paper's code.
+    AdamW does not decay biases, norms and the logit scale (all parameters with less than two axes), as in open_clip's
+    trainer. Adam decays everything, as in the paper's code.
     """
     import torch
 
@@ -32,7 +32,7 @@ def make_optimizer(parameters: list[torch.nn.Parameter], settings: OptimizerSect
 
 
 def learning_rate(step: int, max_steps: int, settings: OptimizerSection) -> float:
-    """Return the rate of a step, counted from 0: up from `min_lr` to `lr` on a line, then down on a cosine.
+    """Return the rate of a step, counted from 0: a linear warm-up from `min_lr` to `lr`, then a cosine to `min_lr`.
 
     lr(step) = min_lr + (lr - min_lr) * step / warmup               while step <= warmup
              = min_lr + (lr - min_lr) * (1 + cos(pi * t)) / 2       t = (step - warmup) / (max_steps - warmup)
@@ -42,6 +42,6 @@ def learning_rate(step: int, max_steps: int, settings: OptimizerSection) -> floa
     lr, min_lr, warmup_steps = settings.lr, settings.min_lr, settings.warmup_steps
     if step <= warmup_steps:
         share = step / warmup_steps if warmup_steps else 1.0
-    else:
+    else:  # max_steps > step > warmup_steps: nothing is divided by 0
         share = (1 + math.cos(math.pi * (step - warmup_steps) / (max_steps - warmup_steps))) / 2
     return min_lr + (lr - min_lr) * share

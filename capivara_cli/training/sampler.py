@@ -1,4 +1,4 @@
-"""The captions to train on, tokenised once; and which images and captions each step takes."""
+"""The captions to train on, tokenised once, and the images and captions of each step."""
 
 from __future__ import annotations
 
@@ -49,9 +49,10 @@ class CaptionTable:
         """Return the token ids that occur in the captions of these languages, ascending, without special tokens."""
         import numpy as np
 
-        in_langs = np.zeros(len(self.tokens), bool)  # of each text
+        in_langs = np.zeros(len(self.tokens), bool)  # (distinct texts,) whether a text is in one of the languages
         for lang in langs:
             in_langs[self.text_ids[lang]] = True
+        # `flat` has the tokens of all texts one after the other, so a text's flag is repeated for each of its tokens.
         present = np.unique(self.tokens.flat[np.repeat(in_langs, self.tokens.lengths)])
         special = set(clip.tokenizer.tokenizer.all_special_ids)
         return [token for token in present.tolist() if token not in special]
@@ -65,6 +66,7 @@ def tokenise_captions(records: Sequence[Record], langs: Sequence[str], clip: Cli
     text_ids: dict[str, np.ndarray] = {}
     offsets: dict[str, np.ndarray] = {}
     for lang in langs:
+        # A text that an image has twice counts once, so that it is not drawn twice as often.
         by_image = [list(dict.fromkeys(record.texts(lang))) for record in records]
         text_ids[lang] = np.array([ids.setdefault(text, len(ids)) for texts in by_image for text in texts], np.int64)
         offsets[lang] = np.cumsum([0, *map(len, by_image)]).astype(np.int64)
@@ -75,9 +77,9 @@ class Batch(NamedTuple):
     """The pairs of a step, or one rank's part of them.
 
     Attributes:
-        images: (B,) indices of the images, each at most once.
-        text_ids: (B,) the caption of each, as an index into the caption table's tokens.
-        views: (B,) which view of each image.
+        images: (B,) int64, indices of the images, each at most once.
+        text_ids: (B,) int64, the caption of each image, as an index into the caption table's tokens.
+        views: (B,) int64, which view of each image; 0 is the one without augmentation.
     """
 
     images: np.ndarray
@@ -89,11 +91,12 @@ class Batch(NamedTuple):
 class Sampler:
     """Chooses the images, captions and views of a step, from the seed and the step's number alone.
 
-    So a resumed run draws what an undisturbed one draws, and no state has to be saved for it.
+    A resumed run therefore draws what an uninterrupted one draws, and no state has to be saved for it.
 
     Attributes:
         langs: the languages to learn; one is drawn for each image, among those that it has.
-        replay: language -> share of the batch whose captions come from it.
+        replay: language -> share of the batch (0 to 1) whose captions come from it.
+        batch_size: images per step, over all ranks; at most the number of images, which `data.check_enough` ensures.
         views: how many views each image has.
     """
 
@@ -110,14 +113,14 @@ class Sampler:
 
         images = self._images(step)
         rng = np.random.default_rng([self.seed, 1, step])  # stream 1; the permutations are stream 0
-        text_ids = np.full(len(images), -1, np.int64)
+        text_ids = np.full(len(images), -1, np.int64)  # all are set below: each image has a caption in some language
         for lang, positions in self._languages(images, rng).items():
             text_ids[positions] = self.captions.draw(images[positions], lang, rng)
         return Batch(images, text_ids, rng.integers(self.views, size=len(images)))
 
     def _images(self, step: int) -> np.ndarray:
         """Return the step's part of its epoch's permutation. Images left over at the end are not used in this epoch."""
-        epoch, step_in_epoch = divmod(step, len(self.captions) // self.batch_size)
+        epoch, step_in_epoch = divmod(step, len(self.captions) // self.batch_size)  # // : whole batches only
         order = _permutation(self.seed, epoch, len(self.captions))
         return order[step_in_epoch * self.batch_size : (step_in_epoch + 1) * self.batch_size]
 
@@ -132,7 +135,7 @@ class Sampler:
 
         has = {lang: self.captions.counts(images, lang) > 0 for lang in [*self.langs, *self.replay]}  # (B,) each
         can_learn = np.any([has[lang] for lang in self.langs], axis=0)  # (B,)
-        free = np.ones(len(images), bool)
+        free = np.ones(len(images), bool)  # (B,) whether the image has no language yet
         positions: dict[str, np.ndarray] = {}
         for lang, share in self.replay.items():
             candidates = rng.permutation(np.flatnonzero(free & has[lang]))
@@ -141,8 +144,8 @@ class Sampler:
             positions[lang] = candidates[: max(round(share * len(images)), replay_only)]
             free[positions[lang]] = False
         # The largest random number wins, among the languages that the image has: each is equally likely.
-        draws = rng.random((len(self.langs), len(images)))
-        draws[~np.array([has[lang] for lang in self.langs])] = -1
+        draws = rng.random((len(self.langs), len(images)))  # (langs, B)
+        draws[~np.array([has[lang] for lang in self.langs])] = -1  # less than any random number
         for row, lang in enumerate(self.langs):
             positions[lang] = np.flatnonzero(free & (draws.argmax(axis=0) == row))
         return positions

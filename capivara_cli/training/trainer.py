@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from rich.progress import Progress
     from torch import Tensor
 
-LOG_EVERY = 10  # steps; reading a loss waits for the GPU, so it is done only then
-LENGTH_CHUNKS = 8  # a batch sorted by length and padded in this many chunks has hardly any padding left
-MIN_CHUNK = 32  # texts; smaller chunks keep no device busy
+LOG_EVERY = 10  # steps; reading a loss waits for the GPU, so losses are read only when they are logged
+LENGTH_CHUNKS = 8  # a batch that is sorted by length and padded in this many chunks has hardly any padding left
+MIN_CHUNK = 32  # texts; smaller chunks do not keep a device busy
 
 
 class Interrupted(CapivaraError):
-    """Somebody stopped the run; it can be resumed."""
+    """Raised when a signal stopped the run; it can be resumed."""
 
     def __init__(self, message: str, hint: str, signal: int) -> None:
         super().__init__(message, hint)
@@ -55,7 +55,7 @@ class Trainer:
         save_weights: writes the adapter or the model.
 
     Attributes:
-        losses: of the steps since the last log line, on the device.
+        losses: of the steps since the last log line, scalars on the device.
     """
 
     def __init__(
@@ -86,7 +86,8 @@ class Trainer:
             self.losses = [torch.tensor(loss, device=runtime.device) for loss in self.state.losses]
             if self.state.scaler:
                 self.scaler.load_state_dict(self.state.scaler)
-        # The smaller of both: the user may have lowered it since, and a run that was out of memory has halved it.
+        # The smaller of both: a run that was out of memory has halved the size, and the user may have lowered it since.
+        # None is `auto`, or a run before its first step.
         sizes = [size for size in (self.state.micro_batch, self.options.micro_batch) if size]
         self.state.micro_batch = min(sizes) if sizes else self._estimate_micro_batch()
 
@@ -130,7 +131,7 @@ class Trainer:
                         "run the same command again to resume",
                         stop[0] if stop else signal.SIGINT,  # another rank got the signal
                     )
-        if self.validate is None:
+        if self.validate is None and self.clip.runtime.is_main:  # otherwise `_validate` has saved the best ones
             self.save_weights()
 
     def step(self) -> None:
@@ -140,9 +141,11 @@ class Trainer:
             group["lr"] = rate
         self.losses.append(self._backward())  # not read yet: that would wait for the GPU
         self.clip.runtime.sum_gradients(list(self.parameters.values()))
-        self.scaler.step(self.optimizer)  # skips the step when fp16's gradients overflowed
+        # In fp16, this divides the gradients by the scale, and skips the update if they overflowed.
+        self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.clip.model.logit_scale.data.clamp_(0, MAX_LOGIT_SCALE)  # in place: Adam keeps the parameter's moments
+        # `logit_scale` is a logarithm: 0 is a factor of 1. In place, because Adam's moments belong to the parameter.
+        self.clip.model.logit_scale.data.clamp_(0, MAX_LOGIT_SCALE)
         self.state.step += 1
 
     def _backward(self) -> Tensor:
@@ -153,7 +156,7 @@ class Trainer:
             following = self._draw(self.state.step + 1)
             self.images.prefetch(following.images, following.views)
         while True:
-            self.optimizer.zero_grad(set_to_none=True)  # also what a failed attempt has added
+            self.optimizer.zero_grad(set_to_none=True)  # also removes what a failed attempt has added
             size = min(self.state.micro_batch or len(batch.images), len(batch.images))
             try:
                 return self._backward_in_micro_batches(batch, images, size)
@@ -163,7 +166,11 @@ class Trainer:
                 warn(f"out of memory: {smaller} texts per forward pass from now on; the result is the same")
 
     def _draw(self, step: int) -> Batch:
-        """Return this rank's part of a batch, the longest captions first. Each rank gets long and short captions."""
+        """Return this rank's part of a batch, the longest captions first.
+
+        The sorted batch is dealt out like cards, so that each rank gets long and short captions and none waits for
+        another.
+        """
         batch = self.sampler.batch(step)
         runtime = self.clip.runtime
         order = self.sampler.captions.tokens.by_length(batch.text_ids)[runtime.rank :: runtime.world_size]
@@ -174,10 +181,10 @@ class Trainer:
         clip, tokens = self.clip, self.sampler.captions.tokens
         total = len(batch.text_ids)
         keep_graphs = size == total
-        if keep_graphs:  # it fits in memory as a whole: cut it all the same, to have less padding
+        if keep_graphs:  # the whole batch fits in memory: cut it all the same, to have less padding
             size = max(-(-total // LENGTH_CHUNKS), MIN_CHUNK)
         chunks = [slice(start, start + size) for start in range(0, total, size)]
-        # All are padded before the first is encoded, so that a GPU never waits for the next one.
+        # Pad all chunks before the first is encoded, so that a GPU never waits for the next one.
         padded = [tokens.batch(batch.text_ids[chunk]) for chunk in chunks]  # each (b, longest of the chunk)
         encode_texts = [functools.partial(clip.encode_tokens, part) for part in padded]
         image_side: Tensor | list[functools.partial[Tensor]]
@@ -199,6 +206,7 @@ class Trainer:
         kill the process.
         """
         runtime, tokens = self.clip.runtime, self.sampler.captions.tokens
+        # 34 bytes at 2 bytes per number are 17 numbers.
         bytes_per_channel = 17 * (2 if runtime.precision != "fp32" else 4)
         local_batch = self.options.batch_size // runtime.world_size
         layers, channels = self.clip.text_size()
@@ -214,9 +222,10 @@ class Trainer:
         """Return the losses since the last log line. Raises CapivaraError when one is not a number."""
         import torch
 
-        losses = torch.stack(self.losses).float().cpu()
+        losses = torch.stack(self.losses).float().cpu()  # (steps,)
         bad = (~losses.isfinite()).nonzero().flatten()
         if len(bad):
+            # Counted from 1, as in the log. `state.step` already counts the steps whose losses these are.
             step = self.state.step - len(losses) + 1 + int(bad[0])
             raise CapivaraError(
                 f"the loss of step {step} is {float(losses[bad[0]])}; training stopped",

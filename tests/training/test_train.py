@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import open_clip
@@ -178,6 +179,22 @@ def test_settings_that_do_not_change_the_result_may_change_in_a_resumed_run(tmp_
     run.check(other)
     with pytest.raises(CapivaraError, match=r"settings:\n +model.name: was .*, now b\n +lora.r: was 8, now 4$"):
         run.check(other.replace(model=options.model.replace(name="b"), lora=options.lora.replace(r=4)))
+
+
+@pytest.mark.parametrize(("rank", "written"), [(0, 1), (1, 0)])
+def test_only_the_first_rank_writes_the_weights_of_a_run_without_validation(
+    rank: int, written: int, world: Path, clip: Clip, tmp_path: Path
+) -> None:
+    scenes = image_records.read_all([world / "train.jsonl"])
+    sampler = Sampler(tokenise_captions(scenes, ["hi"], clip), ["hi"], {}, 32, 1, 0)
+    table, _, _ = embed(clip, [record.image for record in scenes])
+    clip.model.text.requires_grad_(True)
+    clip.runtime = replace(clip.runtime, rank=rank)
+    options = TrainOptions(method="full", lang=["hi"], batch_size=32, max_steps=1)
+    saved: list[int] = []
+    state = TrainerState()
+    Trainer(options, clip, RunFolder(tmp_path), sampler, table, None, lambda: saved.append(state.step), state).fit()
+    assert saved == [1] * written
 
 
 def test_a_lower_micro_batch_takes_effect_in_a_resumed_run(world: Path, clip: Clip, tmp_path: Path) -> None:
