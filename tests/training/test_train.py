@@ -189,11 +189,13 @@ def test_only_the_first_rank_writes_the_weights_of_a_run_without_validation(
     sampler = Sampler(tokenise_captions(scenes, ["hi"], clip), ["hi"], {}, 32, 1, 0)
     table, _, _ = embed(clip, [record.image for record in scenes])
     clip.model.text.requires_grad_(True)
-    clip.runtime = replace(clip.runtime, rank=rank)
     options = TrainOptions(method="full", lang=["hi"], batch_size=32, max_steps=1)
     saved: list[int] = []
     state = TrainerState()
-    Trainer(options, clip, RunFolder(tmp_path), sampler, table, None, lambda: saved.append(state.step), state).fit()
+    trainer = Trainer(options, clip, RunFolder(tmp_path), sampler, table, None, lambda: saved.append(state.step), state)
+    trainer.step()
+    clip.runtime = replace(clip.runtime, rank=rank)
+    trainer.fit()  # no step is left: only the end of a run
     assert saved == [1] * written
 
 
