@@ -1,4 +1,4 @@
-"""Captions: what a record says of its image, in which language, and what was translated from what."""
+"""Captions of a record: text, language, and the caption that each was translated from."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from typing import Any, NotRequired, TypedDict, TypeGuard, cast
 from capivara_cli.yaml_files import SURROGATE
 
 MAX_LENGTH = 64 << 10  # characters of a caption; models read some hundreds
-REJECTED = "rejected"  # key of the reason why a record or a caption is rejected
+REJECTED = "rejected"  # key that holds the reason for rejecting a record or a caption
 
 
 class Caption(TypedDict):
     """A caption of a record; other keys are kept too.
 
-    `lang` is BCP-47. `parent` is the index of the caption that it was translated from. `score` is the cosine of its
-    and the image's CLIP embeddings. `rejected` is the reason why `score --keep-all` would drop it.
+    `lang` is BCP-47. `source` names who or what wrote it (`human`, a model). `prefix` is the prefix that the captioner
+    was given. `parent` is the index of the caption that it was translated from. `score` is the cosine similarity of the
+    CLIP embeddings of caption and image. `rejected` is the reason why `score` would drop it; `--keep-all` writes it
+    instead of dropping.
     """
 
     text: str
@@ -51,21 +53,26 @@ def with_keys(caption: Caption, **keys: Any) -> Caption:
 
 
 def lineage(captions: Sequence[Caption], i: int) -> list[int]:
-    """Return the indices of a caption, of its parent, of the parent's parent, and so on."""
+    """Return the indices of a caption, of its parent, of the parent's parent, and so on.
+
+    Stops at a parent that is missing, invalid or repeated.
+    """
     indices = [i]
     while True:
+        # `parent` comes from the user's file: it may be of any type, out of range, or lead in a circle. `type(…) is`,
+        # because `True` is an int for isinstance.
         parent = captions[indices[-1]].get("parent")
         if type(parent) is not int or not 0 <= parent < len(captions) or parent in indices:
             return indices
         indices.append(parent)
 
 
-def select(captions: Sequence[Caption], kept: Sequence[int]) -> list[Caption]:
-    """Return the kept captions; `parent` is updated, or removed if the parent is not kept."""
-    index = {old: new for new, old in enumerate(kept)}
+def select(captions: Sequence[Caption], indices: Sequence[int]) -> list[Caption]:
+    """Return the captions with these indices; `parent` is updated, or removed if the parent is not among them."""
+    index = {old: new for new, old in enumerate(indices)}
     selected = []
-    for i in kept:
-        caption = with_keys(captions[i])
+    for i in indices:
+        caption = captions[i].copy()
         parent = caption.pop("parent", None)
         if type(parent) is int and parent in index:
             caption["parent"] = index[parent]

@@ -1,4 +1,4 @@
-"""What a command makes of records, one after the other, and where it goes: a file (`resumable`), or standard output."""
+"""Results of a command, one per record, and where they are written: to a file (`resumable`) or to standard output."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from capivara_cli.data.records import Record
 from capivara_cli.errors import CapivaraError, explained
 from capivara_cli.files import is_stream, refuse_folder
 
-R = TypeVar("R", bound=Record)
+R = TypeVar("R", bound=Record)  # the kind of record that a job works on
 
 KEPT, REJECTED_MARK, PART = b"+", b"-", b"~"
 """Marks of a line: a record that was kept, a record that was rejected, a rejected part of the record that follows."""
 
-SHOWN = 5  # rejected records that are named on the screen; the file names all
+SHOWN = 5  # number of rejected records to print; FILE.rejected.jsonl has all of them
 
 UNDECIDED: Any = object()
-"""A setting that `Output.begin` decides, unless the interrupted run has decided it already."""
+"""Placeholder for a setting whose option is `auto`. The command chooses the value and passes it to `Output.begin`. When
+a run is resumed, `settings` has the value of the interrupted run, and `begin` refuses another one."""
 
 
 def undecided_if_auto(value: Any) -> Any:
-    """Return UNDECIDED for an option that is `auto`, and any other value as it is."""
+    """Return UNDECIDED for `auto` (and for None, which `AutoOrCount` has for `auto`); any other value unchanged."""
     return UNDECIDED if value in (None, "auto") else value
 
 
@@ -40,7 +41,8 @@ class RecordResult:
     Attributes:
         data: the record to write, also if it was rejected.
         reason: why it was rejected; None if it was kept.
-        parts: what was rejected of a record that was kept: objects with `id`, and the reason under `rejected`.
+        parts: rejected pieces of a kept record, such as captions or translations. Each is an object with the record's
+            `id`, and the reason under `rejected`.
     """
 
     data: dict[str, Any]
@@ -49,28 +51,37 @@ class RecordResult:
 
     @classmethod
     def rejected(cls, record: Record, folder: Path, reason: str, *, strict: bool) -> RecordResult:
-        """Reject a record as it came. Raises CapivaraError with `strict`."""
+        """Return the result of a record that is rejected as a whole. Raises CapivaraError if `strict`."""
         if strict:
             raise CapivaraError(f"{record.where}: {record.image}: {reason}", "without --strict it is left out")
         return cls(record.for_folder(folder), reason)
 
     def lines(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield marks and lines of JSON; the record's own comes last, so when it is there, all are."""
+        """Yield (mark, JSON line) pairs: first the rejected parts, then the record.
+
+        If the record's line is in a file, its parts are too: a run that was killed is resumed after the last record.
+        """
         for part in self.parts:
             yield PART, _json(part)
+        # A file of rejected records may be the input: its old reasons are dropped.
         data = {key: value for key, value in self.data.items() if key != REJECTED}
         yield (KEPT, _json(data)) if self.reason is None else (REJECTED_MARK, _json({REJECTED: self.reason, **data}))
 
 
 def _json(value: dict[str, Any]) -> bytes:
+    # "backslashreplace", because a lone surrogate has no bytes in UTF-8: as \udc80 it stays valid JSON.
     return records.to_json(value).encode("utf-8", "backslashreplace") + b"\n"
 
 
 class Observer(Protocol):
-    """Receives all records and rejected parts at the end, also those written before an interruption."""
+    """Is shown every record and rejected part.
+
+    Those of a file are shown at the end, when the partial files are merged, those of earlier, interrupted runs
+    included; those of standard output while they are written.
+    """
 
     def add_record(self, data: dict[str, Any], reason: str | None) -> None:
-        """Take a record, and why it was rejected if it was."""
+        """Take a record; `reason` is None if it was kept."""
 
     def add_part(self, data: dict[str, Any]) -> None:
         """Take a rejected part, with the reason under `rejected`; its record comes after it."""
@@ -78,7 +89,13 @@ class Observer(Protocol):
 
 @dataclass
 class Tally:
-    """Count the records that were kept and rejected, and their rejected parts; keep the first names and reasons."""
+    """Count the records that were kept and rejected, and their rejected parts.
+
+    Attributes:
+        kept, rejected: number of records.
+        parts: number of rejected parts.
+        first, first_parts: `ID: REASON` of the first SHOWN rejected records, and of the first rejected parts.
+    """
 
     kept: int = 0
     rejected: int = 0
@@ -106,12 +123,13 @@ class Tally:
 
 
 class Output(ABC):
-    """Take results batch by batch, in the order of the input.
+    """Where results are written, batch by batch, in the order of the input.
 
     Attributes:
-        folder: what relative image paths in the output are relative to.
-        settings: what the work was begun with; each setting that was `UNDECIDED` has the value that was decided then.
-        streams: whether somebody reads the output while it is written: batches may be of any size.
+        folder: base of the relative image paths in the output.
+        settings: settings of this run; of the interrupted run, if this one resumes it. After `begin` none is
+            `UNDECIDED`.
+        streams: whether another process may read the output while it is written. Batches may then have any size.
     """
 
     streams = False
@@ -123,8 +141,8 @@ class Output(ABC):
         """Start to write.
 
         Args:
-            window: records per batch; the lines of a batch go together.
-            decided: a value for every setting that is `UNDECIDED`; it also holds for the runs that resume this one.
+            window: records per batch. A batch that was not written completely is dropped when the run is resumed.
+            decided: the value of every setting that is `UNDECIDED`. A run that resumes this one must have the same.
 
         Raises:
             CapivaraError: the interrupted run had other values.
@@ -132,21 +150,24 @@ class Output(ABC):
 
     @abstractmethod
     def skip_done(self, records: Iterator[R]) -> tuple[int, Iterator[R]]:
-        """Skip those of this rank's records that are done: return their number, and the records to do.
+        """Skip this rank's records that are already written. Return their number, and an iterator over the rest.
 
-        Raises CapivaraError when they are not the same as before, in any key.
+        Raises CapivaraError if a skipped record has changed since then, in any key.
         """
 
     @abstractmethod
     def write(self, results: Sequence[RecordResult]) -> None:
-        """Add a batch: the results of the next records to do. Raises CapivaraError when there is no room."""
+        """Add a batch: one result for each of the next records. Raises CapivaraError when the disk is full."""
 
     @abstractmethod
     def finish(self) -> Tally | None:
-        """Put the result in its place; return None on every rank but the first. `close` forgets the work on it."""
+        """Write the final files. Return the tally on the first rank, None on the others.
+
+        `close` then removes the partial files.
+        """
 
     def close(self) -> None:  # noqa: B027
-        """Close the files; what was written can be resumed."""
+        """Close the files. A run that was not finished can be resumed."""
 
     def __enter__(self) -> Self:
         return self
@@ -156,7 +177,7 @@ class Output(ABC):
 
 
 def rejected_file(path: Path) -> Path:
-    """Return where the rejected records of an output go."""
+    """Return the file for the rejected records of an output."""
     return path.with_name(f"{path.name}.rejected.jsonl")
 
 
@@ -166,7 +187,7 @@ def is_file(path: Path | None) -> TypeGuard[Path]:
 
 
 def check_not_a_source(sources: Iterable[str | Path], path: Path | None) -> None:
-    """Raise CapivaraError when FILE, or its file of rejected records, is one of the sources' files."""
+    """Raise CapivaraError if `path`, or its file of rejected records, is also an input."""
     if path is None:
         return
     refuse_folder(path)
@@ -232,10 +253,10 @@ def raise_if_empty(tally: Tally, path: Path | None) -> None:
 
 
 def report(tally: Tally, path: Path | None, *, parts: str = "captions") -> None:
-    """Warn of what was rejected, and name the first of it.
+    """Print a warning with the number of rejected records and parts, and the first few of them.
 
     Args:
-        parts: what to call rejected parts of records.
+        parts: noun for rejected parts in the message.
 
     Raises:
         CapivaraError: nothing is left.
@@ -249,7 +270,7 @@ def report(tally: Tally, path: Path | None, *, parts: str = "captions") -> None:
 
 
 def _names(tally: Tally, path: Path | None) -> str:
-    """Return where all that was rejected is, and the first of it, one per line."""
+    """Return the end of a message: the file of rejected records, then the first of them and their parts, one per line."""
     where = f"; all are in {rejected_file(path)}" if is_file(path) else ""
     shown = [*tally.first, *tally.first_parts][:SHOWN]
     more = tally.rejected + tally.parts - len(shown)

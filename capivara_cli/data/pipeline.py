@@ -1,4 +1,7 @@
-"""The loop of every command that turns records into records: read, split by rank, skip, batch, work, write."""
+"""The loop of `import`, `caption`, `translate` and `score`.
+
+It reads the records, splits them by rank, skips finished ones, batches, processes, and writes the results.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +23,14 @@ from capivara_cli.runtime import Runtime
 
 
 class Job(ABC, Generic[R]):
-    """What a command does with its records.
+    """What a command does with its records. `run` sets `seconds`, `ranks` and `refresh`; a job only reads them.
 
     Attributes:
         label: what the progress bar says.
-        columns: names of the figures beside the bar; `figures` gives them.
+        columns: names of the values beside the progress bar; `figures` returns the values.
         seconds: time since the work began.
         ranks: processes that share the work.
-        refresh: shows the figures now; for jobs that work on one batch for long.
+        refresh: updates the progress bar now. A job calls it while a batch takes long.
     """
 
     label: str
@@ -38,15 +41,15 @@ class Job(ABC, Generic[R]):
 
     @abstractmethod
     def process(self, batches: Iterator[list[R]], expected: int | None) -> Iterator[list[RecordResult]]:
-        """Turn batches of records into batches of results, in the same order.
+        """Turn batches of records into batches of results, in the same order. Yield exactly one result per record.
 
         Args:
-            batches: of up to a window of records each; reading the next one may wait for the input.
-            expected: records to come, if known.
+            batches: lists of at most `window` records. Taking the next batch may block until input arrives.
+            expected: number of records to come; None if the records come from a pipe.
         """
 
     def figures(self) -> dict[str, str]:
-        """Return the figures beside the bar."""
+        """Return the values beside the progress bar, by the names in `columns`."""
         return {}
 
     def per_second(self, count: int) -> float:
@@ -57,10 +60,15 @@ class Job(ABC, Generic[R]):
 def read(
     sources: Sequence[str | Path], total: int | None, captions: Counter[str] | None = None
 ) -> Iterator[records.Record]:
-    """Read records of several sources; what `validate` could not do with standard input is done now.
+    """Read the records of several sources.
+
+    Standard input, which `validate` cannot read in advance, is checked for repeated ids here, and its captions are
+    counted.
 
     Args:
-        total, captions: what `validate` returned. If it is None, ids are checked and captions are counted here.
+        total: as `validate` returned it; None for standard input.
+        captions: number of captions per language, as `validate` returned it. **Changed in place** while standard input
+            is read, otherwise unused.
     """
     if total is not None:
         yield from itertools.chain.from_iterable(map(records.read, sources))
@@ -74,11 +82,11 @@ def read(
 def run(
     job: Job[R], stream: Iterator[R], out: Output, runtime: Runtime, *, window: int, total: int | None, live: bool
 ) -> Tally | None:
-    """Run a job over the records that are not done yet, and put the result in its place.
+    """Process the records that are not done yet, and write the final output.
 
     Args:
         stream: all records.
-        window: records per batch; `out.begin` got the same.
+        window: maximum number of records per batch. It must equal the one given to `out.begin`.
         total: number of records, if known.
         live: whether the records come from a pipe.
 
@@ -86,11 +94,13 @@ def run(
         the tally on the first rank, None on the others.
     """
     done, todo = out.skip_done(share_by_rank(stream, window, runtime))
-    done *= runtime.world_size  # the other ranks were about as far
+    done *= runtime.world_size  # an estimate: assume that the other ranks did as many
     if total is not None:
         done = min(done, total)
     if done:
         console.say(f"resuming after {done:,} records")
+    # From pipe to pipe, process what has arrived instead of waiting for a full batch. From a pipe to a file, batches
+    # must be full, because a file is resumed after whole batches; read ahead meanwhile. From files, just cut batches.
     if live and out.streams:
         batches = drain(todo, window)
     elif live:
@@ -117,7 +127,7 @@ def run(
 
 
 def share_by_rank(stream: Iterable[R], window: int, runtime: Runtime) -> Iterator[R]:
-    """Yield this rank's records: whole batches in turn, as the first rank will put them together again."""
+    """Yield this rank's records: batch i goes to rank i mod ranks. `resumable` merges the ranks' files accordingly."""
     for number, record in enumerate(stream):
         if number // window % runtime.world_size == runtime.rank:
             yield record
@@ -130,13 +140,17 @@ def batched(stream: Iterator[R], window: int) -> Iterator[list[R]]:
 
 
 def prefetch(stream: Iterator[R], window: int) -> Iterator[R]:
-    """Read ahead in a thread, so that the process that writes into our pipe need not wait while we work."""
+    """Read ahead in a thread, so that the process that writes to our standard input does not block while we work."""
     for batch in drain(stream, window):
         yield from batch
 
 
 def drain(stream: Iterator[R], window: int) -> Iterator[list[R]]:
-    """Yield what has come in since the last batch, 1 to `window` records; so a pipe keeps flowing."""
+    """Yield the records that arrived since the last batch, 1 to `window`: output does not wait for a full batch.
+
+    A thread reads the stream.
+    """
+    # Read at most 4 windows ahead: a fast source must not fill the memory.
     ready: queue.Queue[R | BaseException | None] = queue.Queue(4 * window)
 
     def fill() -> None:

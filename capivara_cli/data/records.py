@@ -30,7 +30,7 @@ from capivara_cli.data.spill import Spill
 from capivara_cli.errors import CapivaraError, explained
 
 UTF_8_HINT = "iconv -t UTF-8 converts it"
-MAX_SHARDS = 1_000_000  # that one brace pattern may name
+MAX_SHARDS = 1_000_000  # maximum number of shards in one brace pattern
 METADATA = "metadata.jsonl"  # the records of a folder, as in Hugging Face's ImageFolder
 
 
@@ -39,7 +39,7 @@ class Record:
     """A line of a JSONL file, checked.
 
     Attributes:
-        data: the object as it was read, including unknown keys.
+        data: the JSON object, including unknown keys; `lang` codes are normalised to BCP-47.
         where: `file.jsonl:17`, for messages.
         image: where the image is.
     """
@@ -50,7 +50,7 @@ class Record:
 
     @property
     def id(self) -> str:
-        """The record's id; its image's name when it has none."""
+        """The record's `id`, or the image's path if there is no id."""
         values = (self.data.get(key) for key in ("id", "image", "file_name"))
         return str(next(value for value in values if value not in (None, "")))
 
@@ -61,9 +61,12 @@ class Record:
         return captions
 
     def for_folder(self, folder: Path) -> dict[str, Any]:
-        """Return the object, with its id, for a JSONL file in this folder: relative paths become relative to it."""
-        data = {"id": self.id, **self.data}
-        if data["id"] in (None, ""):
+        """Return the JSON object to write to a file in `folder`.
+
+        The id is added, and a relative image path is rewritten to be relative to `folder`.
+        """
+        data = {"id": self.id, **self.data}  # `id` becomes the first key, unless the record has it elsewhere
+        if data["id"] in (None, ""):  # the record has a null or empty id, which has just replaced ours
             data["id"] = self.id
         key = "image" if self.data.get("image") else "file_name"
         if not os.path.isabs(self.data[key]):
@@ -78,8 +81,8 @@ class Record:
 def read(source: str | Path) -> Iterator[Record]:
     """Read the records of a JSONL file, `-`, an image, a folder of images, a tar shard or a brace pattern of shards.
 
-    A folder with a `metadata.jsonl` (Hugging Face's ImageFolder) is read by that file. Raises CapivaraError
-    with file and line for what is not a record.
+    Of a folder with a `metadata.jsonl` (Hugging Face's ImageFolder), the records of that file are read. Raises
+    CapivaraError, naming file and line, if a line is not a valid record.
     """
     name = str(source)
     if name == "-":
@@ -97,9 +100,9 @@ def read(source: str | Path) -> Iterator[Record]:
 
 
 def stream(sources: Iterable[str | Path]) -> Iterator[Record]:
-    """Read records of several sources, one after the other, in constant memory.
+    """Read the records of several sources one by one, in constant memory. Unlike `read`, check the ids.
 
-    Raises CapivaraError when an id is repeated: what is made from the two records could not be told apart.
+    Raises CapivaraError when an id is repeated: the outputs of the two records could not be told apart.
     """
     with Spill() as seen:
         for record in itertools.chain.from_iterable(map(read, sources)):
@@ -116,12 +119,14 @@ def repeated_id(record: Record, first: str) -> CapivaraError:
 def validate(
     sources: Sequence[str | Path], look: Callable[[Record], None] | None = None
 ) -> tuple[int | None, Counter[str]]:
-    """Check all records, and count them and their captions in each language; None when they come from standard input.
+    """Check all records. Return their number, and the number of captions per language.
+
+    If a source is standard input, nothing is read: return None and an empty counter, which `pipeline.read` fills.
 
     Args:
-        look: gets each record.
+        look: called with each record.
 
-    Raises CapivaraError for anything that is wrong in one of them, and when there is none.
+    Raises CapivaraError if a record is not valid, and if there are no records.
     """
     if "-" in map(str, sources):
         return None, Counter()
@@ -131,6 +136,7 @@ def validate(
         total += 1
         if look is not None:
             look(record)
+        # Unlike in `languages`, rejected captions count: `score` may judge them again.
         captions.update(caption["lang"] for caption in record.captions)
     if not total:
         folders = all(Path(source).is_dir() for source in sources)
@@ -142,7 +148,7 @@ def validate(
 
 
 def check_languages(captions: Counter[str], langs: Sequence[str], sources: Sequence[str | Path] = ("-",)) -> None:
-    """Raise CapivaraError, naming the languages of the captions, when one of `langs` has none.
+    """Raise CapivaraError if there are no captions in one of `langs`. The message lists the languages of the data.
 
     Args:
         captions: language -> number of captions.
@@ -155,12 +161,15 @@ def check_languages(captions: Counter[str], langs: Sequence[str], sources: Seque
         language, other = find(lang), variant(lang, captions)
         if language is None:
             raise CapivaraError(f"no caption in {lang}{suggestion(lang)}: {data_has}", LIST_HINT)
-        hint = f"--lang {other}" if other else _translate_line(language, captions, sources)
+        hint = f"--lang {other}" if other else _translate_command(language, captions, sources)
         raise CapivaraError(f"no caption in {lang}: {data_has}", hint)
 
 
-def _translate_line(language: Language, captions: Counter[str], sources: Sequence[str | Path]) -> str | None:
-    """Return a command that makes captions in the language; None if none can."""
+def _translate_command(language: Language, captions: Counter[str], sources: Sequence[str | Path]) -> str | None:
+    """Return a `capivara translate` command that would make captions in the language.
+
+    None if no backend knows the language, or if there are no captions to translate.
+    """
     if not captions or not language.codes:
         return None
     origin = "en" if captions["en"] else captions.most_common(1)[0][0]
@@ -173,22 +182,22 @@ def _translate_line(language: Language, captions: Counter[str], sources: Sequenc
 
 
 def resolve_languages(captions: Counter[str], langs: Sequence[str], sources: Sequence[str | Path]) -> list[str]:
-    """Return the languages as the data has them: `pt-BR` for `pt` where no caption is in `pt`, which is said.
+    """Replace each language that has no captions by a variant that has some (`pt` by `pt-BR`), and print a message.
 
-    Raises CapivaraError as `check_languages` does.
+    Raises CapivaraError if there is no such variant, as `check_languages` does.
     """
     resolved = []
     for lang in langs:
         other = None if captions[lang] else variant(lang, captions)
         if other is not None:
-            console.say(f"no caption in {lang}: {other} is taken ({captions[other]:,} captions)")
+            console.say(f"no captions in {lang}: using {other} ({captions[other]:,} captions)")
         resolved.append(other or lang)
     check_languages(captions, resolved, sources)
     return resolved
 
 
 def name_languages(captions: Counter[str]) -> str:
-    """Name the most frequent languages, with their numbers of captions."""
+    """Return the 20 most frequent languages with their numbers of captions, as text."""
     return ", ".join(f"{lang} ({number:,})" for lang, number in captions.most_common(20)) or "none"
 
 
@@ -200,7 +209,10 @@ def expand(pattern: str) -> list[Path]:
     first, last = match.groups()
     numbers = range(int(first), int(last) + 1)
     if not 0 < len(numbers) <= MAX_SHARDS:
-        raise CapivaraError(f"{pattern}: {len(numbers):,} files", "write the first and the last number: {00000..00331}")
+        raise CapivaraError(
+            f"{pattern} names {len(numbers):,} shards; a pattern may name 1 to {MAX_SHARDS:,}",
+            "write the first and the last number: {00000..00331}",
+        )
     return [Path(f"{pattern[: match.start()]}{n:0{len(first)}}{pattern[match.end() :]}") for n in numbers]
 
 
@@ -215,12 +227,12 @@ def parse(lines: TextIO, name: str, folder: Path) -> Iterator[Record]:
     """Read records from lines of JSON. Image paths are relative to `folder`. Blank lines are skipped."""
     with explained(f"{name} is not UTF-8 text", UnicodeDecodeError, hint=UTF_8_HINT):
         for number, line in enumerate(bounded(lines, name), start=1):
-            text = line.removeprefix("\ufeff") if number == 1 else line  # a BOM, as some editors leave it
+            text = line.removeprefix("\ufeff") if number == 1 else line  # a byte order mark, which some editors write
             if text.strip():
-                yield _record(text, f"{name}:{number}", folder)
+                yield _parse_line(text, f"{name}:{number}", folder)
 
 
-def _record(line: str, where: str, folder: Path) -> Record:
+def _parse_line(line: str, where: str, folder: Path) -> Record:
     hint = "each line is one JSON object: see docs/data.md"
     with explained(f"{where}: not JSON", (ValueError, RecursionError), hint=hint):
         data = json.loads(line)
@@ -230,7 +242,10 @@ def _record(line: str, where: str, folder: Path) -> Record:
 
 
 def make_record(data: dict[str, Any], where: str, folder: Path) -> Record:
-    """Return the record of an object. Raises CapivaraError when it is not a record."""
+    """Check a JSON object and return its record. Language codes of captions are normalised **in place**.
+
+    Raises CapivaraError if `image` or `captions` is missing or malformed.
+    """
     image = data.get("image") or data.get("file_name")
     if not isinstance(image, str) or not image or "\0" in image:
         keys = ", ".join(map(str, data)) or "none"
@@ -262,7 +277,7 @@ def read_shard(path: Path, lang: str = "en") -> Iterator[Record]:
     """Read the samples of a WebDataset shard: the image, and the files beside it.
 
     Args:
-        lang: of captions that have no language.
+        lang: language of captions that do not name one.
 
     Raises:
         CapivaraError: not a tar file, or a sample whose `.json` is not JSON.
@@ -298,7 +313,7 @@ def languages(records: Iterable[Record]) -> Counter[str]:
 
 
 def collect_queries(records: Sequence[Record], langs: Sequence[str]) -> dict[str, tuple[list[str], list[int]]]:
-    """Return the texts in each language that occurs, and the index of the record of each text."""
+    """Return language -> (texts, index of each text's record), for the languages in `langs` that have captions."""
     queries: dict[str, tuple[list[str], list[int]]] = {}
     for lang in langs:
         pairs = [(text, row) for row, record in enumerate(records) for text in record.texts(lang)]

@@ -106,7 +106,7 @@ def _with_origin_of(
     """Return the options with `origin` as the captions have it: `pt-BR` for `pt`. Raises CapivaraError for none."""
     other = None if languages[options.origin] else variant(options.origin, languages)
     if other is not None:
-        console.say(f"no caption in {options.origin}: {other} is translated ({languages[other]:,} captions)")
+        console.say(f"no captions in {options.origin}: using {other} ({languages[other]:,} captions)")
         return options.replace(origin=other)
     _check_origin(languages, sources, options)
     return options

@@ -203,7 +203,7 @@ def test_a_brace_pattern_is_its_numbers_padded_as_the_first() -> None:
     assert [path.name for path in records.expand("data/{098..101}.tar")] == ["098.tar", "099.tar", "100.tar", "101.tar"]
     assert [path.name for path in records.expand("{0..2}.tar")] == ["0.tar", "1.tar", "2.tar"]
     assert records.expand("data/{train}.jsonl") == [Path("data/{train}.jsonl")]
-    with pytest.raises(CapivaraError, match="0 files"):
+    with pytest.raises(CapivaraError, match="names 0 shards"):
         records.expand("{3..1}.tar")
 
 
@@ -383,7 +383,7 @@ def test_a_language_that_no_caption_is_in(lang: str, message: str, hint: str) ->
 def test_a_variant_is_taken_where_the_language_itself_is_in_no_caption(capsys: pytest.CaptureFixture[str]) -> None:
     captions = Counter({"pt-BR": 3, "pt-PT": 1, "en": 4})
     assert records.resolve_languages(captions, ["en", "pt"], []) == ["en", "pt-BR"]
-    assert "no caption in pt: pt-BR is taken (3 captions)" in capsys.readouterr().err
+    assert "no captions in pt: using pt-BR (3 captions)" in capsys.readouterr().err
     assert records.resolve_languages(captions + Counter(pt=1), ["pt"], []) == ["pt"]
 
 
