@@ -270,7 +270,7 @@ def report(tally: Tally, path: Path | None, *, parts: str = "captions") -> None:
 
 
 def _names(tally: Tally, path: Path | None) -> str:
-    """Return the end of a message: the file of rejected records, then the first of them and their parts, one per line."""
+    """Return the end of a message: the file of rejected records, and the first records and parts, one per line."""
     where = f"; all are in {rejected_file(path)}" if is_file(path) else ""
     shown = [*tally.first, *tally.first_parts][:SHOWN]
     more = tally.rejected + tally.parts - len(shown)

@@ -31,7 +31,7 @@ Capivara = Callable[..., Process]
         (["in.jsonl", "--model", "local-dir:nowhere", "-o", "out.jsonl"], "no open_clip_config.json", ""),
         (["in.jsonl", "--plot", "folder"], "--plot folder", ".png"),
         (["in.jsonl", "--plot", "old.png"], "old.png already exists", "--overwrite"),
-        (["in.jsonl", "--plot", "x.png", "-o", "x.png"], "--plot x.png is also the file of -o", "another name"),
+        (["in.jsonl", "--plot", "x.png", "-o", "x.png"], "--plot x.png is also the file of -o", "--plot another.png"),
         (["in.jsonl", "--by", "en", "--lang", "hj"], "no caption in hj: the data has en (1)", ""),
         (["in.jsonl", "--by", "en,hi"], "no caption in en,hi", ""),
         (["in.jsonl", "--by", ""], "--by '': not a language", "--by en"),
