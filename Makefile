@@ -62,7 +62,7 @@ test-newest: ## All tests with the newest versions, in .venv-newest; what a pack
 
 test-oldest: setup ## All tests with the oldest versions that pyproject.toml allows, in .venv-oldest
 	$(PYTHON) -m venv --clear .venv-oldest
-	$(BIN)/uv pip install --quiet --python .venv-oldest/bin/python --resolution lowest-direct --editable '.[dev]'
+	$(BIN)/uv pip install --quiet --python .venv-oldest/bin/python --resolution lowest-direct --compile-bytecode --editable '.[dev]'
 	.venv-oldest/bin/python -m pytest
 
 # torch names the exact CUDA packages that it needs, and its builds for CPUs need none: they are not written down.

@@ -105,6 +105,13 @@ def test_names_by_language_and_label_or_by_label_alone(value: Any, write: Any) -
     assert classes.labels == ("dog", "cat")
 
 
+def test_a_class_with_several_names_beside_one_with_a_single_name(write: Any) -> None:
+    classes = load(write("c.json", {"dog": ["कुत्ता", "श्वान"], "cat": "बिल्ली"}))
+    assert classes.names_in("hi") == {"dog": ("कुत्ता", "श्वान"), "cat": ("बिल्ली",)}
+    by_language = load(write("d.json", {"hi": {"dog": ["कुत्ता", "श्वान"]}, "en": {"dog": ["dog", "hound"]}}))
+    assert by_language.names_in("en") == {"dog": ("dog", "hound")}
+
+
 def test_lists_of_names(write: Any) -> None:
     assert load(write("names.txt", "\ufeffकुत्ता\r\n\r\nबिल्ली\r\n")).labels == ("कुत्ता", "बिल्ली")
     assert load(write("c.json", ["dog", ["cat", "kitty"]])).names_in("en")["cat"] == ("cat", "kitty")
