@@ -32,7 +32,7 @@ model_flag = $(if $(MODEL),--model $(MODEL))
 # $(call need,FILE,WHAT TO TYPE): stop with one line when a file of the step before is missing.
 need = @test -e "$(1)" || { echo "$@ needs $(1): $(2)" >&2; exit 1; }
 
-.PHONY: help setup demo demo-picture test test-newest test-oldest update golden mutants check format bench docs models clean caption translate import score train merge retrieve-eval classify-eval export
+.PHONY: help setup demo demo-picture test fuzz test-newest test-oldest update golden mutants check format bench docs models clean caption translate import score train merge retrieve-eval classify-eval export
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ define newest_environment
 	$(PYTHON) -m venv --clear .venv-newest
 	.venv-newest/bin/python -m pip install --quiet --editable '.[dev]'
 endef
+
+fuzz: setup ## Try 10,000 damaged or hostile inputs per test of them; takes hours
+	FUZZ=1 $(BIN)/python -m pytest tests/hostile
 
 test-newest: ## All tests with the newest versions, in .venv-newest; what a package deprecates is an error
 	$(newest_environment)

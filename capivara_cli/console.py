@@ -49,10 +49,10 @@ def warn(text: str) -> None:
 def clean(text: str) -> str:
     """Escape control characters: a file name or a caption must not control the terminal.
 
-    A line break is escaped too, unless it is one of our own: those come first in a message, or before indented lines.
+    A line break is escaped too, unless it is one of our own: those stand before lines that are indented.
     """
     return "".join(
-        c if c.isprintable() or (c == "\n" and (i == 0 or text.startswith("  ", i + 1))) else repr(c)[1:-1]
+        c if c.isprintable() or (c == "\n" and text.startswith("  ", i + 1)) else repr(c)[1:-1]
         for i, c in enumerate(text)
     )
 

@@ -7,7 +7,13 @@ from capivara_cli import console
 
 @pytest.mark.parametrize(
     ("text", "printed"),
-    [("[bold]a[/bold]", "[bold]a[/bold]"), (":dog:", ":dog:"), ("\x1b[31m", "\\x1b[31m"), ("चित्र", "चित्र")],
+    [
+        ("[bold]a[/bold]", "[bold]a[/bold]"),
+        (":dog:", ":dog:"),
+        ("\x1b[31m", "\\x1b[31m"),
+        ("चित्र", "चित्र"),
+        ("a\nb.jpg", "a\\nb.jpg"),
+    ],
 )
 def test_captions_and_paths_are_printed_as_they_are(
     text: str, printed: str, capsys: pytest.CaptureFixture[str]

@@ -163,7 +163,8 @@ def _languages(path: Path) -> list[str]:
 
 
 def _print_line(line: str) -> None:
-    console.say(f"\n$ {line}", style="bold")
+    console.say("")
+    console.say(f"$ {line}", style="bold")
 
 
 def _print_next(folder: Path, lang: str) -> None:
@@ -176,4 +177,5 @@ def _print_next(folder: Path, lang: str) -> None:
         ("capivara caption --help", "your own images; then translate, train …"),
         ("capivara retrieve-eval --help", "your own test set"),
     ]
-    console.say("\nNext:\n" + "\n".join(f"  {line:42}{what}".rstrip() for line, what in hints))
+    console.say("")
+    console.say("Next:\n" + "\n".join(f"  {line:42}{what}".rstrip() for line, what in hints))

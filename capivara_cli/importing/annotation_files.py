@@ -210,4 +210,4 @@ def _json_file(path: Path) -> Iterator[BinaryIO]:
             raise CapivaraError(f"{path} is not UTF-8 text", f"iconv -t UTF-8 {path}") from error
         reason = reason.replace("parse error: premature EOF", "the file is cut short")
         near = " ".join(text.partition("(right here)")[0].split())
-        raise CapivaraError(f"{path}: not JSON: {reason.rstrip('.')}" + (f", near {near}" if near else "")) from error
+        raise CapivaraError(f"{path}: not JSON: {reason.rstrip('.')}" + (f", near `{near}`" if near else "")) from error

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,8 +26,41 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=5,
 )
+
+
+def fuzzing(examples: int) -> settings:
+    """Return how often a test is tried: this often, or 10,000 times by `make fuzz`. All tries share a folder."""
+    tries = 10_000 if os.environ.get("FUZZ") else examples
+    unchecked = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
+    return settings(max_examples=tries, deadline=None, suppress_health_check=unchecked)
+
+
 # Few, because loading a model takes a tenth of a second; the folder is copied anew for each.
-fuzz = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fuzz = fuzzing(60)
+
+
+@st.composite
+def damaged(draw: st.DrawFn, *contents: bytes) -> bytes:
+    """Draw one of the contents with some bytes changed, removed, inserted or repeated, or cut short."""
+    content = bytearray(draw(st.sampled_from(contents)))
+    for _ in range(draw(st.integers(1, 4))):
+        start = draw(st.integers(0, len(content)))
+        end = min(start + draw(st.sampled_from([0, 1, 1, 2, 4, 64, len(content)])), len(content))
+        content[start:end] = draw(st.binary(max_size=4) | st.just(bytes(content[start:end]) * 3))
+    return bytes(content)
+
+
+def refusal_of(call: Callable[[], object]) -> str | None:
+    """Return the message of the CapivaraError that the call raises, or None; any other exception fails the test."""
+    try:
+        call()
+    except CapivaraError as error:
+        message = error.message
+        assert re.search(r"[^:\s]\s*$", message), message  # says something after its last colon
+        for foreign in ("Error:", "Error(", "StopIteration", "object has no attribute", "Traceback"):
+            assert foreign not in message, message
+        return message
+    return None
 
 
 @pytest.fixture

@@ -92,7 +92,7 @@ def test_json_of_another_format_says_which_it_looks_like(
         ('{"images": [{"id": 1, "file_name": "1.png"}, {"id": 2, "file_n', "x.json: not JSON: the file is cut short"),
         ('{"images": [{"id": 1, "file_name": "1.png"}\n\n', "not JSON: the file is cut short"),
         ('{"images": [{"id": 1, "file_name": "1.png"} 2]}', r'not JSON: .*after array element.* near .*"1.png"} 2]}'),
-        ('{"info": [1,\n\n, 2]}', r'not JSON: .*near {"info": \[1, , 2\]}'),
+        ('{"info": [1,\n\n, 2]}', r'not JSON: .*near `{"info": \[1, , 2\]}'),
         ('{"images" 1}', "not JSON: .*colon"),
         ("{1: 2}", "not JSON: .*object key"),
         ('{"images": [{"id": 1.', "not JSON: .*malformed number"),
