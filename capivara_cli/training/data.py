@@ -37,6 +37,7 @@ class TrainingData:
         images: row i is the image of `train[i]`.
         val: records to validate on; none of them is trained on.
         validation: scores the model on `val`; None without any.
+        held_out: whether `val` was held out of the training data; else it is `--val`.
         rejected: images that could not be read.
     """
 
@@ -44,6 +45,7 @@ class TrainingData:
     images: Table
     val: list[Record]
     validation: Validation | None
+    held_out: bool
     rejected: list[Rejected]
 
 
@@ -111,7 +113,7 @@ def load_training_data(
     if not queries:
         say("no validation: no image is held out, or none of --val can be read")
     validation = Validation(clip, val_images, queries) if queries else None
-    return TrainingData(train, images, val, validation, rejected)
+    return TrainingData(train, images, val, validation, options.data.val is None, rejected)
 
 
 def _split(total: int, options: TrainOptions) -> tuple[np.ndarray, np.ndarray]:

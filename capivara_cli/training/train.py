@@ -14,16 +14,14 @@ from capivara_cli.errors import CapivaraError
 from capivara_cli.models import checkpoint, lora
 from capivara_cli.models.clip import Clip
 from capivara_cli.models.cut_texts import CutTexts
-from capivara_cli.models.embedding_cache import ImageTable
 from capivara_cli.models.seen import Seen
 from capivara_cli.models.spec import ModelSpec
 from capivara_cli.runtime import Runtime
 from capivara_cli.training import curves
-from capivara_cli.training.data import TrainingData, check_enough, load_training_data, read_records
+from capivara_cli.training.data import Table, TrainingData, check_enough, load_training_data, read_records
 from capivara_cli.training.fit import fit
 from capivara_cli.training.model_card import run_card
 from capivara_cli.training.options import TrainOptions
-from capivara_cli.training.pixels import PixelTable
 from capivara_cli.training.run_folder import OTHER_FOLDER, RunFolder, TrainerState
 from capivara_cli.training.sampler import CaptionTable, Sampler, tokenise_captions
 from capivara_cli.training.trainer import Trainer
@@ -71,12 +69,9 @@ def _train(options: TrainOptions, run: RunFolder) -> None:
     if runtime.is_main:  # now that nothing is wrong with the new run, the old one is replaced
         run.begin(typed)
     runtime.barrier()  # no rank reads the folder before the first one has begun
-    run.write_rejected(data.rejected)
-    val_overlap = _remember(data, options, replay, run)
     captions = tokenise_captions(data.train, [*options.lang, *replay], clip)
-    cut = {lang: CutTexts.of(clip, _texts(data.train, lang)) for lang in captions.totals()}
-    for lang, texts in cut.items():
-        texts.warn(f"captions in {lang}")
+    state = _start_or_resume(run, runtime, _fingerprint([*data.train, *data.val], captions), weights)
+    notes = _write_notes(data, captions, clip, run)
     _unfreeze(options, clip, captions)
     trainer = Trainer(
         options=options,
@@ -86,34 +81,41 @@ def _train(options: TrainOptions, run: RunFolder) -> None:
         images=data.images,
         validate=data.validation,
         save_weights=lambda: _save_weights(options, clip, run),
-        state=_start_or_resume(run, runtime, _fingerprint([*data.train, *data.val], captions), weights),
+        state=state,
     )
     _announce(data, captions, trainer)
     trainer.fit()
     if runtime.is_main:
-        cut_texts = {lang: texts.content() for lang, texts in cut.items()}
-        _finish(trainer, data, captions, {"cut_texts": cut_texts, "val_overlap": val_overlap})
+        _finish(trainer, data, captions, notes)
     runtime.barrier()  # no rank returns a run that is not complete
 
 
-def _remember(
-    data: TrainingData, options: TrainOptions, replay: Iterable[str], run: RunFolder
-) -> dict[str, Any] | None:
-    """Write what the run learns from; return how much of `--val` is among it, None without `--val`."""
-    langs = [*options.lang, *replay]
+def _write_notes(data: TrainingData, captions: CaptionTable, clip: Clip, run: RunFolder) -> dict[str, Any]:
+    """Write which images were rejected and what is trained on; tell what is odd about the data.
 
-    def seen(records: Sequence[Record], table: ImageTable | PixelTable) -> Seen:
+    Returns:
+        what the run's summary says of it.
+    """
+    langs = [*captions.totals()]
+
+    def seen(records: Sequence[Record], table: Table) -> Seen:
         texts = (text for lang in langs for text in _texts(records, lang))
         return Seen.of([record.image for record in records], table.content, texts)
 
+    run.write_rejected(data.rejected)
     trained = seen(data.train, data.images)
     if run.writes:
         trained.save(run.path)
-    if options.data.val is None or data.validation is None:
-        return None
-    overlap = trained.overlap(seen(data.val, data.validation.images))
-    overlap.warn("validation", "the training data")
-    return overlap.content()
+    notes: dict[str, Any] = {"cut_texts": {}, "val_overlap": None}
+    for lang in langs:
+        cut = CutTexts.of(clip, _texts(data.train, lang))
+        cut.warn(f"captions in {lang}")
+        notes["cut_texts"][lang] = cut.content()
+    if data.validation is not None and not data.held_out:
+        overlap = trained.overlap(seen(data.val, data.validation.images))
+        overlap.warn("validation", "the training data")
+        notes["val_overlap"] = overlap.content()
+    return notes
 
 
 def _texts(records: Iterable[Record], lang: str) -> Iterator[str]:

@@ -44,6 +44,7 @@ ADAPTERS: list[tuple[str, dict[str, Any], str]] = [
     ("adapter_config.json", {"bias": "magic"}, "bias = 'magic' is not"),
     ("adapter_config.json", {"use_dora": "yes"}, "use_dora = 'yes' is not true or false"),
     ("adapter_config.json", {"peft_type": None}, "not a LoRA adapter"),
+    ("adapter_config.json", {"peft_type": "IA3"}, "not a LoRA adapter: its peft_type is IA3"),
     ("capivara.json", {"logit_scale": float("nan")}, "logit_scale = nan is not a number"),
     ("capivara.json", {"logit_scale": float("inf")}, "logit_scale = inf is not a number"),
     ("capivara.json", {"logit_scale": "x"}, "logit_scale = 'x' is not a number"),

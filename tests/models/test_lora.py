@@ -150,11 +150,3 @@ def test_an_adapters_configuration_cannot_import_a_module(clip: Clip, run: Path,
         patch.syspath_prepend(str(tmp_path))
         adapters.load(clip, tmp_path / "evil")
     assert not (tmp_path / "executed").exists()
-
-
-def test_another_kind_of_adapter_says_which(clip: Clip, run: Path, tmp_path: Path) -> None:
-    shutil.copytree(run / "adapter", tmp_path / "ia3")
-    config = json.loads((tmp_path / "ia3" / "adapter_config.json").read_text())
-    (tmp_path / "ia3" / "adapter_config.json").write_text(json.dumps(config | {"peft_type": "IA3"}))
-    with pytest.raises(CapivaraError, match="not a LoRA adapter: its peft_type is IA3"):
-        adapters.load(clip, tmp_path / "ia3")
