@@ -50,7 +50,7 @@ class ClassifyOptions(EvaluationOptions):
         shown="the class set's",
     )
     metric: Literal["auto", "acc1", "acc5", "mean_per_class_recall", "map", "map11", "roc_auc"] = flag(
-        "Main metric; auto is the class set's. All metrics that the data define are in the result.", default="auto"
+        "Main metric; auto is the class set's. All applicable metrics are in the result.", default="auto"
     )
     split: str | None = flag("Split to use, for example test.", default=None, metavar="NAME")
     images: Path | None = flag("Folder of the images that a table names.", default=None, metavar="DIR")

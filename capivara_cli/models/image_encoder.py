@@ -20,6 +20,7 @@ def encode_views(clip: Clip, pixels: Tensor) -> Tensor:
 
     flat = pixels.flatten(0, 1)  # (B * views, 3, H, W)
     run = torch.inference_mode()(lambda part: clip.encode_pixels(flat[part]).cpu())
+    # All at once, and in halves if memory runs out: the caller has cut the batch to a size that mostly fits.
     features = torch.cat([part for _, part in clip.runtime.batches(run, len(flat), len(flat))])
     return features.unflatten(0, pixels.shape[:2])
 
@@ -50,6 +51,7 @@ class Views:
             return cast("Tensor", self.plain(image))
         # Seeded by the image and the view, so that a view does not depend on the order or the process it is made in.
         with torch.random.fork_rng(devices=[]):
+            # 7 bytes of the identity, so that the seed fits in 64 bits also with `view` added.
             torch.manual_seed(int.from_bytes(images.identity(ref)[:7], "little") + view)
             return cast("Tensor", self.augmented(image))
 

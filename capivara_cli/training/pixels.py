@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-CACHE_BYTES = 1 << 30  # of decoded views; the first ones decoded stay
+CACHE_BYTES = 1 << 30  # of decoded views; the first ones that were decoded stay, later ones are decoded at each use
 
 
 class Decoder:
@@ -43,6 +43,7 @@ class Decoder:
         except ImageRejected as error:
             return error
         size = pixels.numel() * pixels.element_size()
+        # Threads do not wait for each other here: the limit may be exceeded by a few views, which does no harm.
         if self._cached_bytes + size <= CACHE_BYTES:
             self._cache[ref, view] = pixels
             self._cached_bytes += size

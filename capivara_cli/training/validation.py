@@ -23,7 +23,7 @@ class Validation:
 
     Attributes:
         images: embeddings of the frozen image tower, or pixels for a tower that trains.
-        queries: language -> captions, and the row of each caption's image.
+        queries: language -> (captions, index in `images` of each caption's image).
     """
 
     clip: Clip
@@ -42,7 +42,7 @@ class Validation:
         return scores
 
     def _image_features(self) -> Tensor:
-        """Return (I, D) float32 on the CPU, normalised: looked up for a frozen image tower, else computed."""
+        """Return (I, D) float32 on the CPU, normalised: looked up if the image tower is frozen, otherwise computed."""
         import numpy as np
         import torch
 
