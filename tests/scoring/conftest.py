@@ -11,7 +11,7 @@ import pytest
 
 from capivara_cli.data import records
 from capivara_cli.scoring.options import ScoreOptions
-from tests.helpers import write_jsonl
+from tests.helpers import read_jsonl, write_jsonl
 
 MakeOptions = Callable[..., ScoreOptions]
 
@@ -34,3 +34,13 @@ def one_record(folder: Path, *captions: dict[str, Any]) -> Path:
     """Write a file of one record; the captions are English and have the text "a" unless they say otherwise."""
     full = [{"text": "a", "lang": "en"} | caption for caption in captions]
     return write_jsonl(folder / "in.jsonl", [{"image": "a.png", "captions": full}])
+
+
+def repeated(path: Path, times: int) -> list[dict[str, Any]]:
+    """The records of a file, many times, each with an id of its own."""
+    return [{**row, "id": f"{turn}-{row['id']}"} for turn in range(times) for row in read_jsonl(path)]
+
+
+def assert_same_files(one: Path, other: Path) -> None:
+    for ending in ("", ".rejected.jsonl"):
+        assert Path(f"{one}{ending}").read_bytes() == Path(f"{other}{ending}").read_bytes()
