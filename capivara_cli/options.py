@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 import operator
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -267,7 +268,8 @@ def unknown_keys(
     for name, value in values.items():
         field = fields(cls).get(str(name))
         if field is None:
-            yield f"unknown key {path}{name}{nearest(str(name), [*fields(cls), *also], prefix=path)}"
+            shown = name if re.fullmatch(r"[\w.-]+", str(name)) else repr(name)
+            yield f"unknown key {path}{shown}{nearest(str(name), [*fields(cls), *also], prefix=path)}"
         elif field.section is not None and isinstance(value, Mapping):
             yield from unknown_keys(field.section, value, f"{path}{name}.")
 

@@ -26,7 +26,7 @@ def _parse_shares(value: Any) -> dict[str, float]:
     if isinstance(value, Mapping):
         return {read_lang(str(lang)): share for lang, share in value.items()}
     shares = {}
-    for text in [value] if isinstance(value, str) else value:
+    for text in [value] if isinstance(value, str) else value or ():
         lang, colon, share = str(text).partition(":")
         try:
             shares[read_lang(lang)] = float(share) if colon else 0.25
