@@ -220,11 +220,9 @@ class OutputFile(Output):
         for result in results:
             digest = self._digests.popleft()
             lines += [mark + digest + line for mark, line in result.lines()]
-        try:
+        with explained(f"cannot write {self.partial}", hint=artifacts.NO_ROOM):
             self._file.write(b"".join(lines))
             self._file.flush()
-        except OSError as error:
-            raise CapivaraError(f"cannot write {self.partial}: {error.strerror}", artifacts.NO_ROOM) from error
 
     def close(self) -> None:
         """See `Output`."""

@@ -15,7 +15,7 @@ from capivara_cli.data.readers.formats import WrongFormat
 from capivara_cli.data.readers.options import ReaderOptions
 from capivara_cli.data.readers.rows import Row, inside
 from capivara_cli.data.readers.source_start import SourceStart
-from capivara_cli.errors import CapivaraError, nearest
+from capivara_cli.errors import CapivaraError, explained, nearest
 
 MAX_DEPTH = 100  # of nested lists and objects
 
@@ -196,12 +196,10 @@ def _json_file(path: Path) -> Iterator[BinaryIO]:
     from ijson import JSONError
 
     try:
-        with path.open("rb") as file:
+        with explained(f"cannot read {path}"), path.open("rb") as file:
             if file.read(3) != codecs.BOM_UTF8:  # some editors leave this mark, which JSON does not allow
                 file.seek(0)
             yield file
-    except OSError as error:
-        raise CapivaraError(f"cannot read {path}: {error.strerror}") from error
     except (JSONError, ValueError) as error:
         # yajl says "parse error: premature EOF", as bytes if they are not UTF-8; the next line has the text around.
         message = error.args[0] if error.args and isinstance(error.args[0], bytes) else str(error).encode()

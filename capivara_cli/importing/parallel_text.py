@@ -43,7 +43,11 @@ def _aligned(path: Path, names: str, options: ReaderOptions) -> Iterator[Row]:
     folder = path if path.is_dir() else path.parent
     if not (folder / names).is_file():
         raise CapivaraError(f"{folder}: no {names} in it", "docs/importing.md shows the formats")
-    files = {lang: file for file in sorted(folder.glob("*.txt")) if (lang := _language(file.name)) is not None}
+    files: dict[str, Path] = {}
+    for file in sorted(folder.glob("*.txt")):
+        lang = _language(file.name)
+        if lang is not None:
+            files[lang] = file
     if not files:
         raise CapivaraError(f"{folder}: no captions beside {names}", "hin_Deva.txt, or test_1kcaptions_es.txt")
     image_folder = options.images or (folder / "images" if (folder / "images").is_dir() else folder)
