@@ -250,9 +250,10 @@ def test_roc_auc_is_the_share_of_pairs_in_the_right_order(case: tuple[np.ndarray
     assert roc_auc(scores, truth) == pytest.approx(won / len(pairs), abs=1e-12)
 
 
-def test_roc_auc_of_more_than_two_classes_is_refused() -> None:
-    with pytest.raises(ValueError, match="not 2 of 3"):
-        roc_auc(np.zeros((2, 3)), one_hot([0, 1], 3))
+@pytest.mark.parametrize("classes", [1, 3])
+def test_roc_auc_is_that_of_two_classes(classes: int) -> None:
+    with pytest.raises(ValueError, match=f"not {classes} of {classes}"):
+        roc_auc(np.zeros((3, classes)), one_hot([number % classes for number in range(3)], classes))
 
 
 # All metrics
