@@ -61,17 +61,17 @@ class Blip2(Captioner):
         max_positions = getattr(model.config.text_config, "max_position_embeddings", None)  # T5 has no limit
         self.check_length(max_positions, model.config.num_query_tokens + self.prompt_ids.shape[1])
         generation = model.language_model.generation_config
-        eos = generation.eos_token_id if generation.eos_token_id is not None else []
-        self.decoder = Decoder(
-            model.language_model,
-            torch.tensor(eos if isinstance(eos, list) else [eos], device=runtime.device),
-            options.max_new_tokens,
-            options.num_beams,
-            1.0 if generation.length_penalty is None else float(generation.length_penalty),
-            generation.early_stopping or False,
-        )
-        unsupported = set(generation.to_diff_dict()) - SUPPORTED_BY_DECODER
-        self.uses_decoder = not self.is_encoder_decoder and not unsupported
+        self.decoder: Decoder | None = None  # None: `_generate` is used
+        if not self.is_encoder_decoder and set(generation.to_diff_dict()) <= SUPPORTED_BY_DECODER:
+            eos = generation.eos_token_id if generation.eos_token_id is not None else []
+            self.decoder = Decoder(
+                model.language_model,
+                torch.tensor(eos if isinstance(eos, list) else [eos], device=runtime.device),
+                options.max_new_tokens,
+                options.num_beams,
+                1.0 if generation.length_penalty is None else float(generation.length_penalty),
+                generation.early_stopping or False,
+            )
 
     def captions(self, images: Tensor) -> list[list[str]]:
         """Describe (N, 3, H, W) float32 images: return N lists of K texts."""
@@ -81,7 +81,7 @@ class Blip2(Captioner):
             pixels = images.to(self.runtime.device, self.model.dtype, non_blocking=True)
             features = self.model.get_image_features(pixels, return_dict=True).pooler_output  # (N, Q, D)
             prefixes = self.model.get_input_embeddings()(self.prompt_ids)  # (K, P, D) token embeddings, not normalised
-            if self.uses_decoder:
+            if self.decoder is not None:
                 new_tokens = self.decoder(features, prefixes, self.prompt_mask)
             else:
                 new_tokens = self._generate(features, prefixes)

@@ -14,7 +14,13 @@ from capivara_cli.errors import CapivaraError
 
 
 class ShardSample(NamedTuple):
-    """An image of a shard, and the object made of the files beside it; or what is wrong with them."""
+    """An image of a shard.
+
+    Attributes:
+        where: `shard.tar#000123.jpg`, for messages.
+        image: the same with forward slashes: the record's `image`.
+        data: the record made from the files beside the image, or the error if they cannot be read.
+    """
 
     where: str
     image: str
@@ -22,30 +28,31 @@ class ShardSample(NamedTuple):
 
 
 def read(path: Path, lang: str = "en", encoding: str | None = None) -> Iterator[ShardSample]:
-    """Read all images of a shard. Warns at the end of what was skipped.
+    """Read all images of a shard. Warns of skipped members and samples at the end.
 
     Args:
-        encoding: of `.txt` and `.cls`; None is UTF-8.
+        lang: language of captions that do not name one.
+        encoding: of `.txt` and `.cls` files; None is UTF-8.
 
     Raises:
         CapivaraError: not a tar file.
     """
     shard = Shard(path)
-    bare: list[str] = []
-    bare_count = 0
+    without_image, first_without_image = 0, ""
     try:
         with path.open("rb") as file:
             for stem, members in shard.samples():
                 image = next((member for member in members.values() if images.is_image_name(member.name)), None)
                 if image is None:
-                    bare_count += 1
-                    bare = bare or [stem]
+                    without_image += 1
+                    first_without_image = first_without_image or stem
                     continue
                 where, name = f"{path}#{image.name}", f"{path.as_posix()}#{image.name}"
                 parts = {}
                 for extension in sidecars.EXTENSIONS:
                     if extension in members:
                         file.seek(members[extension].offset)
+                        # One byte more than the limit, so that `sidecars.read` notices a file that is too large.
                         parts[extension] = file.read(min(members[extension].size, sidecars.MAX_BYTES + 1))
                 try:
                     data = {"id": stem, **sidecars.read(parts, f"{path}#{stem}", lang, encoding), "image": name}
@@ -59,5 +66,5 @@ def read(path: Path, lang: str = "en", encoding: str | None = None) -> Iterator[
         console.warn(f"{path} is {shard.lost}")
     for reason, (count, first) in shard.refused.items():
         console.warn(f"{path}: {count:,} members left out ({reason}), the first: {first}")
-    if bare:
-        console.warn(f"{path}: {bare_count:,} samples without an image, the first {bare[0]}")
+    if without_image:
+        console.warn(f"{path}: {without_image:,} samples without an image, the first {first_without_image}")

@@ -94,7 +94,7 @@ def test_settings_that_the_decoder_does_not_support_go_to_the_library(pictures: 
     captioner.model.language_model.generation_config.no_repeat_ngram_size = 1
     processor = Blip2Processor.from_pretrained(folder)
     strict = Blip2(captioner.model, processor, captioner.options, PREFIXES, captioner.runtime)
-    assert not strict.uses_decoder
+    assert strict.decoder is None
     said = describe(strict, pictures[:2])
     assert said != free
     assert any(text.startswith("a photo of a large green") and len(text) > 24 for text in said[0])
