@@ -48,8 +48,10 @@ def read(parts: dict[str, bytes], where: str, lang: str = "en", encoding: str | 
 
 
 def _text(parts: dict[str, bytes], extension: str, where: str, encoding: str | None) -> str:
-    with explained(f"{where}.{extension}: not {encoding or 'UTF-8'}", UnicodeError, hint="--encoding latin-1"):
+    try:
         return parts[extension].decode(encoding or "utf-8-sig").strip()
+    except UnicodeError as error:  # which byte it is says nothing to a person
+        raise CapivaraError(f"{where}.{extension}: not {encoding or 'UTF-8'}", "--encoding latin-1") from error
 
 
 def _captions(text: str, lang: str) -> list[Caption]:
