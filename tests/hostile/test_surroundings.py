@@ -1,0 +1,117 @@
+"""What is around a command: files without permission, and a terminal."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.conftest import command
+
+DROP_FROM_BOUNDING_SET, DAC_OVERRIDE, DAC_READ_SEARCH = 24, 1, 2  # of Linux' prctl and capabilities
+
+
+def obey_permissions() -> None:
+    """Take from the next program of this process what lets root read and write everything."""
+    libc = ctypes.CDLL(None)
+    for capability in (DAC_OVERRIDE, DAC_READ_SEARCH):
+        libc.prctl(DROP_FROM_BOUNDING_SET, capability, 0, 0, 0)
+
+
+def put_records(folder: Path, *names: str) -> None:
+    for name in names:
+        Image.new("RGB", (16, 16), hash(name) % 2**24).save(folder / "image.png")
+        (folder / "image.png").rename(folder / f"{name}.png")
+    rows = [
+        {"id": name, "image": f"{name}.png", "captions": [{"text": "a dog", "lang": "en", "score": 0.3}]}
+        for name in names
+    ]
+    (folder / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="drops capabilities")
+@pytest.mark.parametrize(
+    ("line", "protected", "mode", "message"),
+    [
+        (["import", "in.jsonl", "-o", "out.jsonl"], "in.jsonl", 0o000, "in.jsonl: Permission denied"),
+        (["import", "in.jsonl", "-o", "out.jsonl"], ".", 0o555, "cannot write"),
+        (["export", "csv", "in.jsonl", "-o", "out.csv"], ".", 0o555, "cannot write out.csv: no permission"),
+        (["export", "csv", "in.jsonl", "-o", "deep/out.csv"], ".", 0o555, "cannot write deep/out.csv: no permission"),
+        (["score", "in.jsonl", "--scored", "-o", "o.jsonl", "--plot", "ro/p.png"], "ro", 0o555, "write ro/p.png"),
+        (["import", "photos", "-o", "out.jsonl"], "photos", 0o000, "photos"),
+    ],
+)
+def test_what_may_not_be_read_or_written_is_one_line(
+    line: list[str], protected: str, mode: int, message: str, tmp_path: Path
+) -> None:
+    put_records(tmp_path, "a")
+    (tmp_path / "ro").mkdir()
+    (tmp_path / "photos").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    (tmp_path / protected).chmod(mode)
+    result = subprocess.run(
+        command(*line),
+        cwd=tmp_path,
+        preexec_fn=obey_permissions,  # no other thread is busy
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    (tmp_path / protected).chmod(0o777)
+    assert result.returncode == 1, result.stderr
+    assert message in result.stderr
+    errors = [row for row in result.stderr.splitlines() if row.startswith("error: ")]
+    assert len(errors) == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def in_terminal(line: list[str], folder: Path) -> bytes:
+    """Run a command in a pseudo-terminal, and return all that it sends to the screen."""
+    controller, terminal = pty.openpty()
+    seen = b""
+    with subprocess.Popen(line, cwd=folder, stdin=terminal, stdout=terminal, stderr=terminal):
+        os.close(terminal)
+        while True:
+            try:
+                chunk = os.read(controller, 4096)
+            except OSError:  # Linux: the other end is closed
+                chunk = b""
+            if not chunk:
+                break
+            seen += chunk
+    os.close(controller)
+    return seen
+
+
+HOSTILE = [
+    "\x1b]0;owned\x07",  # the title of the window
+    "\x1b[2J\x1b[31m",  # clear the screen, and write in red
+    "a\rerror: everything is lost",
+    "a\n\nerror: everything is lost",
+    "\x9b31m",  # the one-byte form of an escape sequence
+    "\u202eevil",  # right to left
+    "[red]markup[/red] :smile:",
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
+def test_a_hostile_file_name_does_not_control_the_terminal(name: str, tmp_path: Path) -> None:
+    put_records(tmp_path, "good")
+    with (tmp_path / "in.jsonl").open("a") as file:
+        file.write(json.dumps({"id": name, "image": f"{name}.png", "captions": [{"text": name, "lang": "en"}]}) + "\n")
+    screen = in_terminal(command("import", "in.jsonl", "--verify", "-o", "out.jsonl"), tmp_path)
+    screen += in_terminal(command("import", f"{name}.jsonl", "-o", "new.jsonl"), tmp_path)
+    text = screen.decode()
+    assert "no such file" in text
+    for sequence in ("\x1b]0;", "\x1b[2J", "\x1b[31m", "\x07", "\x9b", "\u202e"):
+        # Our own `error:` is bold red, which is another sequence.
+        assert sequence not in text, text
+    assert not any(row.startswith("error: everything") for row in text.replace("\r\n", "\n").splitlines()), text
