@@ -22,7 +22,7 @@ def make_images(folder: Path, count: int) -> None:
 
 
 def make_data(folder: Path, count: int, captions: int = 5) -> Path:
-    """A record an image, with so many captions in `hi` and one in `en`, of 9 to 21 tokens."""
+    """One record per image, with N captions in `hi` and one in `en`, of 9 to 21 tokens."""
     rng = random.Random(0)
     words = [a + b + c for a in "kgtdpb" for b in "aeiou" for c in ("ra", "ni", "lo", "ma", "tu", "se")]
     lines = []

@@ -2,8 +2,8 @@
 
     python benchmarks/importing.py [--rows 1000000]
 
-A table with a caption a row and two rows an image, COCO's JSON with as many annotations in no order, and a shard. All
-that is asked of the images is whether they are there.
+A table with one caption per row and two rows per image, COCO's JSON with as many annotations in no order, and a shard.
+Of the images, only their existence is checked.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def make_images(folder: Path, count: int, picture: bytes) -> None:
 
 
 def table(path: Path, rows: int) -> Path:
-    """A caption a row, two of an image one after the other."""
+    """One caption per row; the two captions of an image follow each other."""
     with path.open("w") as file:
         file.write("filepath\ttitle\n")
         file.writelines(f"{place(n // 2)}\ta photograph of number {n} with something beside it\n" for n in range(rows))
