@@ -47,15 +47,17 @@ def main() -> None:
 
 
 def fingerprint(screen: str) -> str:
-    """Return a digest of what the demo says, without what differs between two runs or two machines.
+    """Return a digest of what the demo says, without what differs between two runs, machines or folders.
 
-    Left out are figures, lines without a letter, bars and the lines below them, and the classes that were confused.
+    It covers the commands, and all lines of the evaluations but figures, bars, and the classes that were confused.
     """
     lines = Text.from_ansi(screen).plain.splitlines()
-    below_bar = [BAR in line for line in ["", *lines]]
-    said = [line for line, left_out in zip(lines, below_bar, strict=False) if BAR not in line and not left_out]
-    masked = (re.sub(r"[\d.,:+±-]+", "#", " ".join(line.split("confused:")[0].split())) for line in said)
-    return hashlib.sha256("\n".join(line for line in masked if re.search(r"[^\W_]", line)).encode()).hexdigest()[:16]
+    commands = [line for line in lines if line.startswith("$ capivara ")]
+    evaluation = lines[lines.index(next(line for line in commands if "retrieve-eval" in line)) : lines.index("Next:")]
+    said = [line.split("confused:")[0] for line in evaluation if BAR not in line]
+    masked = [re.sub(r"[\d.,:+±-]+", "#", " ".join(line.split())) for line in said]
+    masked = [line for line in masked if re.search(r"[^\W_]", line)]  # an empty line, a rule
+    return hashlib.sha256("\n".join([*commands, *masked]).encode()).hexdigest()[:16]
 
 
 def svg(screen: str) -> str:

@@ -8,6 +8,7 @@ import random
 import re
 import select
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,10 @@ from capivara_cli.demo import BASE
 from capivara_cli.demo.language import TEMPLATES, caption
 from capivara_cli.demo.scenes import training_scenes
 from tests.conftest import Process, command
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "docs" / "tools"))
+import demo_picture  # type: ignore[import-not-found]  # noqa: E402
 
 Capivara = Callable[..., Process]
 
@@ -122,6 +127,12 @@ def test_a_pipe_gets_lines_and_no_progress_bar(piped: tuple[Path, str]) -> None:
     assert "gain " in text
     assert "samples/s" not in text
     assert "\x1b" not in text
+
+
+def test_the_picture_in_the_readme_shows_what_the_demo_says(piped: tuple[Path, str]) -> None:
+    """If it does not: `make demo-picture`."""
+    [shown] = re.findall("<desc>(.*)</desc>", (ROOT / "docs" / "demo.svg").read_text(encoding="utf-8"))
+    assert demo_picture.fingerprint(piped[1]) == shown
 
 
 def test_progress_is_shown_in_a_terminal(folder: Path) -> None:
