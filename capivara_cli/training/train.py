@@ -70,7 +70,7 @@ def _train(options: TrainOptions, run: RunFolder) -> None:
         run.begin(typed)
     runtime.barrier()  # no rank reads the folder before the first one has begun
     captions = tokenise_captions(data.train, [*options.lang, *replay], clip)
-    state = _start_or_resume(run, runtime, _fingerprint([*data.train, *data.val], captions), weights)
+    state = _start_or_resume(run, runtime, _fingerprint(data, captions), weights)
     notes = _write_notes(data, captions, clip, run)
     _unfreeze(options, clip, captions)
     trainer = Trainer(
@@ -158,13 +158,13 @@ def _unfreeze(options: TrainOptions, clip: Clip, captions: CaptionTable) -> None
     clip.model.logit_scale.requires_grad_(True)
 
 
-def _fingerprint(records: Iterable[Record], captions: CaptionTable) -> str:
-    """Return 32 hex digits that change with the images' names, the captions, and their order."""
+def _fingerprint(data: TrainingData, captions: CaptionTable) -> str:
+    """Return 32 hex digits that change with the images, their names, the captions, and their order."""
     digest = hashlib.blake2b(digest_size=16)
-    for record in records:
+    for record in [*data.train, *data.val]:
         digest.update(f"{record.image}\n".encode("utf-8", "surrogateescape"))
     tokens = captions.tokens
-    for array in (tokens.flat, tokens.offsets, *captions.text_ids.values(), *captions.offsets.values()):
+    for array in (data.images.content, tokens.flat, tokens.offsets, *captions.text_ids.values(), *captions.offsets.values()):
         digest.update(array.tobytes())
     return digest.hexdigest()
 
