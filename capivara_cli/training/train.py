@@ -164,7 +164,13 @@ def _fingerprint(data: TrainingData, captions: CaptionTable) -> str:
     for record in [*data.train, *data.val]:
         digest.update(f"{record.image}\n".encode("utf-8", "surrogateescape"))
     tokens = captions.tokens
-    for array in (data.images.content, tokens.flat, tokens.offsets, *captions.text_ids.values(), *captions.offsets.values()):
+    for array in (
+        data.images.content,
+        tokens.flat,
+        tokens.offsets,
+        *captions.text_ids.values(),
+        *captions.offsets.values(),
+    ):
         digest.update(array.tobytes())
     return digest.hexdigest()
 
