@@ -1,21 +1,24 @@
 """Files that a command writes: which of them it may replace, and which are not files but streams.
 
 One rule for all commands: a file that exists is refused; with `--overwrite` a file is replaced if it is one that this
-command writes, recognised by its content. A device or a named pipe is written to directly, and never replaced.
+command writes, recognised by its content. What cannot be recognised is never replaced. A device or a named pipe is
+written to directly, and never replaced.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from capivara_cli.errors import CapivaraError, explained
 
 HEAD = 64 << 10  # bytes at the start of a file that say what it is
+FIRST_LINE = 16 << 20  # bytes to read at most when the first line is longer than that: a record with many captions
 STANDARD_STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/self/fd/")
 
 
@@ -31,21 +34,34 @@ class Kind(NamedTuple):
     matches: Callable[[bytes], bool]
 
 
-def _is_text(head: bytes) -> bool:
-    with suppress(UnicodeDecodeError):
-        head.rpartition(b"\n")[0].decode()  # the last line may be cut inside a character
-        return b"\0" not in head
-    return False
+def _first_record(head: bytes) -> dict[str, Any]:
+    """Return the JSON object that is the whole first line; {} if it is anything else, such as an indented JSON file."""
+    line, end, _ = head.partition(b"\n")
+    with suppress(ValueError, RecursionError):
+        value = json.loads(line)
+        if end and isinstance(value, dict):  # we end every line; other programs' JSON in one line has often no end
+            return value
+    return {}
 
 
-RECORDS = Kind("a file of records", lambda head: head.startswith(b"{") and b'"id":' in head)
-REJECTED = Kind("a file of rejected records", lambda head: head.startswith(b"{") and b'"rejected": ' in head)
+def _is_record(record: dict[str, Any]) -> bool:
+    return "id" in record and isinstance(record.get("image") or record.get("file_name"), str)
+
+
+def _is_rejected(record: dict[str, Any]) -> bool:
+    """Return whether it is a rejected record, or a rejected part of one, which has a text instead of an image."""
+    return isinstance(record.get("rejected"), str) and (_is_record(record) or {"id", "text"} <= record.keys())
+
+
+RECORDS = Kind("a file of records", lambda head: _is_record(_first_record(head)))
+REJECTED = Kind("a file of rejected records", lambda head: _is_rejected(_first_record(head)))
 RESULT = Kind("a result file", lambda head: head.startswith(b'{\n  "dataset": ') and b'"task": "zeroshot_' in head)
 QUERIES = Kind("a file of ranks or predictions", lambda head: head.startswith(b'{"role": '))
 PER_CLASS = Kind("a table of classes", lambda head: head.startswith(b"role,lang,label,name,"))
 PLOT = Kind("a plot of scores", lambda head: head.startswith(b"\x89PNG") and b"Software\0capivara score" in head)
 TABLE = Kind("a table of captions", lambda head: head.startswith((b"filepath,title,", b"filepath\ttitle\t")))
-TEXT = Kind("a text", _is_text)
+NEVER = Kind("recognisable: a text or a class file does not say who wrote it", lambda _: False)
+"""Texts of captions, and class files: only an empty one is replaced."""
 
 
 def is_stream(path: Path) -> bool:
@@ -93,6 +109,7 @@ def _check_replaceable(path: Path, kind: Kind, flag: str, *, overwrite: bool) ->
         raise CapivaraError(f"{flag} {path} is not a file", f"{flag} another file")
     with path.open("rb") as file:
         head = file.read(HEAD)
+        head += b"" if b"\n" in head else file.readline(FIRST_LINE)
     is_ours = not head or kind.matches(head)
     if not overwrite:
         hint = "--overwrite replaces it" if is_ours else f"{flag} another file"

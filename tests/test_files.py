@@ -13,19 +13,22 @@ from capivara_cli.errors import CapivaraError
 
 KINDS = {
     files.RECORDS: b'{"image": "a.png", "id": "a"}\n',
-    files.REJECTED: b'{"rejected": "unreadable", "id": "a"}\n',
+    files.REJECTED: b'{"rejected": "unreadable", "id": "a", "image": "a.png"}\n',
     files.RESULT: b'{\n  "dataset": "test",\n  "task": "zeroshot_retrieval"\n}\n',
     files.QUERIES: b'{"role": "model", "lang": "hi", "rank": 1.0}\n',
     files.PER_CLASS: b"role,lang,label,name,images,metric,value\n",
     files.PLOT: b"\x89PNG\r\n\x1a\n tEXtSoftware\0capivara score",
     files.TABLE: b"filepath\ttitle\tlang\n",
-    files.TEXT: "एक\nकुत्ता".encode(),
 }
 OTHERS = {
     "a photo": b"\x89PNG\r\n\x1a\n IHDR",
     "a shard": b"a.png\0\0\0",
     "settings": b"train:\n  lr: 1\n",
     "somebody's JSON": b'{\n  "name": "thesis"\n}\n',
+    "an indented record": b'{\n  "id": 1, "image": "a.png", "rejected": "why"\n}\n',
+    "COCO's annotations": b'{"info": {}, "images": [{"id": 1, "image": "a.png"}]}\n',
+    "a notebook": b'{"cells": [{"id": "a", "source": ["image"]}]}\n',
+    "notes": b'{"rejected": "my notes on applicants", "id": 1}\n',
 }
 
 
@@ -42,7 +45,7 @@ def test_a_file_of_its_own_kind_is_replaced_only_with_overwrite(kind: files.Kind
 
 
 @pytest.mark.parametrize("what", OTHERS)
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not files.TEXT], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_another_file_is_never_replaced_and_no_hint_says_that_it_would_be(
     kind: files.Kind, what: str, tmp_path: Path
 ) -> None:
@@ -57,10 +60,17 @@ def test_another_file_is_never_replaced_and_no_hint_says_that_it_would_be(
         assert caught.value.hint == "--ranks another file"
 
 
-def test_a_text_is_replaced_by_a_text_and_a_binary_file_is_not(tmp_path: Path) -> None:
-    (tmp_path / "out").write_bytes(b"a\0b\n")
-    with pytest.raises(CapivaraError, match="is not a text"):
-        files.check_writable(tmp_path / "out", files.TEXT, overwrite=True)
+def test_a_text_is_never_replaced_unless_it_is_empty(tmp_path: Path) -> None:
+    (tmp_path / "out").touch()
+    files.check_writable(tmp_path / "out", files.NEVER, overwrite=True)
+    (tmp_path / "out").write_text("\\documentclass{thesis}\n")
+    with pytest.raises(CapivaraError, match="a text or a class file does not say who wrote it"):
+        files.check_writable(tmp_path / "out", files.NEVER, overwrite=True)
+
+
+def test_a_record_longer_than_what_is_read_first_is_recognised(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text('{"captions": "' + files.HEAD * "x" + '", "id": 1, "image": "a.png"}\n')
+    files.check_writable(tmp_path / "out", files.RECORDS, overwrite=True)
 
 
 def test_a_place_where_nothing_can_be_written_is_refused_and_nothing_is_made(tmp_path: Path) -> None:

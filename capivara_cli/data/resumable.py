@@ -8,22 +8,21 @@ ranks each has its own partial file, and the first rank puts their batches toget
 
 from __future__ import annotations
 
-import glob
 import itertools
 import json
 import os
+import re
 import zlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from capivara_cli import artifacts, files, interrupts, locks
-from capivara_cli.data import images
+from capivara_cli.data import images, partial_files
 from capivara_cli.data.output import (
     KEPT,
-    PART,
     UNDECIDED,
     Observer,
     Output,
@@ -39,7 +38,8 @@ from capivara_cli.errors import CapivaraError, explained
 from capivara_cli.locks import Lock
 from capivara_cli.runtime import Runtime
 
-_HEAD = 9  # bytes of a line before its JSON: the mark, and eight digits of the digest
+OTHER_SUFFIXES = (".tar", ".json", ".ipynb")  # a shard, one JSON value (often annotations), a notebook
+
 _NAMES = {
     "sources": "sources",
     "ranks": "the number of ranks",
@@ -69,7 +69,7 @@ def open_output(
     Raises:
         CapivaraError: FILE already exists, or was begun with other settings, which are named.
     """
-    if path is not None and (images.is_image_name(path.name) or path.suffix == ".tar"):
+    if path is not None and (images.is_image_name(path.name) or path.suffix.lower() in OTHER_SUFFIXES):
         raise CapivaraError(f"{path} is not the name of a file of records", "-o FILE.jsonl")
     if is_file(path):
         return OutputFile(path, settings, runtime, observer, overwrite=overwrite)
@@ -98,6 +98,7 @@ class OutputFile(Output):
         self._settings_file = path.with_name(f"{path.name}.partial.json")
         self._file: IO[bytes] | None = None
         self._is_complete = False
+        self._is_checked = False  # whether the partial files and settings may be removed: they are ours to change
         self._lock: Lock | None = None
         self._undecided = [key for key, value in settings.items() if value is UNDECIDED]
         self._digests: deque[bytes] = deque()  # of the records that are being worked on
@@ -107,6 +108,7 @@ class OutputFile(Output):
             if runtime.is_main:
                 self._file = self._hold()
                 self._check(overwrite=overwrite)
+            self._is_checked = True
             runtime.barrier()
             if not runtime.is_main:
                 self._file = self._hold()
@@ -127,7 +129,7 @@ class OutputFile(Output):
             artifacts.write_json(self._settings_file, self.settings)
         self.runtime.barrier()
         interrupts.note(f"what is done is kept in {self.partial}: run the same command again to resume")
-        _drop_torn_batch(self.partial, window)
+        partial_files.drop_torn_batch(self.partial, window)
 
     def _hold(self) -> IO[bytes]:
         """Open the partial file to append to, and lock it for this process, before anything is changed or removed."""
@@ -145,22 +147,31 @@ class OutputFile(Output):
     def _partial(self, rank: int, ranks: int) -> Path:
         return self.path.with_name(f"{self.path.name}.partial" + (f"-{rank}-of-{ranks}" if ranks > 1 else ""))
 
+    def _beside(self, pattern: str) -> list[Path]:
+        """Return the files in the same folder with names of exactly this form: `NAME.partial.bak` is the user's."""
+        with explained(f"cannot read the folder {self.folder}"):
+            return [path for path in self.path.parent.iterdir() if re.fullmatch(pattern, path.name)]
+
     def _partials(self) -> list[Path]:
         """Return the partial files of any run, with any number of ranks."""
-        paths = self.path.parent.glob(f"{glob.escape(self.path.name)}.partial*")
-        return [path for path in paths if path != self._settings_file]
+        return self._beside(rf"{re.escape(self.path.name)}\.partial(-\d+-of-\d+)?")
 
     def _check(self, *, overwrite: bool) -> None:
         for path in self._partials():
-            if path != self.partial and not _is_free(path):
+            if not partial_files.is_partial(path):
+                raise CapivaraError(f"{path} is not a partial file of this program, and is kept", "-o another file")
+            if path != self.partial and not partial_files.is_free(path):
                 raise CapivaraError(f"{self.path} is being written by another process", "-o another file")
+        if self._settings_file.exists() and not partial_files.has_settings(self._settings_file):
+            message = f"{self._settings_file} does not have the settings of an interrupted run, and is kept"
+            raise CapivaraError(message, "-o another file")
         # Settings of a run that wrote nothing do not count: its model could not be loaded, for example.
         is_begun = self._settings_file.is_file() and any(path.stat().st_size for path in self._partials())
         if is_begun and not overwrite:
             self._compare()
             return
         files.check_writable(self.path, files.RECORDS, overwrite=overwrite)
-        files.check_writable(rejected_file(self.path), files.REJECTED, overwrite=True)  # it belongs to the other
+        files.check_writable(rejected_file(self.path), files.REJECTED, overwrite=overwrite)
         self._remove(keep=self.partial)
         os.truncate(self.partial, 0)
 
@@ -184,7 +195,7 @@ class OutputFile(Output):
 
     def _remove(self, keep: Path | None = None) -> None:
         """Remove settings, partial files, and what a run left that was killed at its end."""
-        torn = self.path.parent.glob(f".{glob.escape(self.path.name)}.*.tmp")
+        torn = self._beside(rf"\.{re.escape(self.path.name)}(\.rejected\.jsonl)?\.\d+\.tmp")
         for path in [self._settings_file, *self._partials(), *torn]:
             if path != keep:
                 path.unlink(missing_ok=True)
@@ -193,13 +204,13 @@ class OutputFile(Output):
         """See `Output`."""
         done = 0
         with self.partial.open("rb") as file:
-            for done, line in enumerate(_records_only(file), start=1):
-                before, record = str(json.loads(line[_HEAD:])["id"]), next(records, None)
+            for done, line in enumerate(partial_files.records_only(file), start=1):
+                before, record = str(json.loads(line[partial_files.HEAD :])["id"]), next(records, None)
                 if record is None:
                     change = f"({before}) is missing"
                 elif record.id != before:
                     change = f"was {before}, now {record.id} ({record.where})"
-                elif line[1:_HEAD] != _digest(record):
+                elif line[1 : partial_files.HEAD] != _digest(record):
                     change = f"({before}, {record.where}) has changed"
                 else:
                     continue
@@ -229,7 +240,9 @@ class OutputFile(Output):
         if self._file is None:
             return
         is_untouched = self.runtime.world_size == 1 and self.partial.is_file() and not self.partial.stat().st_size
-        if self._is_complete or is_untouched:
+        if is_untouched and not self._is_checked:
+            self.partial.unlink()  # this process has made it; the others belong to an interrupted run, or to the user
+        elif self._is_complete or is_untouched:
             # Only now: if the process is killed while it makes something of the result, the same line starts there.
             self._remove()
         with suppress(OSError):  # each batch was flushed: an error here was already raised there
@@ -258,8 +271,8 @@ class OutputFile(Output):
             paths = [self.path, rejected] if any_kept else [rejected]
             files = [stack.enter_context(stack.enter_context(artifacts.writing(path)).open("wb")) for path in paths]
             for line in self._lines():
-                tally.add(line[:1], line[_HEAD:])
-                files[0 if line.startswith(KEPT) else -1].write(line[_HEAD:])
+                tally.add(line[:1], line[partial_files.HEAD :])
+                files[0 if line.startswith(KEPT) else -1].write(line[partial_files.HEAD :])
         if not tally.rejected and not tally.parts:
             rejected.unlink()
         self._is_complete = True
@@ -273,45 +286,10 @@ class OutputFile(Output):
             paths = [self._partial(rank, ranks) for rank in range(ranks)]
             files = [stack.enter_context(path.open("rb")) for path in paths if path.is_file()]
             while files:
-                batches = [list(_batch(file, size)) for file in files]
+                batches = [list(partial_files.batch(file, size)) for file in files]
                 yield from itertools.chain.from_iterable(batches)
                 if not all(batches):
                     return
-
-
-def _is_free(path: Path) -> bool:
-    lock = locks.acquire(path)
-    if lock is not None:
-        lock.release()
-    return lock is not None
-
-
-def _records_only(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Return the lines of records, without those of rejected parts."""
-    return (line for line in lines if not line.startswith(PART))
-
-
-def _batch(lines: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """Yield the lines of the next `size` records, and of their parts."""
-    records = 0
-    for line in lines:
-        yield line
-        records += not line.startswith(PART)
-        if records == size:
-            return
-
-
-def _drop_torn_batch(partial: Path, size: int) -> None:
-    """Cut the file after its last whole batch: what a killed process was writing is done again."""
-    end = position = records = 0
-    with partial.open("rb") as file:
-        for line in file:
-            position += len(line)
-            records += not line.startswith(PART)
-            if records % size == 0 and not line.startswith(PART) and line.endswith(b"\n"):
-                end = position
-    with partial.open("rb+") as file:
-        file.truncate(end)
 
 
 def _short(value: Any) -> str:

@@ -56,7 +56,7 @@ def export(format: Format, source: str | Path, output: str | Path, options: Expo
         raise BadOption("captions.txt holds one language", "--lang en")
     writer = WRITERS[format]
     if writer.kind is None:
-        _check_file(source, path, files.TEXT if format == "captions.txt" else files.TABLE, overwrite=options.overwrite)
+        _check_file(source, path, files.NEVER if format == "captions.txt" else files.TABLE, overwrite=options.overwrite)
     else:
         _check_folder(source, path, writer.kind(options.prefix), overwrite=options.overwrite)
     total, captions = records.validate([source])

@@ -24,7 +24,7 @@ def translate_class_file(
     if len(options.to) > 1:
         raise CapivaraError(f"{path} is a class file: one language at a time", f"--to {options.to[0]}")
     if output is not None:
-        files.check_writable(output, files.TEXT, overwrite=options.overwrite)
+        files.check_writable(output, files.NEVER, overwrite=options.overwrite)
     (target,) = options.to
     content = class_files.read(path)
     has_languages = class_files.is_ours(content) or class_files.is_by_language(content)

@@ -269,3 +269,60 @@ def test_settings_of_a_run_that_wrote_nothing_do_not_count(tmp_path: Path) -> No
     (tmp_path / "out.jsonl.partial.json").write_text(json.dumps(SETTINGS | {"ranks": 1, "window": 3}))
     run(tmp_path / "out.jsonl", model="other")
     assert names(tmp_path) == ["out.jsonl", "out.jsonl.rejected.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "name", [f"out.jsonl.partial{end}" for end in (".bak", "-hi.jsonl", "-0-of-2.bak")] + [".out.jsonl.mine.tmp"]
+)
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_with_a_similar_name_is_kept(name: str, overwrite: bool, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("precious")
+    run(tmp_path / "out.jsonl", stop=1)
+    run(tmp_path / "out.jsonl", overwrite=overwrite)
+    assert (tmp_path / name).read_text() == "precious"
+    assert names(tmp_path) == sorted([name, "out.jsonl", "out.jsonl.rejected.jsonl"])
+
+
+@pytest.mark.parametrize("name", ["out.jsonl.partial", "out.jsonl.partial-0-of-2", "out.jsonl.partial.json"])
+@pytest.mark.parametrize("content", ["precious", '{"id": "a", "image": "a.png"}\n', "+00000000{\nprecious\n"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_of_the_name_of_a_partial_file_with_other_content_is_refused(
+    name: str, content: str, overwrite: bool, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(CapivaraError, match=f"{name} .*is kept"):
+        run(tmp_path / "out.jsonl", overwrite=overwrite)
+    assert names(tmp_path) == [name]
+    assert (tmp_path / name).read_text() == content
+
+
+def test_a_run_of_several_ranks_is_kept_when_one_process_is_refused(tmp_path: Path) -> None:
+    run(tmp_path / "out.jsonl", stop=2)
+    (tmp_path / "out.jsonl.partial").rename(tmp_path / "out.jsonl.partial-0-of-2")
+    settings = tmp_path / "out.jsonl.partial.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"ranks": 2}))
+    with pytest.raises(CapivaraError, match="the number of ranks 2, now 1"):
+        run(tmp_path / "out.jsonl")
+    assert names(tmp_path) == ["out.jsonl.partial-0-of-2", "out.jsonl.partial.json"]
+
+
+def test_a_file_of_rejected_records_is_replaced_only_with_overwrite(tmp_path: Path) -> None:
+    rejected = tmp_path / "out.jsonl.rejected.jsonl"
+    rejected.write_text('{"rejected": "old", "id": "a", "image": "a.png"}\n')
+    with pytest.raises(CapivaraError, match="rejected.jsonl already exists") as error:
+        run(tmp_path / "out.jsonl")
+    assert error.value.hint == "--overwrite replaces it"
+    assert names(tmp_path) == [rejected.name]
+    run(tmp_path / "out.jsonl", overwrite=True)
+    assert '"old"' not in rejected.read_text()
+    rejected.write_text('{"rejected": "my notes", "id": 1}\n')
+    with pytest.raises(CapivaraError, match="is not replaced, because it is not a file of rejected records"):
+        run(tmp_path / "out.jsonl", overwrite=True)
+    assert "my notes" in rejected.read_text()
+
+
+@pytest.mark.parametrize("name", ["coco.json", "notes.ipynb", "a.tar", "a.png"])
+def test_a_name_of_another_kind_of_file_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(CapivaraError, match="is not the name of a file of records"):
+        run(tmp_path / name, overwrite=True)
+    assert names(tmp_path) == []

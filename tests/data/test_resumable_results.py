@@ -31,11 +31,11 @@ def test_the_file_has_the_records_in_order_and_nothing_else_is_left(tmp_path: Pa
 
 
 def test_a_file_that_exists_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
-    (tmp_path / "out.jsonl").write_text('{"id": "mine"}\n')
+    (tmp_path / "out.jsonl").write_text('{"id": "mine", "image": "a.png"}\n')
     with pytest.raises(CapivaraError, match="already exists"):
         run(tmp_path / "out.jsonl")
     run(tmp_path / "out.jsonl", stop=2, overwrite=True)
-    assert (tmp_path / "out.jsonl").read_text() == '{"id": "mine"}\n'
+    assert (tmp_path / "out.jsonl").read_text() == '{"id": "mine", "image": "a.png"}\n'
     run(tmp_path / "out.jsonl")  # resumes it
     assert (tmp_path / "out.jsonl").read_bytes().startswith(b'{"id": "n0"')
 
@@ -50,8 +50,8 @@ def test_what_cannot_be_a_file_of_records_is_refused(name: str, message: str, tm
 
 
 def test_a_rejected_file_of_an_earlier_run_does_not_stay(tmp_path: Path) -> None:
-    (tmp_path / "out.jsonl.rejected.jsonl").write_text('{"rejected": "old"}\n')
-    out = begun(tmp_path / "out.jsonl")
+    (tmp_path / "out.jsonl.rejected.jsonl").write_text('{"rejected": "old", "id": "0", "image": "0.png"}\n')
+    out = begun(tmp_path / "out.jsonl", overwrite=True)
     put(out, RecordResult({"id": "1", "rejected": "a reason of an earlier run"}))
     tally = out.finish()
     out.close()
@@ -90,12 +90,12 @@ def test_when_nothing_is_left_there_is_no_file(tmp_path: Path) -> None:
 
 
 def test_when_nothing_is_left_the_file_that_existed_stays(tmp_path: Path) -> None:
-    (tmp_path / "out.jsonl").write_text('{"id": "good"}\n')
+    (tmp_path / "out.jsonl").write_text('{"id": "good", "image": "a.png"}\n')
     with begun(tmp_path / "out.jsonl", overwrite=True) as out:
         put(out, RecordResult({"id": "1"}, "torn"))
         out.finish()
     out.close()
-    assert both(tmp_path / "out.jsonl") == (b'{"id": "good"}\n', b'{"rejected": "torn", "id": "1"}\n')
+    assert both(tmp_path / "out.jsonl") == (b'{"id": "good", "image": "a.png"}\n', b'{"rejected": "torn", "id": "1"}\n')
 
 
 @pytest.mark.parametrize("path", [None, Path("-")])
