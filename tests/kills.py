@@ -52,20 +52,21 @@ while kills < wanted or not finished:
     remove_killed()
 
 whole, killed = folder / "whole.jsonl", folder / "killed.jsonl"
+old = whole.read_bytes() + b"\\n"  # other bytes of the same kind: no other file is replaced
 for last in [False] * overwriting + [True] * (overwriting > 0):
     if not killed.exists():
-        killed.write_text("old")
+        killed.write_bytes(old)
     child = start(killed, overwrite=True)
     if not last:
         time.sleep(rng.uniform(0.1, 1) * seconds)
         os.kill(child, signal.SIGKILL)
     assert os.waitpid(child, 0)[1] == 0 or not last
     content = killed.read_bytes()
-    assert content == whole.read_bytes() or (content == b"old" and not last), content[:80]
-    if content != b"old":
+    assert content == whole.read_bytes() or (content == old and not last), content[:80]
+    if content != old:
         kept = list(folder.glob("killed.jsonl.partial*"))
         assert not last or not kept, kept
-        killed.write_text("old")
+        killed.write_bytes(old)
 killed.unlink()
 remove_killed()
 print(kills, finished)

@@ -289,7 +289,7 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(
         (["a.png", "a.png"], "the id a.png is also that of a.png", "needs its own id"),
         (["a.png", "-o", "old.jsonl"], "old.jsonl already exists", "--overwrite"),
         (["old.jsonl", "-o", "old.jsonl", "--overwrite"], "old.jsonl is both input and output", "-o"),
-        (["a.png", "-o", "empty"], "empty is a folder", "-o FILE.jsonl"),
+        (["a.png", "-o", "empty"], "empty is a folder", "-o empty/FILE"),
         (["a.png", "--batch-size", "many"], "--batch-size many", ""),
         (["a.png", "--prefixes", "gone.yaml"], "cannot read gone.yaml", "none"),
         (["a.png", "--lang", "hi"], "no prefixes for hi", "--prefixes FILE"),
@@ -301,7 +301,7 @@ def test_what_is_wrong_is_said_in_one_line(
     arguments: list[str], message: str, hint: str, refused: Refused, tmp_path: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
-    (tmp_path / "old.jsonl").write_text('{"image": "a.png"}\n')
+    (tmp_path / "old.jsonl").write_text('{"id": "a", "image": "a.png"}\n')
     (tmp_path / "bad.jsonl").write_text('{"image": "a.png"}\n{"id": 7}\n')
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     said = refused("caption", *arguments)
