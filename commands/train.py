@@ -53,4 +53,5 @@ def command(
         flags.setdefault("replay", keep)  # what the flag was called
     method = "lora" if lora else "full" if full else None
     options = train_options(method, recipe=recipe, set=set_ or [], **flags)
-    answer(str(train(options, output)))
+    file = Path(recipe) if recipe and Path(recipe).is_file() else None  # else the name of a built-in recipe
+    answer(str(train(options, output, file)))

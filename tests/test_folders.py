@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,45 @@ def test_a_file_that_is_not_ours_is_named_and_stays(folder: Path, name: str, mar
     assert error.value.message.endswith(f"not those of a run: {name}")
     folders.remove(folder, KIND)  # if it came after the check
     assert [path for path in folder.rglob("*") if path.is_file()] == [folder / name]
+
+
+@pytest.mark.parametrize("check", [folders.check_kind, folders.check_replaceable])
+def test_a_folder_of_another_kind_is_not_replaced(folder: Path, check: Callable[..., None]) -> None:
+    folders.mark(folder, KIND._replace(name="merged model"))
+    with pytest.raises(CapivaraError, match="made is a merged model, not a run"):
+        check(folder, KIND)
+
+
+def test_a_marked_folder_within_ours_is_not_ours_but_where_the_kind_says_so(folder: Path) -> None:
+    (folder / "sub" / "weights").touch()
+    folders.mark(folder / "sub", KIND._replace(name="merged model"))
+    folders.mark(folder, KIND)
+    folders.check_replaceable(folder, KIND._replace(marked=("sub",)))
+    with pytest.raises(CapivaraError, match=r"not those of a run: sub/.capivara.json, sub/weights$"):
+        folders.check_replaceable(folder, KIND)
+    folders.remove(folder, KIND)
+    assert (folder / "sub" / "weights").is_file()
+
+
+@pytest.mark.parametrize("text", ["", "{", '["run"]'])
+def test_a_marker_that_says_nothing_counts_as_none(folder: Path, text: str) -> None:
+    (folder / "sub" / "b.txt").rename("b.txt")
+    for path in (folder / ".capivara.json", Path("empty/.capivara.json")):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    folders.check_replaceable(Path("empty"), KIND)  # a process was killed before it wrote the marker's content
+    folders.check_replaceable(folder, KIND)
+    with pytest.raises(CapivaraError, match="not a run that capivara wrote"):
+        folders.check_replaceable(folder, KIND._replace(required=("b.txt",)))
+
+
+def test_a_folder_without_a_marker_must_have_our_card(folder: Path) -> None:
+    kind = KIND._replace(files=r".*", required=("README.md",), card="made with capivara")
+    (folder / "README.md").write_text("# Somebody's model")
+    with pytest.raises(CapivaraError, match="not a run that capivara wrote"):
+        folders.check_replaceable(folder, kind)
+    (folder / "README.md").write_text("# Ours\n\nmade with capivara 0.1")
+    folders.check_replaceable(folder, kind)
 
 
 def test_a_link_to_a_folder_in_our_folder_is_not_ours(folder: Path, tmp_path: Path) -> None:

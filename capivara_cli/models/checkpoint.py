@@ -29,7 +29,8 @@ FILES = (
     r"|spiece\.model|sentencepiece\.bpe\.model|chat_template\.jinja"
 )
 """Pattern of what `save` writes. A tokenizer may have other files too: these are named in the folder's marker."""
-MODEL_FOLDER = FolderKind("merged model", FILES, required=(CONFIG, WEIGHTS, "README.md"))
+MERGED = "the whole model, adapter merged."  # a merged model's card says this; any OpenCLIP folder has the same files
+MODEL_FOLDER = FolderKind("merged model", FILES, required=(CONFIG, WEIGHTS, "README.md"), card=MERGED)
 
 # open_clip logs on the root logger. Without a handler there, logging would print those lines between ours.
 logging.getLogger().addHandler(logging.NullHandler())

@@ -97,8 +97,14 @@ class ModelSpec:
 
     def identity(self) -> str | None:
         """Return a hash that changes when the local files change; None if all files come from the hub."""
-        paths = [self.folder, Path(self.pretrained) if self.pretrained else None, self.adapter]
-        return artifacts.files_identity(*(path for path in paths if path is not None))
+        return artifacts.files_identity(*self.paths())
+
+    def paths(self) -> list[Path]:
+        """Return the local files and folders that the model is read from."""
+        weights = Path(self.pretrained) if self.pretrained else None
+        if weights is not None and not weights.is_file():
+            weights = None  # a tag; a folder of that name in the working folder is something else
+        return [path for path in (self.folder, weights, self.adapter) if path is not None]
 
     def columns(self) -> dict[str, str]:
         """Return CLIP_benchmark's `model` and `pretrained`; the adapter's path follows the tag, after a `+`."""

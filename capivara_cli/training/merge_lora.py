@@ -50,7 +50,7 @@ def merge_lora(run: str | Path, output: str | Path, options: MergeOptions | None
         raise CapivaraError(f"{run}: no such run", "capivara train --data FILE.jsonl --lang hi --lora makes one")
     summary = _read_summary(run)
     spec = _base_spec(run, summary, options.model)
-    reads = [run] if spec.folder is None else [run, spec.folder]
+    reads = [run, _full_weights(run), *spec.paths()]  # a model in run/model would be taken for the run's weights
     artifacts.remove_stale(output)
     _check_output(output, reads, options.overwrite)
     from_scratch = summary.get("from_scratch", False)

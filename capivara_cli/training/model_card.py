@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from capivara_cli import __version__
+from capivara_cli.models.checkpoint import MERGED
 from capivara_cli.training.options import TrainOptions, to_yaml
 
 
@@ -66,7 +67,7 @@ def merged_card(name: str, base: str, langs: list[str], summary: dict[str, Any],
     return f"""{_front_matter(langs, base, **known)}
 # {name}
 
-`{base}` adapted to {", ".join(langs)} with capivara {__version__}: the whole model, adapter merged.
+`{base}` adapted to {", ".join(langs)} with capivara {__version__}: {MERGED}
 The weights are derived from the base model, so its licence{named} holds for them too.
 
 {scores}

@@ -29,6 +29,7 @@ from capivara_cli.errors import CapivaraError, explained
 from capivara_cli.folders import FolderKind
 from capivara_cli.locks import Lock
 from capivara_cli.models import checkpoint
+from capivara_cli.models.spec import ModelSpec
 from capivara_cli.options import below_each_other
 from capivara_cli.training.options import TrainOptions, read_options, result_values, to_yaml
 
@@ -44,6 +45,7 @@ RUN_FOLDER = FolderKind(
     r"|adapter/(adapter_config\.json|adapter_model\.safetensors|capivara\.json|README\.md)"
     rf"|model/({checkpoint.FILES})",
     required=("config.yaml", "metrics.jsonl"),
+    marked=("model",),
 )
 
 
@@ -83,8 +85,9 @@ class RunFolder:
         writes: whether this process writes them. Every rank reads them, only the first one writes.
     """
 
-    def __init__(self, path: Path, save_seconds: float = 30) -> None:
+    def __init__(self, path: Path, save_seconds: float = 30, recipe: Path | None = None) -> None:
         self.path = path
+        self._recipe = recipe  # a file that `overwrite` must not remove
         self._lock: Lock | None = None
         self._config = path / "config.yaml"
         self._metrics = path / "metrics.jsonl"
@@ -115,7 +118,12 @@ class RunFolder:
         """
         reads = [Path(source) for source in [*options.data.train, options.data.val] if source not in (None, "-")]
         folders.check_not_above(self.path, reads)
+        folders.check_link(self.path)
+        folders.check_kind(self.path, RUN_FOLDER)
         if options.overwrite:
+            # A run may be resumed with its own config.yaml as recipe, so only these are refused here.
+            reads += ModelSpec(options.model.name, options.model.pretrained).paths()
+            reads += [self._recipe] if self._recipe is not None else []
             folders.check_replaceable(self.path, RUN_FOLDER, reads)
         elif self._config.is_file():
             old, new = result_values(read_options(self._config)), result_values(options)
@@ -124,7 +132,7 @@ class RunFolder:
             if differences:
                 text = below_each_other([f"{self.path} holds a run with other settings:", *differences[:10]])
                 raise CapivaraError(text, OTHER_FOLDER)
-        elif self.path.exists() and not self._marker.is_file() and not _is_empty(self.path):
+        elif self.path.exists() and not folders.is_marked(self.path, RUN_FOLDER) and not folders.is_empty(self.path):
             raise CapivaraError(f"{self.path} is not empty and not a run of ours", "-o FOLDER names another")
 
     def open(self, options: TrainOptions) -> None:
@@ -268,10 +276,6 @@ class RunFolder:
         text = "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
         if self.writes:
             artifacts.write_text(path, text)
-
-
-def _is_empty(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())
 
 
 def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:

@@ -29,12 +29,13 @@ from capivara_cli.training.trainer import Trainer
 DEFAULT_DATA = "data/train.jsonl"
 
 
-def train(options: TrainOptions, output: str | Path | None = None) -> Path:
+def train(options: TrainOptions, output: str | Path | None = None, recipe: Path | None = None) -> Path:
     """Train, and return the run folder. An interrupted run is resumed.
 
     Args:
         options: see `train_options`, which makes them from a recipe and flags.
         output: run folder; None is `runs/LANG-METHOD`.
+        recipe: file that the options were read from. An output folder with it in it is not replaced.
 
     Raises:
         CapivaraError: for every bad input, before any training; and when the loss is not a number any more.
@@ -44,7 +45,7 @@ def train(options: TrainOptions, output: str | Path | None = None) -> Path:
         options = options.replace(data=options.data.replace(train=[_default_data()]))
     output = Path(output or f"runs/{'+'.join(options.lang)}-{options.method}")
     artifacts.remove_stale(output)
-    with RunFolder(output, save_seconds=options.save_seconds) as run:
+    with RunFolder(output, options.save_seconds, recipe) as run:
         run.check(options)  # now, before seconds of loading the model
         if run.is_complete and not options.overwrite:
             console.say(f"{output} is already complete; --overwrite starts over")

@@ -190,8 +190,15 @@ def test_a_merged_model_is_replaced_also_one_of_an_older_version(
     assert [path.name for path in tmp_path.iterdir()] == ["merged"]
 
 
+def test_a_model_without_a_marker_that_is_not_ours_is_not_replaced(run: Path, base: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(base, tmp_path / "downloaded"))
+    (folder / ".capivara.json").unlink(missing_ok=True)
+    with pytest.raises(CapivaraError, match="not a merged model that capivara wrote"):
+        merge_lora(run, folder, MergeOptions(overwrite=True))
+
+
 def test_what_a_merged_model_is_made_from_is_never_replaced(run: Path, base: Path) -> None:
-    for output in (run, run.parent, base):
+    for output in (run, run.parent, base, run / "model"):
         with pytest.raises(CapivaraError, match="never replaced"):
             merge_lora(run, output, MergeOptions(overwrite=True))
 

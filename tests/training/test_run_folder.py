@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from capivara_cli import folders
 from capivara_cli.errors import CapivaraError
+from capivara_cli.models.checkpoint import MODEL_FOLDER
 from capivara_cli.training.options import train_options
-from capivara_cli.training.run_folder import RunFolder, TrainerState
+from capivara_cli.training.run_folder import RUN_FOLDER, RunFolder, TrainerState
 from tests.training.conftest import TrainSmall
 
 
@@ -39,6 +41,64 @@ def test_a_folder_with_other_files_is_never_used(
         train_small(output=project, overwrite=overwrite)
     assert (project / "thesis.tex").read_text() == "years: [of work]"
     assert not (project / ".capivara.json").exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_merged_model_is_not_trained_into(overwrite: bool, tmp_path: Path) -> None:
+    (tmp_path / "merged").mkdir()
+    folders.mark(tmp_path / "merged", MODEL_FOLDER)
+    with pytest.raises(CapivaraError, match="merged is a merged model, not a run") as error:
+        RunFolder(tmp_path / "merged").check(train_options("lora", lang=["hi"], overwrite=overwrite))
+    assert error.value.hint == "-o FOLDER names another folder"
+
+
+@pytest.mark.parametrize("name", ["merged", "deep/merged"])
+def test_a_model_that_was_merged_into_its_runs_folder_is_not_removed_with_it(name: str, tmp_path: Path) -> None:
+    folders.mark(tmp_path, RUN_FOLDER)
+    (tmp_path / name).mkdir(parents=True)
+    (tmp_path / name / "open_clip_model.safetensors").touch()
+    folders.mark(tmp_path / name, MODEL_FOLDER)
+    with pytest.raises(CapivaraError, match=f"not those of a run: {name}"):
+        RunFolder(tmp_path).check(train_options("lora", lang=["hi"], overwrite=True))
+
+
+def test_a_full_run_is_replaced_with_its_model_whatever_files_the_tokenizer_has(tmp_path: Path) -> None:
+    folders.mark(tmp_path, RUN_FOLDER)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "odd.vocabulary").touch()
+    folders.mark(tmp_path / "model", MODEL_FOLDER)
+    RunFolder(tmp_path).check(train_options("full", lang=["hi"], overwrite=True))
+
+
+@pytest.mark.parametrize(
+    ("flags", "read"),
+    [
+        ({"model": "local-dir:RUN/model"}, "RUN/model"),
+        ({"model": "ViT-B-32", "pretrained": "RUN/adapter/adapter_model.safetensors"}, "RUN/adapter"),
+        ({"val": "RUN/val.jsonl"}, "RUN/val.jsonl"),
+        ({"recipe": "RUN/config.yaml"}, "RUN/config.yaml"),
+    ],
+)
+def test_a_run_that_is_read_is_not_replaced(flags: dict[str, str], read: str, run: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(run, tmp_path / "run"))
+    flags = {name: value.replace("RUN", str(folder)) for name, value in flags.items()}
+    recipe = flags.get("recipe")
+    options = train_options("lora", lang=["hi"], overwrite=True, **flags)
+    with pytest.raises(CapivaraError, match=f"never replaced: it holds {read.replace('RUN', str(folder))}.*is read"):
+        RunFolder(folder, recipe=Path(recipe) if recipe else None).check(options)
+
+
+def test_a_run_is_resumed_with_its_settings_as_recipe(run: Path) -> None:
+    recipe = run / "config.yaml"
+    RunFolder(run, recipe=recipe).check(train_options(recipe=str(recipe)))
+
+
+@pytest.mark.parametrize("name", ["link", "link/run"])
+def test_a_link_to_nothing_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    with pytest.raises(CapivaraError, match=r"link is a link to .*nothing, which does not exist") as error:
+        RunFolder(tmp_path / name).check(train_options("lora", lang=["hi"]))
+    assert error.value.hint == f"mkdir -p {tmp_path / 'nothing'}"
 
 
 def test_a_run_is_only_replaced_once_the_new_one_can_begin(
