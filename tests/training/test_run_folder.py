@@ -13,6 +13,7 @@ from capivara_cli.errors import CapivaraError
 from capivara_cli.models.checkpoint import MODEL_FOLDER
 from capivara_cli.training.options import train_options
 from capivara_cli.training.run_folder import RUN_FOLDER, RunFolder, TrainerState
+from tests.conftest import Refused
 from tests.training.conftest import TrainSmall
 
 
@@ -131,3 +132,9 @@ def test_a_resumed_run_counts_the_seconds_of_all_its_processes(tmp_path: Path) -
     assert again.seconds >= first
     again.save_state(TrainerState(), {}, torch.optim.SGD([torch.zeros(1)]))
     assert RunFolder(tmp_path).read_state().seconds >= again.seconds - 100
+
+
+def test_the_recipe_that_the_command_line_names_is_not_replaced(run: Path, tmp_path: Path, refused: Refused) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    message = refused("train", "--recipe", "run/config.yaml", "--overwrite", "-o", "run")
+    assert "run is never replaced: it holds run/config.yaml, which is read" in message
