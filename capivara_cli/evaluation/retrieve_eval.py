@@ -11,7 +11,7 @@ from capivara_cli.data import image_records, records
 from capivara_cli.data.records import Record
 from capivara_cli.errors import CapivaraError
 from capivara_cli.evaluation import tables
-from capivara_cli.evaluation.images import embed_images
+from capivara_cli.evaluation.images import count_copies, embed_images
 from capivara_cli.evaluation.options import RetrieveOptions
 from capivara_cli.evaluation.results import (
     RetrievalResult,
@@ -25,7 +25,7 @@ from capivara_cli.metrics.retrieval import rank_queries, summarise
 from capivara_cli.models import checkpoint
 from capivara_cli.models.clip import Clip
 from capivara_cli.models.cut_texts import CutTexts
-from capivara_cli.models.seen import Seen, of_adapter, trained_on
+from capivara_cli.models.seen import Seen, of_model, trained_on
 from capivara_cli.models.spec import ModelSpec, with_baseline
 from capivara_cli.runtime import Runtime
 
@@ -59,7 +59,7 @@ def retrieve_eval(
     check_outputs(sources, options, [role for role, _ in models], path, others)
     interrupts.note("no result was written; embeddings of images are kept: run the same command again")
     runtime = Runtime.start(options.device, options.precision, options.seed)
-    known = _known(options)
+    known = _known(options, models[0][1])
     results: list[RetrievalResult] = []
     for role, spec in models:
         clip = checkpoint.load(spec, runtime, role=role, verify_cache=options.verify_cache)
@@ -73,12 +73,13 @@ def retrieve_eval(
     return contents
 
 
-def _known(options: RetrieveOptions) -> tuple[str, Seen] | None:
+def _known(options: RetrieveOptions, model: ModelSpec) -> tuple[str, Seen] | None:
     """Return the name of what the model was trained on, and what it is; None if that is not known."""
     if options.trained_on is not None:
         return options.trained_on, trained_on(options.trained_on)
-    seen = of_adapter(options.adapter) if options.adapter is not None else None
-    return (str(options.adapter), seen) if seen is not None else None
+    folder = options.adapter or model.folder
+    seen = of_model(folder) if folder is not None else None
+    return (str(folder), seen) if seen is not None else None
 
 
 def _evaluate(
@@ -99,6 +100,7 @@ def _evaluate(
 
     table, readable, rejected = embed_images(clip, role, [record.image for record in rows])
     images = [rows[i] for i in readable]
+    copies = count_copies([record.image for record in images], table.content, warn=role == "model")
     features = table.take(np.arange(len(images)))  # (I, D)
     for lang in langs:
         queries = records.collect_queries(images, [lang])
@@ -114,7 +116,7 @@ def _evaluate(
         if role == "model":
             cut.warn(f"captions in {lang}")
         counts: dict[str, object] = {"n_texts": len(texts), "n_images": len(images), "n_rejected": len(rejected)}
-        counts["cut_texts"] = cut.content()
+        counts |= {"copies": copies, "cut_texts": cut.content()}
         if known is not None:
             overlap = known[1].overlap(Seen.of([record.image for record in images], table.content, texts))
             overlap.warn(f"{lang} test", known[0])

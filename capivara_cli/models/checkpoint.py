@@ -26,7 +26,7 @@ WEIGHTS = "open_clip_model.safetensors"
 FILES = (
     r"open_clip_config\.json|open_clip_model\.safetensors|README\.md|config\.json|LICEN[CS]E[^/]*"
     r"|(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json|vocab\.txt|merges\.txt"
-    r"|spiece\.model|sentencepiece\.bpe\.model|chat_template\.jinja"
+    r"|spiece\.model|sentencepiece\.bpe\.model|chat_template\.jinja|seen\.safetensors"
 )
 """Pattern of what `save` writes. A tokenizer may have other files too: these are named in the folder's marker."""
 MERGED = "the whole model, adapter merged."  # a merged model's card says this; any OpenCLIP folder has the same files
@@ -200,7 +200,9 @@ def _check_context(clip: Clip) -> None:
         )
 
 
-def save(clip: Clip, folder: Path, *, state: dict[str, Tensor] | None = None, card: str = "") -> None:
+def save(
+    clip: Clip, folder: Path, *, state: dict[str, Tensor] | None = None, card: str = "", seen: Path | None = None
+) -> None:
     """Write a self-contained OpenCLIP folder: weights, configurations, tokenizer, card, and the base's licence.
 
     open_clip loads the text tower's configuration from `hf_model_name` with transformers, so that name must be the
@@ -210,6 +212,7 @@ def save(clip: Clip, folder: Path, *, state: dict[str, Tensor] | None = None, ca
         folder: replaced as a whole if it exists.
         state: weights to write instead of the model's (merged, scaled or of another dtype).
         card: text of README.md.
+        seen: file that says what the weights were trained on, to copy; see `models.seen`.
     """
     text_cfg = dict(clip.model_cfg["text_cfg"])
     with artifacts.writing(folder) as temporary:
@@ -229,6 +232,8 @@ def save(clip: Clip, folder: Path, *, state: dict[str, Tensor] | None = None, ca
             for licence in clip.spec.folder.glob("LICEN[CS]E*"):
                 if licence.is_file() and not licence.is_symlink():  # a link could publish a private file
                     shutil.copy(licence, temporary)
+        if seen is not None:
+            shutil.copy(seen, temporary)
         folders.mark(temporary, MODEL_FOLDER)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from capivara_cli import artifacts
+from capivara_cli import artifacts, console
 from capivara_cli.errors import CapivaraError
 from capivara_cli.models.spec import ModelSpec
 from capivara_cli.models.tokens import Tokens
@@ -114,12 +115,28 @@ class Clip:
         weights = artifacts.fingerprint_tensors(self.model.visual.state_dict())
         return artifacts.fingerprint(weights, self.preprocess_cfg, self.runtime.precision)
 
+    def weights_fingerprint(self) -> str:
+        """Return a hash of all weights."""
+        return artifacts.fingerprint_tensors(self.model.state_dict())
+
+    def has_other_weights(self, expected: str | None) -> bool:
+        """Return whether a run or an adapter was trained on other weights than this model's.
+
+        Args:
+            expected: fingerprint of what it was trained on; None, of older versions, is never another.
+        """
+        return expected is not None and expected != self.weights_fingerprint()
+
+    def warn_of_other_weights(self, trained: Path) -> None:
+        """Warn that a run or an adapter was trained on other weights than this model's."""
+        console.warn(f"{trained} was trained on other weights than those of {self.spec}: results will be wrong")
+
     def signature(self) -> dict[str, object]:
         """Return the part of a result's signature that names the model."""
         return {
             "model": str(replace(self.spec, adapter=None)),
             "adapter": str(self.spec.adapter or "none"),
-            "weights": artifacts.fingerprint_tensors(self.model.state_dict())[:12],
+            "weights": self.weights_fingerprint()[:12],
         }
 
 

@@ -110,7 +110,7 @@ def save(clip: Clip, folder: Path, notes: dict[str, Any]) -> None:
     """Write the adapter as PEFT does, and beside it `capivara.json`: the notes, and the logit scale.
 
     Args:
-        notes: `model` and `pretrained` of the base model, and whatever else is to be kept.
+        notes: `model`, `pretrained` and `base_weights` of the base model, and whatever else is to be kept.
     """
     with artifacts.writing(folder) as temporary, _quiet():
         clip.model.save_pretrained(temporary, save_embedding_layers=False)
@@ -121,17 +121,20 @@ def save(clip: Clip, folder: Path, notes: dict[str, Any]) -> None:
 def load(clip: Clip, path: Path) -> None:
     """Put a saved adapter on the model's text tower, and set the logit scale that was saved beside it.
 
+    Warns if the adapter was trained on other weights.
+
     Raises CapivaraError when it was made for another model, naming the layers that do not fit.
     """
     from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 
     folder = adapter_folder(path)
     foreign.check_files(folder)
-    base, scale = adapter_base(folder), read_notes(folder).get("logit_scale")
+    base, notes = adapter_base(folder), read_notes(folder)
     hint = f"it was trained on {base}: --model {base}" if base else None
     tensors = artifacts.load_tensors(folder / "adapter_model.safetensors")
     foreign.check_finite(tensors, folder)
     settings = adapter_config.read(folder, tensors)
+    other_weights = clip.has_other_weights(notes.get("base_weights"))  # now: PEFT changes the model in place
     try:
         with _quiet():
             config = LoraConfig(**settings, inference_mode=True)
@@ -144,10 +147,13 @@ def load(clip: Clip, path: Path) -> None:
         more = [f"and {len(problems) - MAX_PROBLEMS} more"] if len(problems) > MAX_PROBLEMS else []
         lines = "\n       ".join(["", *problems[:MAX_PROBLEMS], *more])
         raise CapivaraError(f"{folder} does not fit {clip.spec}:{lines}", hint)
+    if other_weights:
+        clip.warn_of_other_weights(folder)
     with _quiet():
         set_peft_model_state_dict(wrapped, tensors)
     clip.model = wrapped.eval().to(clip.runtime.device)
     clip.spec = replace(clip.spec, adapter=folder)
+    scale = notes.get("logit_scale")
     if scale is None:
         console.say(f"note: {folder} has no logit scale ({NOTES}), so the base model's is used")
     else:

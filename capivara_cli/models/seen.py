@@ -117,12 +117,18 @@ def trained_on(source: str) -> Seen:
     return Seen.of(refs, digests(refs), texts)
 
 
-def of_adapter(adapter: Path) -> Seen | None:
-    """Return what an adapter was trained on; None where nothing beside it says so."""
-    for folder in (adapter, adapter.parent):
-        if (folder / FILE).is_file():
-            return _load(folder / FILE)
+def file_of(model: Path) -> Path | None:
+    """Return the file that says what a run, its adapter or a merged model was trained on; None where none does."""
+    for file in (model / FILE, model.parent / FILE):  # an adapter and the model of `--full` lie in their run
+        if file.is_file() and not file.is_symlink():  # a link could publish a private file
+            return file
     return None
+
+
+def of_model(model: Path) -> Seen | None:
+    """Return what a run, its adapter or a merged model was trained on; None where nothing says so."""
+    file = file_of(model)
+    return _load(file) if file is not None else None
 
 
 def digests(refs: Sequence[ImageRef]) -> np.ndarray:

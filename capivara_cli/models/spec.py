@@ -13,7 +13,7 @@ from capivara_cli.models import foreign
 DEFAULT_MODEL = "xlm-roberta-base-ViT-B-32"
 DEFAULT_PRETRAINED = "laion5b_s13b_b90k"
 MAX_LOGIT_SCALE = 20  # its exponential is the factor: CLIP trains to 4.6, and exp(89) is infinite
-NOTES = "capivara.json"  # beside PEFT's files: the base model, the languages, and the logit scale
+NOTES = "capivara.json"  # beside PEFT's files: the base model and its weights, the languages, and the logit scale
 
 
 def _is_name(value: Any) -> bool:
@@ -23,6 +23,7 @@ def _is_name(value: Any) -> bool:
 NOTES_CHECKS: foreign.Checks = {
     "model": (_is_name, "a name"),
     "pretrained": (_is_name, "a name"),
+    "base_weights": (_is_name, "a fingerprint"),  # None in older versions
     "lang": (lambda value: isinstance(value, list) and all(isinstance(code, str) for code in value), "languages"),
     "logit_scale": (
         lambda value: type(value) in (int, float) and abs(value) <= MAX_LOGIT_SCALE,  # nor NaN

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from capivara_cli import artifacts, console, folders
 from capivara_cli.errors import CapivaraError
-from capivara_cli.models import checkpoint, foreign, lora
+from capivara_cli.models import checkpoint, foreign, lora, seen
 from capivara_cli.models.clip import Clip
 from capivara_cli.models.spec import DEFAULT_MODEL, NOTES_CHECKS, ModelSpec, read_notes
 from capivara_cli.runtime import Runtime
@@ -59,13 +59,16 @@ def merge_lora(run: str | Path, output: str | Path, options: MergeOptions | None
             f"--scale {options.scale:g}: {run} started from scratch and has no base model", "leave --scale out"
         )
     base = checkpoint.load(spec, Runtime.start("cpu", "fp32"), weights=not from_scratch)
+    # An adapter's base is compared as it is loaded. At scale 1 nothing is left of the base of a `--full` run.
+    if _full_weights(run).is_file() and options.scale != 1 and base.has_other_weights(summary.get("base_weights")):
+        base.warn_of_other_weights(run)
     before = _copy_weights(base)
     after = _trained_weights(run, base)
     weights = {name: _interpolate(before[name], tensor, options) for name, tensor in after.items()}
     changed = sum(not before[name].to(tensor.dtype).equal(tensor) for name, tensor in weights.items())
     card = merged_card(output.name, str(spec), summary.get("lang", []), summary, _licence(spec))
     _check_output(output, reads, options.overwrite)  # again: merging takes minutes
-    checkpoint.save(base, output, state=weights, card=card)
+    checkpoint.save(base, output, state=weights, card=card, seen=seen.file_of(run))
     size = (output / checkpoint.WEIGHTS).stat().st_size / 2**20
     console.say(f"wrote {output}: {changed} of {len(weights)} tensors differ from {spec}; {size:,.1f} MiB")
     return output

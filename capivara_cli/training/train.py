@@ -61,7 +61,7 @@ def _train(options: TrainOptions, run: RunFolder) -> None:
     check_enough(len(records), options, f"images with captions in {', '.join([*langs, *replay])}")
     clip = _load_model(options)
     runtime = clip.runtime
-    weights = artifacts.fingerprint_tensors(clip.model.state_dict())
+    weights = clip.weights_fingerprint()
     run.writes = runtime.is_main
     if runtime.is_main:  # a folder that cannot be used is refused here, before hours of encoding images
         run.open(options)
@@ -81,7 +81,7 @@ def _train(options: TrainOptions, run: RunFolder) -> None:
         sampler=Sampler(captions, options.lang, replay, options.batch_size, options.views, options.seed),
         images=data.images,
         validate=data.validation,
-        save_weights=lambda: _save_weights(options, clip, run),
+        save_weights=lambda: _save_weights(options, clip, run, state.model),
         state=state,
     )
     _announce(data, captions, trainer)
@@ -202,10 +202,21 @@ def _start_or_resume(run: RunFolder, runtime: Runtime, data: str, model: str) ->
     return state
 
 
-def _save_weights(options: TrainOptions, clip: Clip, run: RunFolder) -> None:
+def _save_weights(options: TrainOptions, clip: Clip, run: RunFolder, base_weights: str) -> None:
+    """Write the adapter, or the model.
+
+    Args:
+        base_weights: fingerprint of the base model's weights; "" in a run that an older version started.
+    """
     if options.method == "lora":
         spec = clip.spec
-        notes = {"model": spec.name, "pretrained": spec.pretrained, "lang": options.lang, "capivara": __version__}
+        notes = {
+            "model": spec.name,
+            "pretrained": spec.pretrained,
+            "base_weights": base_weights or None,
+            "lang": options.lang,
+            "capivara": __version__,
+        }
         lora.save(clip, run.path / "adapter", notes)
     else:
         checkpoint.save(clip, run.path / "model", card=f"Weights of the run described in {run.path.name}/README.md.\n")
@@ -235,6 +246,7 @@ def _finish(trainer: Trainer, data: TrainingData, captions: CaptionTable, notes:
         "capivara": __version__,
         "model": options.model.name,
         "pretrained": options.model.pretrained,
+        "base_weights": state.model or None,
         "method": options.method,
         "from_scratch": options.model.from_scratch,
         "lang": options.lang,

@@ -19,6 +19,7 @@ from capivara_cli.models import checkpoint
 from capivara_cli.models.spec import ModelSpec
 from capivara_cli.runtime import Runtime
 from capivara_cli.training.merge_lora import merge_lora
+from tests.helpers import read_jsonl, write_jsonl
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +119,23 @@ def test_an_image_without_a_caption_in_the_language_is_a_distractor(
     rows_shown = [line.split()[:3] for line in screen.splitlines()]  # each language with its own number of texts
     assert ["pt", "model", "30"] in rows_shown
     assert ["en", "model", "60"] in rows_shown
+
+
+def test_copies_of_images_are_told_and_counted_but_not_merged(
+    world: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [row | {"image": str(world / row["image"])} for row in read_jsonl(world / "test.jsonl")]
+    copy, link = tmp_path / "copy.png", tmp_path / "link.png"
+    copy.write_bytes(Path(rows[0]["image"]).read_bytes())
+    link.symlink_to(rows[1]["image"])
+    copied = [rows[0] | {"id": "copy", "image": str(copy)}, rows[1] | {"id": "link", "image": str(link)}]
+    options = RetrieveOptions(lang=["en"], model=f"local-dir:{base}", baseline=f"local-dir:{base}")
+    results = retrieve_eval([write_jsonl(tmp_path / "copied.jsonl", rows + copied)], options)
+    assert {(result["copies"], result["n_images"]) for result in results} == {(2, 62)}
+    told = "2 of 62 test images (3.2%) are copies of another, which lowers recall:"
+    assert capsys.readouterr().err.count(f"{told} {copy} has the content of {rows[0]['image']}") == 1
+    assert retrieve_eval([write_jsonl(tmp_path / "plain.jsonl", rows)], options)[0]["copies"] == 0
+    assert "copies" not in capsys.readouterr().err
 
 
 def test_several_captions_an_image_are_all_queries(world: Path, base: Path) -> None:

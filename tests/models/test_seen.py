@@ -14,7 +14,8 @@ from capivara_cli.errors import CapivaraError
 from capivara_cli.evaluation.options import RetrieveOptions
 from capivara_cli.evaluation.retrieve_eval import retrieve_eval
 from capivara_cli.models import seen
-from capivara_cli.training.options import train_options
+from capivara_cli.training.merge_lora import merge_lora
+from capivara_cli.training.options import MergeOptions, train_options
 from capivara_cli.training.train import train
 from tests.helpers import read_jsonl, write_jsonl
 
@@ -76,6 +77,10 @@ def test_test_data_that_were_trained_on_are_told(data: Data, base: Path, capsys:
     model = f"local-dir:{base}"
     assert overlap(some, adapter=run) == {"images": 2, "captions": 0.5, "trained_on": str(run)}
     assert overlap(some, model=model) is None
+    merged = merge_lora(run, data.folder / "merged")
+    expected = {"images": 2, "captions": 0.5, "trained_on": str(merged)}
+    assert overlap(some, model=f"local-dir:{merged}") == expected
+    merge_lora(run, merged, MergeOptions(overwrite=True))  # the file counts as one of ours
     for known in (str(run), str(data.folder / "train.jsonl")):
         assert overlap(some, model=model, trained_on=known)["images"] == 2
         assert overlap(none, model=model, trained_on=known) == {"images": 0, "captions": 0.0, "trained_on": known}
@@ -102,4 +107,4 @@ def test_a_run_that_does_not_say_what_it_was_trained_on(data: Data, base: Path) 
     path.unlink()
     with pytest.raises(CapivaraError, match="is a run without seen.safetensors"):
         seen.trained_on(str(run))
-    assert seen.of_adapter(run) is None
+    assert seen.of_model(run) is None

@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from capivara_cli.errors import CapivaraError
 from capivara_cli.models import checkpoint, lora
@@ -201,6 +201,48 @@ def test_what_a_merged_model_is_made_from_is_never_replaced(run: Path, base: Pat
     for output in (run, run.parent, base, run / "model"):
         with pytest.raises(CapivaraError, match="never replaced"):
             merge_lora(run, output, MergeOptions(overwrite=True))
+
+
+@pytest.fixture
+def changed(base: Path, tmp_path: Path) -> MergeOptions:
+    """Options that name a base model whose weights are not those that a run was trained on."""
+    folder = Path(shutil.copytree(base, tmp_path / "changed"))
+    tensors = read_model(folder)
+    tensors["text.proj.weight"] += 0.01
+    save_file(tensors, folder / checkpoint.WEIGHTS, {"format": "pt"})
+    return MergeOptions(model=f"local-dir:{folder}", scale=0.5)
+
+
+def test_other_weights_of_the_base_model_are_told(
+    changed: MergeOptions, run: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = load(base).weights_fingerprint()
+    for file in ("run.json", "adapter/capivara.json"):
+        assert json.loads((run / file).read_text())["base_weights"] == weights
+    told = f"adapter was trained on other weights than those of {changed.model}"
+    merge_lora(run, tmp_path / "merged")
+    assert "other weights" not in capsys.readouterr().err
+    merge_lora(run, tmp_path / "other", changed)
+    assert capsys.readouterr().err.count(told) == 1
+    load(tmp_path / "other")
+    checkpoint.load(ModelSpec(str(changed.model), adapter=run), Runtime.start("cpu", "fp32"))  # as every --adapter does
+    assert capsys.readouterr().err.count(told) == 1
+    older = Path(shutil.copytree(run, tmp_path / "older"))
+    notes = json.loads((older / "adapter" / "capivara.json").read_text())
+    del notes["base_weights"]
+    (older / "adapter" / "capivara.json").write_text(json.dumps(notes))
+    merge_lora(older, tmp_path / "of-older", changed)
+    assert "other weights" not in capsys.readouterr().err
+
+
+def test_other_weights_under_a_full_run_are_told_where_they_count(
+    changed: MergeOptions, train_small: TrainSmall, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train_small("full")
+    merge_lora(run, tmp_path / "half", changed)
+    assert f"{run} was trained on other weights" in capsys.readouterr().err
+    merge_lora(run, tmp_path / "whole", changed.replace(scale=1))
+    assert "other weights" not in capsys.readouterr().err
 
 
 def test_a_licence_that_is_not_known_is_not_named() -> None:
