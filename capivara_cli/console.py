@@ -67,11 +67,11 @@ def plural(noun: str) -> str:
     return f"{noun}es" if noun.endswith("s") else f"{noun}s"
 
 
-def table(*header: str, text_columns: int = 1, title: str = "", caption: str = "") -> Table:
+def table(*header: str | tuple[str, ...], text_columns: int = 1, title: str = "", caption: str = "") -> Table:
     """Make an empty table for `show`, with a rule below the header if it has one. Its rows are added by `add_row`.
 
     Args:
-        header: names of the columns, of one or more lines.
+        header: names of the columns; a tuple is the lines of one.
         text_columns: how many columns, the first ones, hold text; the others hold numbers and are right-aligned.
         title: a line above the table.
         caption: a line below the table.
@@ -91,7 +91,7 @@ def table(*header: str, text_columns: int = 1, title: str = "", caption: str = "
     )
     for index, name in enumerate(header):
         result.add_column(
-            "\n".join(map(clean, name.splitlines())),
+            "\n".join(map(clean, (name,) if isinstance(name, str) else name)),
             no_wrap=index >= text_columns,
             justify="left" if index < text_columns else "right",
         )

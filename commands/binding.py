@@ -100,7 +100,7 @@ def _parameter(path: str, flag: Flag) -> inspect.Parameter:
         default = None  # may be repeated on the command line
     if shown is None and default is not None and not isinstance(default, bool):
         shown = str(default)
-    notes = [f"{BOUNDS[bound][1]} {limit:g}" for bound, limit in flag.bounds.items()]
+    notes = [f"{BOUNDS[bound][1]} {limit}" for bound, limit in flag.bounds.items()]
     notes += ["required"] if flag.default is REQUIRED else [f"default: {shown}"] if shown else []
     choices = _choices(kind)
     option = typer.Option(

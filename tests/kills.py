@@ -67,7 +67,7 @@ for last in [False] * overwriting + [True] * (overwriting > 0):
         kept = list(folder.glob("killed.jsonl.partial*"))
         assert not last or not kept, kept
         killed.write_bytes(old)
-killed.unlink()
+killed.unlink(missing_ok=True)
 remove_killed()
 print(kills, finished)
 """

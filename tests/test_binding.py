@@ -106,7 +106,7 @@ def test_help_has_choices_bounds_and_defaults() -> None:
         "--size auto|N Size. [default: auto]",
         "--metric acc1|map Metric. [default: acc1]",
         "Rate. [above 0; default: 0.5]",
-        "Random seed. [at least 0; default: 0]",
+        "Random seed. [at least 0; at most 4294967295; default: 0]",
         "File to write (JSONL). [default: standard output]",
     ):
         assert text in said, said

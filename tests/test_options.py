@@ -51,7 +51,7 @@ def paint(**values: Any) -> Paint:
         ("share", "1e-5", 1e-5),  # as YAML 1.1 reads it
         ("share", 0, 0.0),
         ("seed", 1e2, 100),
-        ("seed", 2**60 + 1, 2**60 + 1),
+        ("seed", 2**32 - 1, 2**32 - 1),
         ("folder", "a/b", Path("a/b")),
         ("kind", "ink", "ink"),
         ("layers", ["k"], ("k",)),

@@ -71,7 +71,7 @@ def _wide_table(contents: Sequence[dict[str, Any]], models: Sequence[dict[str, A
     table = console.table(
         *("lang", ""),
         *(console.plural(counts[key]) for key in columns),
-        *(TITLES[key] + (" *" if key == _main_metric(first) else "") for key in keys),
+        *(tuple(f"{TITLES[key]}{' *' if key == _main_metric(first) else ''}".split("\n")) for key in keys),
         text_columns=2,
         title=_title(first, common),
         caption=_note(contents),

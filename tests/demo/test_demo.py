@@ -138,7 +138,7 @@ def test_the_picture_in_the_readme_shows_what_the_demo_says(piped: tuple[Path, s
 def test_progress_is_shown_in_a_terminal(folder: Path) -> None:
     line = command("train", "--lang", "hi", "--lora", "--max-steps", "20", "-o", "runs/short")
     terminal, screen = pty.openpty()
-    process = subprocess.Popen(line, cwd=folder, stdout=subprocess.PIPE, stderr=screen)
+    process = subprocess.Popen(line, cwd=folder, stdout=screen, stderr=screen)  # a pipe would get no bar
     os.close(screen)
     seen = b""
     while select.select([terminal], [], [], 60)[0]:
@@ -146,7 +146,7 @@ def test_progress_is_shown_in_a_terminal(folder: Path) -> None:
             seen += os.read(terminal, 65536)
         except OSError:  # the other end was closed
             break
-    process.communicate()
+    process.wait()
     os.close(terminal)
     assert process.returncode == 0
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())

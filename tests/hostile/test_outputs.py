@@ -139,7 +139,7 @@ def test_an_evaluation_killed_at_random_moments_leaves_a_whole_result_or_the_old
     setup = """
 from capivara_cli.commands import main
 import os
-def run(output):
+def run(output, overwrite=True):  # it always overwrites
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     sys.argv = ["capivara", *sys.argv[2:], "--overwrite", "-o", str(output)]
     main()

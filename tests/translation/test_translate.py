@@ -189,7 +189,7 @@ def test_two_ranks_write_what_one_writes(run: Run, model: Path, source: Path, tm
         (["--to", "en"], "--to en is the language of --from", ""),
         (["--to", "mai", "--backend", "m2m100"], "m2m100 does not know Maithili", "--backend"),
         (["--to", "hi", "--model", "m", "--backend", "google"], "--backend google is a service and takes no", "leave"),
-        (["--to", "hi", "--rate", "0"], "--rate 0.0: must be above 0", ""),
+        (["--to", "hi", "--rate", "0"], "--rate 0: must be above 0", ""),
         (["--to", "hi", "--backend", "nllb", "--model", "gone", "-o", "out.jsonl"], "gone: no such folder", "--model"),
         (["--to", "hi", "--backend", "nllb"], "facebook/nllb-200-distilled-600M is not on this machine", "--model"),
         (["--to", "hi", "-o", "in.jsonl", "--overwrite"], "in.jsonl is both input and output", "-o"),

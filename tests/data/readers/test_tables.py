@@ -59,7 +59,7 @@ def test_what_is_wrong_with_a_row_is_said_and_the_others_are_used(
     assert "--encoding latin-1" in reasons["t.csv:4"]
     said = capsys.readouterr().err
     assert "2 of 4 records rejected" in said
-    assert "1 images without a caption" in said
+    assert "1 image without a caption" in said
 
 
 @pytest.mark.parametrize("more", ["1", "[" * 2000, '{"record": {"captions": [1]}}', '{"caption": {"text": 5}}', "x"])
