@@ -154,7 +154,7 @@ def _one_set(value: Any, key: str | None, path: Path) -> Any:
 def _by_key(value: Any, key: str, path: Path, flag: str) -> Any:
     if not isinstance(value, dict) or key not in value:
         keys = (first_ten(value) if isinstance(value, dict) else "") or "none"
-        raise CapivaraError(f"{path} has no {key}; its keys: {keys}", f"{flag} {path}#KEY")
+        raise CapivaraError(f"{path} has no {key} (its keys: {keys})", f"{flag} {path}#KEY")
     return value[key]
 
 

@@ -67,7 +67,7 @@ def demo(folder: Path, options: DemoOptions, run: Callable[[list[str]], None]) -
     _prepare(folder, options)
     _print_line(f"cd {shlex.quote(str(folder))}")
     with contextlib.chdir(folder):
-        for line in _lines(options):
+        for line in command_lines(options):
             _print_line(line)
             run(shlex.split(line)[1:])
     _print_next(folder, options.lang)
@@ -101,7 +101,7 @@ def _prepare(folder: Path, options: DemoOptions) -> None:
     relocate(models / "base")  # plain open_clip needs its absolute path, which changes when the folder is moved
 
 
-def _lines(options: DemoOptions) -> list[str]:
+def command_lines(options: DemoOptions) -> list[str]:
     """Return the command lines that are still to be run in the working folder."""
     lang, machine = options.lang, _machine_flags(options)
     captions, clean, train_data = (Path(f"data/{name}.jsonl") for name in ("captions", "clean", "train"))

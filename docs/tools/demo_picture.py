@@ -6,6 +6,7 @@ stretches text to a width pulls Devanagari apart, letter by letter.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import subprocess
@@ -21,6 +22,9 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.style import Style
 from rich.text import Text
+
+from capivara_cli.demo.demo import command_lines
+from capivara_cli.demo.options import DemoOptions
 
 if TYPE_CHECKING:
     from rich.segment import Segment
@@ -44,10 +48,11 @@ def main() -> None:
     PICTURE.write_text(svg(run.stderr), encoding="utf-8")
 
 
-def fingerprint(screen: str) -> str:
-    """Return a digest of the commands that the demo shows: figures differ between machines, and so do other lines."""
-    commands = [line for line in Text.from_ansi(screen).plain.splitlines() if line.startswith("$ capivara ")]
-    return hashlib.sha256("\n".join(commands).encode()).hexdigest()[:16]
+def fingerprint() -> str:
+    """Return a digest of the demo's commands: figures differ between machines, and so do other lines."""
+    with tempfile.TemporaryDirectory() as empty, contextlib.chdir(empty):
+        lines = command_lines(DemoOptions())
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def svg(screen: str) -> str:
@@ -57,7 +62,7 @@ def svg(screen: str) -> str:
     width, height = round(COLUMNS * CELL + 2 * MARGIN), len(lines) * LINE + 2 * MARGIN
     parts = [
         f'<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">',
-        f"<desc>{fingerprint(screen)}</desc>",
+        f"<desc>{fingerprint()}</desc>",
         f"<style>text {{ font: {SIZE}px ui-monospace, Menlo, Consolas, monospace; white-space: pre }}</style>",
         f'<rect width="{width}" height="{height}" rx="6" fill="{PAPER}" stroke="{BORDER}"/>',
     ]
