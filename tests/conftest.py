@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from capivara_cli.commands import main
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 # Two workers share two cores: with two threads each, they would wait for each other and take three times as long.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"
+
+# A shell starts background jobs with Ctrl-C ignored, and the commands that tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Process = subprocess.CompletedProcess[str]
 Refused = Callable[..., str]
@@ -111,10 +116,8 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
 def capivara(tmp_path: Path, forks: Forks) -> Callable[..., Process]:
     """Run `capivara` in an empty folder; return exit code, standard output and standard error."""
 
-    def call(
-        *arguments: str | Path, cwd: Path = tmp_path, env: dict[str, str] | None = None, stdin: str = ""
-    ) -> Process:
-        return forks.run([*map(str, arguments)], cwd, dict(os.environ) | (env or {}), stdin)
+    def call(*arguments: str | Path | int, cwd: Path = tmp_path, **how: Any) -> Process:
+        return forks.run(arguments, cwd, **how)
 
     return call
 
@@ -140,16 +143,22 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     return call
 
 
-def peak_memory(script: str, *arguments: str | Path) -> float:
-    """Run Python code in a new process, and return its peak memory in MB.
+PEAK = """
+def peak():
+    return int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))) / 1024
 
-    Linux only, from /proc: `ru_maxrss` would start at what the parent process had when it forked.
-    """
-    report = "\nprint(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))\n"
-    line = [sys.executable, "-c", script + report, *map(str, arguments)]
-    result = subprocess.run(line, capture_output=True, text=True, timeout=240, check=False)
+open("/proc/self/clear_refs", "w").write("5")  # the peak is what is in use now
+before = peak()
+CODE
+print(peak() - before)
+"""
+
+
+def peak_memory(forks: Forks, code: str, *arguments: str | Path) -> float:
+    """Run Python code in a fork, and return how much its memory grew at most, in MB. Linux only, from /proc."""
+    result = forks.run(arguments, Path.cwd(), code=PEAK.replace("CODE", code))
     assert result.returncode == 0, result.stderr
-    return int(result.stdout.split()[-1]) / 1024
+    return float(result.stdout.split()[-1])
 
 
 def distance(one: dict[str, Tensor], other: dict[str, Tensor], start: dict[str, Tensor]) -> float:

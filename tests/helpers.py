@@ -1,11 +1,9 @@
-"""What tests of several rooms use: files of records, tar shards, and runs with two ranks."""
+"""What tests of several rooms use: files of records, and tar shards."""
 
 from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 import tarfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -29,9 +27,3 @@ def write_tar(path: Path, members: Mapping[str, bytes], format: int = tarfile.PA
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
     return path
-
-
-def torchrun(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run a script or a module with two ranks on this machine's CPU."""
-    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *arguments]
-    return subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=200, check=False)

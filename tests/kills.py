@@ -1,18 +1,18 @@
-"""Kill a command at random moments, again and again: its output must be byte for byte that of an undisturbed run.
+"""Kill a command at many moments, again and again: its output must be byte for byte that of an undisturbed run.
 
 With --overwrite, the file that existed stays until the new one is whole.
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
+
+from tests.forks import Forks
 
 LOOP = """
 import os, random, shutil, signal, time
 
-# Import everything once, and fork for each run; torch must not have computed anything before.
+# A fork of this fork for each run.
 def start(output, **options):
     child = os.fork()
     if not child:
@@ -29,11 +29,13 @@ started = time.monotonic()
 assert os.waitpid(start(folder / "whole.jsonl"), 0)[1] == 0
 seconds = time.monotonic() - started
 rng = random.Random(0)
+# In each part of a run once, and in no order, because a run resumes where the one before it was killed.
+moments = [0.1 + 0.7 * (part + rng.random()) / wanted for part in rng.sample(range(wanted), wanted)]
 kills = finished = 0
 while kills < wanted or not finished:
     child = start(folder / "killed.jsonl")
     if kills < wanted:
-        time.sleep(rng.uniform(0.1, 0.8) * seconds)
+        time.sleep(moments[kills] * seconds)
         done, _ = os.waitpid(child, os.WNOHANG)
     else:
         done, _ = os.waitpid(child, 0)
@@ -73,13 +75,15 @@ print(kills, finished)
 """
 
 
-def survive(setup: str, folder: Path, *arguments: str | Path, kills: int = 20, overwriting: int = 4) -> None:
+def survive(
+    forks: Forks, setup: str, folder: Path, *arguments: str | Path, kills: int = 12, overwriting: int = 4
+) -> None:
     """Kill a command this often, and compare its output with that of an undisturbed run.
 
     Args:
-        setup: Python code that imports what is needed and defines `run(output, overwrite=False)`. It sees `folder`, a
-            Path, and the arguments in `sys.argv[2:]`. The names of its other files must start with `output.stem`: they
-            are removed.
+        forks: where the command runs.
+        setup: Python code that defines `run(output, overwrite=False)`. It sees `folder`, a Path, and the arguments in
+            `sys.argv[2:]`. The names of its other files must start with `output.stem`: they are removed.
         folder: folder of the outputs; is created.
         arguments: of the code.
         kills: how often.
@@ -87,10 +91,8 @@ def survive(setup: str, folder: Path, *arguments: str | Path, kills: int = 20, o
     """
     folder.mkdir()
     head = f"import sys\nfrom pathlib import Path\nwanted, overwriting = {kills}, {overwriting}\n"
-    script = folder.with_name(f"{folder.name}-kills.py")
-    script.write_text(f"{head}folder = Path(sys.argv[1])\n{setup}{LOOP}")
-    line = [sys.executable, str(script), str(folder), *map(str, arguments)]
-    result = subprocess.run(line, capture_output=True, text=True, timeout=240, check=False)
+    code = f"{head}folder = Path(sys.argv[1])\n{setup}{LOOP}"
+    result = forks.run([folder, *arguments], folder, code=code)
     assert result.returncode == 0, result.stderr
     killed, finished = map(int, result.stdout.split()[-2:])
     assert killed >= kills

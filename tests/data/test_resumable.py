@@ -21,7 +21,7 @@ from capivara_cli.data.output import UNDECIDED, RecordResult
 from capivara_cli.data.resumable import open_output
 from capivara_cli.errors import CapivaraError
 from tests.data.resumable_runs import ONE, SETTINGS, begun, both, names, put, records, run
-from tests.helpers import torchrun
+from tests.forks import Forks
 
 
 @pytest.mark.parametrize("batches", [3, 4])  # the fourth is smaller, and the last
@@ -250,12 +250,10 @@ leave_process_group()
 """
 
 
-def test_ranks_write_one_file_in_the_order_of_the_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_write_one_file_in_the_order_of_the_input(forks: Forks, tmp_path: Path) -> None:
     whole = run(tmp_path / "whole.jsonl", count=23)
     assert whole is not None
-    (tmp_path / "ranks.py").write_text(RANKS)
-    monkeypatch.setenv("PYTHONPATH", os.getcwd())
-    result = torchrun("--nproc-per-node=3", "ranks.py", cwd=tmp_path)
+    result = forks.run_ranks([], tmp_path, code=RANKS, ranks=3)
     assert result.returncode == 0, result.stderr
     assert result.stdout == f"{whole.kept} {whole.rejected} {whole.parts}\n"
     assert both(tmp_path / "out.jsonl") == both(tmp_path / "whole.jsonl")

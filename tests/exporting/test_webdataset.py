@@ -10,6 +10,7 @@ import pytest
 from capivara_cli.errors import CapivaraError
 from tests import kills
 from tests.exporting.conftest import answer, run, write
+from tests.forks import Forks
 from tests.helpers import read_jsonl
 
 READS_SHARDS = """
@@ -85,7 +86,6 @@ def test_overwrite_starts_over(source: str) -> None:
 
 
 SETUP = """
-import rich.progress, sqlite3, webdataset
 from capivara_cli.exporting.export import export
 from capivara_cli.exporting.options import ExportOptions
 
@@ -100,6 +100,8 @@ def run(output):
 """
 
 
-def test_after_any_number_of_kills_the_shards_are_those_of_an_undisturbed_run(source: str, tmp_path: Path) -> None:
-    kills.survive(SETUP, tmp_path / "out", tmp_path / source, kills=15, overwriting=0)
+def test_after_any_number_of_kills_the_shards_are_those_of_an_undisturbed_run(
+    source: str, forks: Forks, tmp_path: Path
+) -> None:
+    kills.survive(forks, SETUP, tmp_path / "out", tmp_path / source, overwriting=0)
     assert len(list((tmp_path / "out" / "whole-shards").iterdir())) == 13

@@ -25,7 +25,7 @@ def main(names: list[str]) -> None:
         forks = Forks(folder / "forks")
 
         def capivara(*arguments: str, cwd: Path, env: dict[str, str]) -> CompletedProcess[str]:
-            return forks.run([*arguments], cwd, dict(os.environ) | env)
+            return forks.run(arguments, cwd, env=env)
 
         for name in names or CASES:
             before = runner.read(name) if (runner.EXPECTED / name).is_dir() else {}

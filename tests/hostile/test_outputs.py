@@ -15,6 +15,7 @@ from PIL import Image
 
 from tests import kills
 from tests.conftest import Process
+from tests.forks import Forks
 
 Capivara = Callable[..., Process]
 
@@ -134,14 +135,12 @@ def test_standard_output_that_the_shell_appends_to_a_file_is_not_emptied(capivar
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["retrieve-eval", "classify-eval"])
 def test_an_evaluation_killed_at_random_moments_leaves_a_whole_result_or_the_old_one(
-    command: str, evaluations: dict[str, list[str]], tmp_path: Path
+    command: str, evaluations: dict[str, list[str]], forks: Forks, tmp_path: Path
 ) -> None:
     setup = """
 from capivara_cli.commands import main
-import os
 def run(output, overwrite=True):  # it always overwrites
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     sys.argv = ["capivara", *sys.argv[2:], "--overwrite", "-o", str(output)]
     main()
 """
-    kills.survive(setup, tmp_path / "killed", command, *evaluations[command], kills=8)
+    kills.survive(forks, setup, tmp_path / "killed", command, *evaluations[command], kills=8)

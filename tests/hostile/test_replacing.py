@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import SETTINGS
+from tests.forks import Forks
 
-# Imports everything once and forks for each run, as tests/kills.py does.
+# A fork for each run, as tests/kills.py has it.
 KILLS = """
 import os, random, signal, sys, time
 from pathlib import Path
-import open_clip, peft, capivara_cli.models.image_encoder
 from capivara_cli import artifacts
 from capivara_cli.training.merge_lora import merge_lora
 from capivara_cli.training.options import MergeOptions, train_options
@@ -61,11 +59,11 @@ assert not [path for path in folder.rglob(".*") if path.name != ".capivara.json"
 
 
 @pytest.mark.parametrize("verb", ["train", "merge"])
-def test_a_replaced_folder_survives_kills(verb: str, run: Path, world: Path, base: Path, tmp_path: Path) -> None:
+def test_a_replaced_folder_survives_kills(
+    verb: str, run: Path, world: Path, base: Path, forks: Forks, tmp_path: Path
+) -> None:
     folder = tmp_path / "out" / "folder"
     if verb == "train":
         shutil.copytree(run, folder)
-    paths = [str(path) for path in (run, world / "train.jsonl", base)]
-    line = [sys.executable, "-c", KILLS, verb, str(folder), "6", *paths, *SETTINGS]
-    result = subprocess.run(line, capture_output=True, text=True, timeout=280, check=False)
+    result = forks.run([verb, folder, 6, run, world / "train.jsonl", base, *SETTINGS], tmp_path, code=KILLS)
     assert result.returncode == 0, result.stderr

@@ -1,12 +1,10 @@
-"""Runs whose files say what cannot be, and a disk that is full while they are merged."""
+"""Runs whose files say what cannot be."""
 
 from __future__ import annotations
 
 import json
 import re
 import shutil
-import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -68,27 +66,3 @@ def test_whatever_a_summary_says_it_is_merged_or_refused(key: str, value: Any, r
     edit_json(folder / "run.json", **{key: value})
     with suppress(CapivaraError):
         shutil.rmtree(merge_lora(folder, tmp_path / "merged"))
-
-
-FULL = """
-import resource, signal, sys
-from capivara_cli.errors import CapivaraError
-from capivara_cli.training.merge_lora import merge_lora
-import open_clip, peft, transformers
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
-try:
-    merge_lora(sys.argv[1], sys.argv[2])
-except CapivaraError as error:
-    print(error.message)
-"""
-
-
-@pytest.mark.parametrize("size", [20_000, 1_000_000], ids=["tokenizer", "weights"])
-def test_a_full_disk_is_one_line_and_leaves_nothing(size: int, run: Path, tmp_path: Path) -> None:
-    """As a limit on the size of a file has it, which fails the same calls."""
-    line = [sys.executable, "-c", FULL, str(run), str(tmp_path / "merged"), str(size)]
-    result = subprocess.run(line, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith(f"cannot write {tmp_path / 'merged'}: ")
-    assert not list(tmp_path.iterdir())

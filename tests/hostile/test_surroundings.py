@@ -6,6 +6,7 @@ import ctypes
 import json
 import os
 import pty
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import command
+from tests.forks import Forks
 
 DROP_FROM_BOUNDING_SET, DAC_OVERRIDE, DAC_READ_SEARCH = 24, 1, 2  # of Linux' prctl and capabilities
 
@@ -73,20 +75,16 @@ def test_what_may_not_be_read_or_written_is_one_line(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def in_terminal(line: list[str], folder: Path) -> bytes:
-    """Run a command in a pseudo-terminal, and return all that it sends to the screen."""
+def in_terminal(forks: Forks, line: list[str], folder: Path) -> bytes:
+    """Run `capivara` in a pseudo-terminal, and return all that it sends to the screen."""
     controller, terminal = pty.openpty()
     seen = b""
-    with subprocess.Popen(line, cwd=folder, stdin=terminal, stdout=terminal, stderr=terminal):
-        os.close(terminal)
-        while True:
-            try:
-                chunk = os.read(controller, 4096)
-            except OSError:  # Linux: the other end is closed
-                chunk = b""
-            if not chunk:
-                break
-            seen += chunk
+    process = forks.start(line, folder, terminal=os.ttyname(terminal))
+    while select.select([controller], [], [], 0.02)[0] or process.is_running():
+        if select.select([controller], [], [], 0)[0]:
+            seen += os.read(controller, 4096)
+    process.wait()
+    os.close(terminal)
     os.close(controller)
     return seen
 
@@ -103,12 +101,12 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
-def test_a_hostile_file_name_does_not_control_the_terminal(name: str, tmp_path: Path) -> None:
+def test_a_hostile_file_name_does_not_control_the_terminal(name: str, forks: Forks, tmp_path: Path) -> None:
     put_records(tmp_path, "good")
     with (tmp_path / "in.jsonl").open("a") as file:
         file.write(json.dumps({"id": name, "image": f"{name}.png", "captions": [{"text": name, "lang": "en"}]}) + "\n")
-    screen = in_terminal(command("import", "in.jsonl", "--verify", "-o", "out.jsonl"), tmp_path)
-    screen += in_terminal(command("import", f"{name}.jsonl", "-o", "new.jsonl"), tmp_path)
+    screen = in_terminal(forks, ["import", "in.jsonl", "--verify", "-o", "out.jsonl"], tmp_path)
+    screen += in_terminal(forks, ["import", f"{name}.jsonl", "-o", "new.jsonl"], tmp_path)
     text = screen.decode()
     assert "no such file" in text
     for sequence in ("\x1b]0;", "\x1b[2J", "\x1b[31m", "\x07", "\x9b", "\u202e"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +17,8 @@ from capivara_cli.scoring.options import ScoreOptions
 from capivara_cli.scoring.score import score
 from tests import kills
 from tests.conftest import Process, command, peak_memory
-from tests.helpers import read_jsonl, torchrun, write_jsonl
+from tests.forks import Forks
+from tests.helpers import read_jsonl, write_jsonl
 from tests.scoring.conftest import MakeOptions, assert_same_files, one_record, repeated
 
 Capivara = Callable[..., Process]
@@ -55,8 +55,6 @@ def test_settings_and_records_of_another_run_are_refused(
 
 SETUP = """
 import os
-import capivara_cli.models.embedding_cache, capivara_cli.scoring.report, rich.progress, rich.table
-import open_clip, transformers
 from capivara_cli.models import embedding_cache
 from capivara_cli.scoring import score as scoring
 from capivara_cli.scoring.options import ScoreOptions
@@ -73,12 +71,12 @@ def run(output, overwrite=False):
 
 
 def test_after_any_number_of_kills_the_bytes_are_those_of_an_undisturbed_run(
-    base: Path, some: Path, tmp_path: Path
+    base: Path, forks: Forks, some: Path, tmp_path: Path
 ) -> None:
     rows = read_jsonl(some)
     rows[50]["image"] = "gone.png"
     rows[70]["image"] = rows[3]["image"]  # known from the cache, or from the batch before
-    kills.survive(SETUP, tmp_path / "out", write_jsonl(tmp_path / "in.jsonl", rows), base, kills=15)
+    kills.survive(forks, SETUP, tmp_path / "out", write_jsonl(tmp_path / "in.jsonl", rows), base)
     assert len(read_jsonl(tmp_path / "out" / "whole.jsonl")) > 50
 
 
@@ -92,9 +90,11 @@ score.score(["in.jsonl"], "out.jsonl", ScoreOptions(scored=True, plot="p.png"))
 """
 
 
-def test_a_run_killed_between_its_records_and_its_plot_makes_the_plot(tmp_path: Path, capivara: Capivara) -> None:
+def test_a_run_killed_between_its_records_and_its_plot_makes_the_plot(
+    tmp_path: Path, capivara: Capivara, forks: Forks
+) -> None:
     one_record(tmp_path, {"score": 0.1}, {"score": 0.3})
-    killed = subprocess.run([sys.executable, "-c", KILLED_BEFORE_THE_PLOT], cwd=tmp_path, check=False)
+    killed = forks.run([], tmp_path, code=KILLED_BEFORE_THE_PLOT)
     assert killed.returncode == -signal.SIGKILL
     content = (tmp_path / "out.jsonl").read_bytes()
     line = ["score", "in.jsonl", "--scored", "-o", "out.jsonl", "--plot", "p.png"]
@@ -115,22 +115,24 @@ def test_only_a_plot_of_score_is_replaced(tmp_path: Path, capivara: Capivara) ->
         assert capivara(*line, "p.png").returncode == 0
 
 
-def test_two_ranks_share_scores_in_the_file(tmp_path: Path) -> None:
+def test_two_ranks_share_scores_in_the_file(forks: Forks, tmp_path: Path) -> None:
     captions = [{"text": str(number), "lang": "en", "score": number / 10} for number in range(5)]
     write_jsonl(tmp_path / "in.jsonl", [{"id": str(i), "image": "a.png", "captions": captions} for i in range(2100)])
     line = ["score", "in.jsonl", "--scored", "--top-k", "2", "-o", "two.jsonl"]
-    result = torchrun("-m", "capivara_cli", *line, cwd=tmp_path)
+    result = forks.run_ranks(line, tmp_path)
     assert result.returncode == 0, result.stderr
     score([tmp_path / "in.jsonl"], tmp_path / "one.jsonl", ScoreOptions(scored=True, top_k=2))
     assert_same_files(tmp_path / "two.jsonl", tmp_path / "one.jsonl")
 
 
-def test_two_ranks_write_what_one_writes(base: Path, options: MakeOptions, some: Path, tmp_path: Path) -> None:
+def test_two_ranks_write_what_one_writes(
+    base: Path, forks: Forks, options: MakeOptions, some: Path, tmp_path: Path
+) -> None:
     rows = repeated(some, 18)
     rows[7]["image"] = "gone.png"
     source = write_jsonl(tmp_path / "in.jsonl", rows)
     flags = ["--lang", "en", "--min-score", "0.93", "--model", f"local-dir:{base}"]
-    result = torchrun("-m", "capivara_cli", "score", str(source), *flags, "-o", "two.jsonl", cwd=tmp_path)
+    result = forks.run_ranks(["score", source, *flags, "-o", "two.jsonl"], tmp_path)
     assert result.returncode == 0, result.stderr
     score([source], tmp_path / "one.jsonl", options(lang=["en"], min_score=0.93))
     one, two = ([row["id"] for row in read_jsonl(tmp_path / f"{name}.jsonl")] for name in ("one", "two"))
@@ -146,17 +148,17 @@ score([sys.argv[1]], sys.argv[2], ScoreOptions(scored=True, min_score=0.2))
 """
 
 
-def test_memory_does_not_grow_with_the_number_of_records(tmp_path: Path) -> None:
-    """Each record carries 10 kB: to hold 30,000 of them would take 300 MB."""
+def test_memory_does_not_grow_with_the_number_of_records(forks: Forks, tmp_path: Path) -> None:
+    """Each record carries 10 kB: to hold 10,000 of them would take 100 MB."""
     peaks = []
-    for count in (3000, 30_000):
+    for count in (1000, 10_000):
         source = tmp_path / f"{count}.jsonl"
         with source.open("w") as file:
             for number in range(count):
                 caption = {"text": "a dog", "lang": "en", "score": number % 7 / 10}
                 record = {"id": str(number), "image": "a.png", "captions": [caption], "note": "x" * 10_000}
                 file.write(json.dumps(record) + "\n")
-        peaks.append(peak_memory(MEMORY, str(source), str(tmp_path / f"{count}.out")))
+        peaks.append(peak_memory(forks, MEMORY, source, tmp_path / f"{count}.out"))
     assert peaks[1] - peaks[0] < 40, f"{peaks} MB"
 
 

@@ -1,4 +1,4 @@
-"""Several ranks, as torchrun starts them, on this machine's CPU."""
+"""Several ranks on this machine's CPU, as torchrun starts them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from capivara_cli.models import checkpoint
 from tests.conftest import distance
-from tests.helpers import torchrun
+from tests.forks import Forks
 
 SETTINGS = ["batch_size=32", "max_steps=6", "eval_every=3", "optimizer.warmup_steps=0", "optimizer.lr=1e-3"]
 FLAGS = [part for setting in SETTINGS for part in ("--set", setting)]
@@ -45,9 +45,8 @@ torch.distributed.destroy_process_group()
 """
 
 
-def test_two_ranks_have_the_gradient_of_one(tmp_path: Path) -> None:
-    (tmp_path / "gradients.py").write_text(GRADIENTS)
-    result = torchrun("gradients.py", cwd=tmp_path)
+def test_two_ranks_have_the_gradient_of_one(forks: Forks, tmp_path: Path) -> None:
+    result = forks.run_ranks([], tmp_path, code=GRADIENTS)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("equal on rank") == 2
 
@@ -75,27 +74,32 @@ leave_process_group()
 
 
 def test_ranks_embed_all_images_whoever_is_faster(
-    world: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: Path, base: Path, forks: Forks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CAPIVARA_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "embeddings.py").write_text(EMBEDDINGS)
     (tmp_path / "bad.png").write_text("no image")
-    line = [str(base), str(world / "images"), str(tmp_path / "bad.png")]
-    result = torchrun("embeddings.py", *line, cwd=tmp_path)
+    result = forks.run_ranks([base, world / "images", tmp_path / "bad.png"], tmp_path, code=EMBEDDINGS)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines() == ["45 ['no such file', 'not an image that can be read']"] * 2
     stored = [load_file(path)["identity"] for path in (tmp_path / "cache").rglob("*.safetensors")]
     assert sum(map(len, stored)) == 40
 
 
+def torchrun(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run `capivara` with two ranks."""
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "capivara_cli"]
+    return subprocess.run([*line, *arguments], cwd=cwd, capture_output=True, text=True, timeout=200, check=False)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("pixels", [False, True])
-def test_two_ranks_train_what_one_trains(pixels: bool, world: Path, base: Path, tmp_path: Path) -> None:
+def test_two_ranks_train_what_one_trains(pixels: bool, world: Path, base: Path, forks: Forks, tmp_path: Path) -> None:
     how = ["--full", "--unlock-image"] if pixels else ["--lora"]
     line = ["train", "--lang", "hi", *how, "--data", str(world / "train.jsonl"), "--model", f"local-dir:{base}", *FLAGS]
-    one = [sys.executable, "-m", "capivara_cli", *line, "-o", "one"]
-    subprocess.run(one, cwd=tmp_path, check=True, capture_output=True)
-    result = torchrun("-m", "capivara_cli", *line, "-o", "two", cwd=tmp_path)
+    one = forks.run([*line, "-o", "one"], tmp_path)
+    assert one.returncode == 0, one.stderr
+    two = [*line, "-o", "two"]
+    result = forks.run_ranks(two, tmp_path) if pixels else torchrun(*two, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert result.stdout == "two\n"  # only the first rank speaks
     [path] = (tmp_path / "one").glob("*/*model.safetensors")

@@ -26,6 +26,7 @@ from capivara_cli.translation.options import TranslateOptions
 from capivara_cli.translation.translate import translate
 from tests import kills
 from tests.conftest import command
+from tests.forks import Forks
 from tests.google_server import Fault, Handler, Server, certificate, serving, to_hindi
 from tests.helpers import read_jsonl, write_jsonl
 
@@ -316,8 +317,6 @@ def test_half_a_character_in_a_reply_is_rejected(server: Server, tmp_path: Path)
 
 
 SETUP = """
-import googletrans, httpx, h2.connection
-import rich.progress, rich.table, sqlite3, capivara_cli.translation.google
 from capivara_cli.translation.translate import translate
 from capivara_cli.translation.options import TranslateOptions
 
@@ -328,10 +327,12 @@ def run(output, overwrite=False):
 """
 
 
-def test_after_any_number_of_kills_the_bytes_are_those_of_an_undisturbed_run(server: Server, tmp_path: Path) -> None:
+def test_after_any_number_of_kills_the_bytes_are_those_of_an_undisturbed_run(
+    server: Server, forks: Forks, tmp_path: Path
+) -> None:
     server.latency = 0.03
     source = write(tmp_path / "in.jsonl", texts(1200))
-    kills.survive(SETUP, tmp_path / "out", source, server.url)
+    kills.survive(forks, SETUP, tmp_path / "out", source, server.url)
 
 
 def test_two_processes_on_one_memory_lose_nothing(server: Server, tmp_path: Path) -> None:

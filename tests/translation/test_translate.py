@@ -20,7 +20,8 @@ from capivara_cli.errors import CapivaraError
 from capivara_cli.translation.local import Local, family_of
 from tests import small_models
 from tests.conftest import Refused, command
-from tests.helpers import read_jsonl, torchrun, write_jsonl
+from tests.forks import Forks
+from tests.helpers import read_jsonl, write_jsonl
 from tests.translation.conftest import SCENES, Run, expected
 
 
@@ -173,10 +174,9 @@ def test_a_pipe_into_a_file_is_resumed(run: Run, source: Path, monkeypatch: pyte
     assert [r["captions"] for r in read_jsonl(run("-"))] == [r["captions"] for r in whole]
 
 
-def test_two_ranks_write_what_one_writes(run: Run, model: Path, source: Path, tmp_path: Path) -> None:
+def test_two_ranks_write_what_one_writes(forks: Forks, run: Run, model: Path, source: Path, tmp_path: Path) -> None:
     flags = ["--backend", "nllb", "--model", str(model), "--memory", "none", "--precision", "fp32"]
-    line = ["-m", "capivara_cli", "translate", "in.jsonl", "--to", "hi", *flags, "-o", "two.jsonl"]
-    result = torchrun(*line, cwd=tmp_path)
+    result = forks.run_ranks(["translate", "in.jsonl", "--to", "hi", *flags, "-o", "two.jsonl"], tmp_path)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "two.jsonl").read_bytes() == run(source, "one.jsonl").read_bytes()
 
