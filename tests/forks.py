@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import pty
 import select
 import socket
 import subprocess
@@ -156,6 +157,19 @@ class Forks:
     def run(self, arguments: Sequence[str | Path | int], cwd: Path, **how: Any) -> subprocess.CompletedProcess[str]:
         """Start a process as `start` does, and wait for its end."""
         return self.start(arguments, cwd, **how).wait()
+
+    def run_in_terminal(self, arguments: Sequence[str | Path | int], cwd: Path) -> str:
+        """Run `capivara` in a pseudo-terminal, and return all that it sends to the screen."""
+        controller, terminal = pty.openpty()
+        process = self.start(arguments, cwd, terminal=os.ttyname(terminal))
+        seen = b""
+        while select.select([controller], [], [], 0.02)[0] or process.is_running():
+            if select.select([controller], [], [], 0)[0]:
+                seen += os.read(controller, 65536)
+        os.close(terminal)
+        os.close(controller)
+        assert process.wait().returncode in (0, 1), seen
+        return seen.decode()
 
     def run_ranks(
         self, arguments: Sequence[str | Path | int], cwd: Path, *, ranks: int = 2, **how: Any

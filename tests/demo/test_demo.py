@@ -2,15 +2,12 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import pty
 import random
 import re
-import select
-import subprocess
+import signal
 import sys
+import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +16,8 @@ import pytest
 from capivara_cli.demo import BASE
 from capivara_cli.demo.language import TEMPLATES, caption
 from capivara_cli.demo.scenes import training_scenes
-from tests.conftest import Process, command
+from tests.conftest import Process
+from tests.forks import Forks
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "docs" / "tools"))
@@ -29,21 +27,24 @@ Capivara = Callable[..., Process]
 
 
 @pytest.fixture(scope="module")
-def piped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The folder that `capivara demo` makes although it is killed twice, and what it prints in a pipe."""
-    folder, rng = tmp_path_factory.mktemp("demo") / "my demo", random.Random(0)
-    for _ in range(2):
-        with subprocess.Popen(command("demo", folder), stderr=subprocess.DEVNULL) as process:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(rng.uniform(5, 30))
-            process.kill()
-    result = subprocess.run(command("demo", folder), check=True, capture_output=True, text=True)
+def redirected(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder that `capivara demo` makes although it is killed twice, and what it prints into a file."""
+    folder = tmp_path_factory.mktemp("demo") / "my demo"
+    for begun in ("data/captions.jsonl.partial", "runs/hi-lora/metrics.jsonl"):  # while it captions, while it trains
+        process = forks.start(["demo", folder], folder.parent)
+        while not (folder / begun).is_file():
+            assert process.is_running(), process.wait().stderr
+            time.sleep(0.1)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait().returncode == -signal.SIGKILL
+    result = forks.run(["demo", folder], folder.parent)
+    assert result.returncode == 0, result.stderr
     return folder, result.stderr
 
 
 @pytest.fixture(scope="module")
-def folder(piped: tuple[Path, str]) -> Path:
-    return piped[0]
+def folder(redirected: tuple[Path, str]) -> Path:
+    return redirected[0]
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -120,8 +121,8 @@ def test_a_failing_line_fails_the_demo_with_its_own_error(folder: Path, capivara
     assert "\nerror: --device cuda:99: " in last_line
 
 
-def test_a_pipe_gets_lines_and_no_progress_bar(piped: tuple[Path, str]) -> None:
-    folder, text = piped
+def test_a_file_gets_lines_and_no_progress_bar(redirected: tuple[Path, str]) -> None:
+    folder, text = redirected
     assert f"$ cd '{folder}'\n" in text
     assert "\n$ capivara train --lang hi --lora\n" in text
     assert "gain " in text
@@ -135,21 +136,10 @@ def test_the_picture_in_the_readme_shows_the_commands_of_the_demo() -> None:
     assert demo_picture.fingerprint() == shown
 
 
-def test_progress_is_shown_in_a_terminal(folder: Path) -> None:
-    line = command("train", "--lang", "hi", "--lora", "--max-steps", "20", "-o", "runs/short")
-    terminal, screen = pty.openpty()
-    process = subprocess.Popen(line, cwd=folder, stdout=screen, stderr=screen)  # a pipe would get no bar
-    os.close(screen)
-    seen = b""
-    while select.select([terminal], [], [], 60)[0]:
-        try:
-            seen += os.read(terminal, 65536)
-        except OSError:  # the other end was closed
-            break
-    process.wait()
-    os.close(terminal)
-    assert process.returncode == 0
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
+def test_progress_is_shown_in_a_terminal(folder: Path, forks: Forks) -> None:
+    line = ["train", "--lang", "hi", "--lora", "--max-steps", 20, "-o", "runs/short"]
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", forks.run_in_terminal(line, folder))
+    assert (folder / "runs" / "short" / "run.json").is_file()
     for part in ("training", "loss 0.", "lr ", "samples/s", "GiB", "eta"):
         assert part in text
 

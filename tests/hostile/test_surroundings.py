@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import json
-import os
-import pty
-import select
 import subprocess
 import sys
 from pathlib import Path
@@ -75,20 +72,6 @@ def test_what_may_not_be_read_or_written_is_one_line(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def in_terminal(forks: Forks, line: list[str], folder: Path) -> bytes:
-    """Run `capivara` in a pseudo-terminal, and return all that it sends to the screen."""
-    controller, terminal = pty.openpty()
-    seen = b""
-    process = forks.start(line, folder, terminal=os.ttyname(terminal))
-    while select.select([controller], [], [], 0.02)[0] or process.is_running():
-        if select.select([controller], [], [], 0)[0]:
-            seen += os.read(controller, 4096)
-    process.wait()
-    os.close(terminal)
-    os.close(controller)
-    return seen
-
-
 HOSTILE = [
     "\x1b]0;owned\x07",  # the title of the window
     "\x1b[2J\x1b[31m",  # clear the screen, and write in red
@@ -105,11 +88,10 @@ def test_a_hostile_file_name_does_not_control_the_terminal(name: str, forks: For
     put_records(tmp_path, "good")
     with (tmp_path / "in.jsonl").open("a") as file:
         file.write(json.dumps({"id": name, "image": f"{name}.png", "captions": [{"text": name, "lang": "en"}]}) + "\n")
-    screen = in_terminal(forks, ["import", "in.jsonl", "--verify", "-o", "out.jsonl"], tmp_path)
-    screen += in_terminal(forks, ["import", f"{name}.jsonl", "-o", "new.jsonl"], tmp_path)
-    text = screen.decode()
+    text = forks.run_in_terminal(["import", "in.jsonl", "--verify", "-o", "out.jsonl"], tmp_path)
+    text += forks.run_in_terminal(["import", f"{name}.jsonl", "-o", "new.jsonl"], tmp_path)
     assert "no such file" in text
+    assert "\x1b[1;31merror:" in text  # our own, in bold red: it is a terminal
     for sequence in ("\x1b]0;", "\x1b[2J", "\x1b[31m", "\x07", "\x9b", "\u202e"):
-        # Our own `error:` is bold red, which is another sequence.
         assert sequence not in text, text
     assert not any(row.startswith("error: everything") for row in text.replace("\r\n", "\n").splitlines()), text

@@ -1,4 +1,4 @@
-"""Runs that are stopped, as real processes."""
+"""Runs that are stopped, as processes of their own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import random
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from capivara_cli.models import checkpoint
-from tests.conftest import command
+from tests.forks import Fork, Forks
 
 BATCH = 32
 SETTINGS = ["optimizer.lr=5e-3", "optimizer.warmup_steps=3", f"batch_size={BATCH}", "eval_every=40", "save_seconds=0"]
@@ -25,14 +24,14 @@ FLAGS = [part for setting in SETTINGS for part in ("--set", setting)]
 class Run:
     """A run in `folder/run`, started by the same command line each time."""
 
-    def __init__(self, folder: Path, data: Path, base: Path) -> None:
+    def __init__(self, forks: Forks, folder: Path, data: Path, base: Path) -> None:
         flags = ["--data", str(data), "--model", f"local-dir:{base}", "--max-steps", "160", *FLAGS]
-        self.line = command("train", "--lang", "hi", "--lora", *flags, "-o", "run")
-        self.folder = folder
+        self.line = ["train", "--lang", "hi", "--lora", *flags, "-o", "run"]
+        self.forks, self.folder = forks, folder
 
-    def start(self) -> subprocess.Popen[str]:
-        """Start it."""
-        return subprocess.Popen(self.line, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    def start(self, *flags: str) -> Fork:
+        """Start it, with more flags."""
+        return self.forks.start([*self.line, *flags], self.folder)
 
     def stop(self, step: int, number: int, steps: float = 0) -> tuple[int, str]:
         """Start it and send a signal `steps` after a step is logged. Return the exit code and standard error."""
@@ -42,25 +41,25 @@ class Run:
             *_, rate = (line["samples_per_second"] for line in self._metrics() if "samples_per_second" in line)
             time.sleep(steps * BATCH / rate)
         process.send_signal(number)
-        _, said = process.communicate()
-        return process.returncode, said
+        ended = process.wait()
+        return ended.returncode, ended.stderr
 
-    def wait_for_step(self, step: int, process: subprocess.Popen[Any]) -> None:
+    def wait_for_step(self, step: int, process: Fork) -> None:
         """Wait until a step is logged."""
         deadline = time.monotonic() + 120
-        while self._last_step() < step and process.poll() is None and time.monotonic() < deadline:
+        while self._last_step() < step and process.is_running() and time.monotonic() < deadline:
             time.sleep(0.001)
 
     def refusal(self, *flags: str) -> str:
         """Run it with more flags, and return the one line that it is refused with."""
-        result = subprocess.run([*self.line, *flags], cwd=self.folder, capture_output=True, text=True, check=False)
+        result = self.start(*flags).wait()
         assert result.returncode == 1, result.stderr
         assert result.stderr.count("error: ") == 1
         return result.stderr
 
     def finish(self) -> str:
         """Run it to its end, and return standard error."""
-        result = subprocess.run(self.line, cwd=self.folder, capture_output=True, text=True, check=False)
+        result = self.start().wait()
         assert result.returncode == 0, result.stderr
         return result.stderr
 
@@ -87,15 +86,15 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(world: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    run = Run(tmp_path_factory.mktemp("undisturbed"), world / "train.jsonl", base)
+def undisturbed(forks: Forks, world: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = Run(forks, tmp_path_factory.mktemp("undisturbed"), world / "train.jsonl", base)
     run.finish()
     return run
 
 
 @pytest.fixture
-def run_here(world: Path, base: Path, tmp_path: Path) -> Run:
-    return Run(tmp_path, world / "train.jsonl", base)
+def run_here(forks: Forks, world: Path, base: Path, tmp_path: Path) -> Run:
+    return Run(forks, tmp_path, world / "train.jsonl", base)
 
 
 def assert_same(run: Run, undisturbed: Run) -> None:
@@ -132,8 +131,9 @@ def test_a_second_signal_ends_a_run_at_once_and_the_last_saved_state_stands(run_
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGCONT)
-    _, said = process.communicate()
-    assert process.returncode == 128 + signal.SIGTERM, said
+    ended = process.wait()
+    said = ended.stderr
+    assert ended.returncode == 128 + signal.SIGTERM, said
     assert "stopping after this step; press Ctrl-C again to stop at once" in said
     assert "interrupted: the last saved state stands: run the same command again to resume" in said
     assert "Traceback" not in said
@@ -147,25 +147,26 @@ def test_a_run_that_is_interrupted_before_its_first_step_ends_with_one_line(
     monkeypatch.setenv("CAPIVARA_CACHE", str(tmp_path / "cache"))  # so that images are to be encoded
     process = run_here.start()
     while not (tmp_path / "run" / ".capivara.json").is_file():
-        assert process.poll() is None
+        assert process.is_running()
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate()
-    assert process.returncode == 128 + signal.SIGINT, said
+    ended = process.wait()
+    said = ended.stderr
+    assert ended.returncode == 128 + signal.SIGINT, said
     assert said.count("interrupted: ") == 1
     assert "Traceback" not in said
     run_here.finish()
 
 
 def test_a_stopped_run_is_not_resumed_on_other_data_or_from_other_weights(
-    world: Path, base: Path, tmp_path: Path
+    forks: Forks, world: Path, base: Path, tmp_path: Path
 ) -> None:
     lines = (world / "train.jsonl").read_text().splitlines()
     data = tmp_path / "train.jsonl"
     images = shutil.copytree(world / "images", tmp_path / "images")
     data.write_text("\n".join(lines))
     model = Path(shutil.copytree(base, tmp_path / "model"))
-    run = Run(tmp_path, data, model)
+    run = Run(forks, tmp_path, data, model)
     run.stop(10, signal.SIGINT)
     data.write_text("\n".join(lines[:-50]))
     assert "was started on other data" in run.refusal()
@@ -182,11 +183,11 @@ def test_a_stopped_run_is_not_resumed_on_other_data_or_from_other_weights(
 
 
 def test_a_folder_that_is_trained_in_is_refused(run_here: Run) -> None:
-    process = subprocess.Popen(run_here.line, cwd=run_here.folder, stderr=subprocess.DEVNULL)
+    process = run_here.start()
     run_here.wait_for_step(10, process)
     process.send_signal(signal.SIGSTOP)  # else it would be complete when the others have started
     for flags in ([], ["--overwrite"]):
         assert "run is being written by another process" in run_here.refusal(*flags)
-    process.kill()
+    process.send_signal(signal.SIGKILL)
     process.wait()
     run_here.finish()  # at once: the lock died with its process
