@@ -100,7 +100,7 @@ def run(world: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return train(options, tmp_path_factory.mktemp("runs") / "hi-lora")
 
 
-def command(*arguments: str | Path) -> list[str]:
+def command(*arguments: str | Path | int) -> list[str]:
     """Return the command line that runs `capivara` in a new process."""
     return [sys.executable, "-m", "capivara_cli", *map(str, arguments)]
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -32,10 +33,14 @@ print("LOADED", *sorted({name.partition(".")[0] for name in sys.modules}))
         (["train", "--lang", "hi", "--lora", "--data", "missing.jsonl"], 1),
         (["retrieve-eval", "--lang", "hi", "--data", "missing.jsonl"], 1),
         (["merge-lora", "missing", "-o", "there"], 1),
+        (["import", "t.csv", "-o", "out.jsonl"], 0),
     ],
 )
-def test_what_needs_no_model_imports_no_torch(arguments: list[str], code: int) -> None:
-    result = subprocess.run([sys.executable, "-c", SCRIPT, *arguments], capture_output=True, text=True, check=True)
+def test_what_needs_no_model_imports_no_torch(arguments: list[str], code: int, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("filepath,title\na.png,a dog\n")
+    (tmp_path / "a.png").touch()
+    line = [sys.executable, "-c", SCRIPT, *arguments]
+    result = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=True)
     *_, end, loaded = result.stdout.splitlines()
     assert end == f"EXIT {code}"
     heavy = HEAVY | ({"numpy", "yaml"} if "--help" in arguments else set())

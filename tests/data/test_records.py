@@ -3,7 +3,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import tarfile
 from collections import Counter
 from pathlib import Path
 
@@ -17,15 +16,6 @@ DOG = {"image": "dog.jpg", "captions": [{"text": "a dog", "lang": "en"}, {"text"
 
 def write(path: Path, *lines: object) -> Path:
     path.write_text("".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines), encoding="utf-8")
-    return path
-
-
-def shard(path: Path, members: dict[str, bytes]) -> Path:
-    with tarfile.open(path, "w") as archive:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
     return path
 
 

@@ -16,7 +16,8 @@ from PIL import Image
 from capivara_cli.data import images, records
 from capivara_cli.data.images import ImageRef
 from capivara_cli.errors import CapivaraError
-from tests.data.test_records import DOG, refused, shard, write
+from tests.data.test_records import DOG, refused, write
+from tests.helpers import write_tar
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_a_folder_with_metadata_is_read_by_it(tmp_path: Path) -> None:
 
 def test_a_shards_images_take_their_keys_from_the_json_beside_them(tmp_path: Path) -> None:
     sidecar = json.dumps({"captions": DOG["captions"], "width": 3}).encode()
-    path = shard(tmp_path / "0.tar", {"000.jpg": b"x", "000.json": sidecar, "001.PNG": b"y", "002.txt": b"z"})
+    path = write_tar(tmp_path / "0.tar", {"000.jpg": b"x", "000.json": sidecar, "001.PNG": b"y", "002.txt": b"z"})
     first, second = records.read(path)
     assert (first.id, first.image, first.data["width"]) == ("000", ImageRef(str(path), "000.jpg"), 3)
     assert first.texts("en") == ["a dog"]
@@ -76,14 +77,14 @@ def test_a_shards_images_take_their_keys_from_the_json_beside_them(tmp_path: Pat
 
 
 def test_a_shards_json_cannot_point_to_another_image(tmp_path: Path) -> None:
-    path = shard(tmp_path / "0.tar", {"0.json": b'{"image": "/etc/passwd", "id": "own"}', "0.jpg": b"x"})
+    path = write_tar(tmp_path / "0.tar", {"0.json": b'{"image": "/etc/passwd", "id": "own"}', "0.jpg": b"x"})
     (record,) = records.read(path)
     assert record.image == ImageRef(str(path), "0.jpg")
     assert record.id == "own"
 
 
 def test_a_broken_json_in_a_shard_is_named(tmp_path: Path) -> None:
-    path = shard(tmp_path / "0.tar", {"0.jpg": b"x", "0.json": b'{"captions": ['})
+    path = write_tar(tmp_path / "0.tar", {"0.jpg": b"x", "0.json": b'{"captions": ['})
     with pytest.raises(CapivaraError, match=r"0\.tar#0\.json: not JSON"):
         list(records.read(path))
 
@@ -107,7 +108,7 @@ def test_a_brace_pattern_is_its_numbers_padded_as_the_first() -> None:
 def test_an_image_that_was_found_in_a_shard_can_be_loaded(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (3, 2), "red").save(buffer, "PNG")
-    (record,) = records.read(shard(tmp_path / "0.tar", {"a/0.png": buffer.getvalue()}))
+    (record,) = records.read(write_tar(tmp_path / "0.tar", {"a/0.png": buffer.getvalue()}))
     assert images.load(record.image).getpixel((0, 0)) == (255, 0, 0)
 
 
@@ -156,7 +157,7 @@ def test_a_record_in_another_folder_names_the_same_image(image: str, expected: s
 def test_a_shards_images_are_named_by_its_path_as_it_was_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "s").mkdir()
-    shard(tmp_path / "s" / "0.tar", {"a/1.jpg": b"x"})
+    write_tar(tmp_path / "s" / "0.tar", {"a/1.jpg": b"x"})
     (record,) = records.read("s/0.tar")
     assert (record.id, record.data["image"]) == ("a/1", "s/0.tar#a/1.jpg")
     assert record.image == ImageRef(str(tmp_path / "s" / "0.tar"), "a/1.jpg")
@@ -171,7 +172,7 @@ def test_all_kinds_of_sources_come_one_after_the_other(tmp_path: Path, monkeypat
     sources: list[str | Path] = [
         write(tmp_path / "c.jsonl", DOG),
         "b",
-        shard(tmp_path / "0.tar", {"x.jpg": b"x"}),
+        write_tar(tmp_path / "0.tar", {"x.jpg": b"x"}),
         "a.png",
         "{0..1}.jsonl",
     ]

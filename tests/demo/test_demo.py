@@ -137,7 +137,7 @@ def test_the_picture_in_the_readme_shows_the_commands_of_the_demo() -> None:
 
 
 def test_progress_is_shown_in_a_terminal(folder: Path, forks: Forks) -> None:
-    line = ["train", "--lang", "hi", "--lora", "--max-steps", 20, "-o", "runs/short"]
+    line = ["train", "--lang", "hi", "--lora", "--max-steps", "20", "-o", "runs/short"]
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", forks.run_in_terminal(line, folder))
     assert (folder / "runs" / "short" / "run.json").is_file()
     for part in ("training", "loss 0.", "lr ", "samples/s", "GiB", "eta"):

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import csv
-import io
 import itertools
 import json
 import shutil
 import subprocess
 import sys
-import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ from capivara_cli.evaluation.classify_eval import class_weights, classify_eval
 from capivara_cli.evaluation.options import ClassifyOptions
 from capivara_cli.models.clip import Clip
 from tests.conftest import Process, Refused
+from tests.helpers import write_tar
 
 Capivara = Callable[..., Process]
 Evaluate = Callable[..., list[dict[str, Any]]]
@@ -114,13 +113,11 @@ def test_results_are_those_of_a_plain_evaluation(clip: Clip, things: Path, shape
 
 
 def test_sources_of_every_kind_and_order_give_the_same(shapes: Rows, evaluate: Evaluate) -> None:
-    with tarfile.open("s.tar", "w") as archive:
-        for row in shapes:
-            index = str(LABELS.index(row["label"])).encode()
-            for extension, content in (("png", Path(row["image"]).read_bytes()), ("cls", index)):
-                info = tarfile.TarInfo(f"{row['id']}.{extension}")
-                info.size = len(content)
-                archive.addfile(info, io.BytesIO(content))
+    members = {}
+    for row in shapes:
+        members[f"{row['id']}.png"] = Path(row["image"]).read_bytes()
+        members[f"{row['id']}.cls"] = str(LABELS.index(row["label"])).encode()
+    write_tar(Path("s.tar"), members)
     with Path("t.csv").open("w") as file:
         writer = csv.writer(file)
         writer.writerow(["filepath", "label"])

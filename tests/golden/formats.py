@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import shutil
-import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from tests.helpers import write_tar
 
 Json = dict[str, Any]
 
@@ -162,8 +162,8 @@ def _shards(folder: Path) -> None:
     """Write tar shards: as img2dataset makes them, and as CAPIVARA published them."""
     one, two = ((folder / "photos" / f"{number}.png").read_bytes() for number in (1, 2))
     fields = {"caption": "one", "url": "https://x.example/1", "key": "000000000", "status": "success", "width": 9}
-    _tar(folder / "shards" / "00000.tar", {"0.png": one, "0.txt": b"one", "0.json": _json(fields)})
-    _tar(
+    write_tar(folder / "shards" / "00000.tar", {"0.png": one, "0.txt": b"one", "0.json": _json(fields)})
+    write_tar(
         folder / "shards" / "00001.tar",
         {"1.png": two, "1.json": _json({"caption": "two", "url": "https://x.example/2"}), "2.png": one, "2.cls": b"7"}
         | {"3.txt": b"a text without an image", "4.png": one, "4.json": b"{", "5.png": b"not an image", "5.txt": b"x"},
@@ -178,16 +178,7 @@ def _shards(folder: Path) -> None:
         "similarities-pt": [0.3, 0.29, 0.1, 0.2],
         "licence": "x",
     }
-    _tar(folder / "published.tar", {"sample00000.png": one, "sample00000.json": _json(published)})
-
-
-def _tar(path: Path, members: dict[str, bytes]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as archive:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
+    write_tar(folder / "published.tar", {"sample00000.png": one, "sample00000.json": _json(published)})
 
 
 def _parquet(folder: Path) -> None:

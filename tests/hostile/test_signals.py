@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import command
+from tests.conftest import Process, command
 
 # The functions stand in for work in places where Python cannot be interrupted, and for workers that do not end.
 STUCK = """
@@ -80,23 +80,28 @@ def interrupt(line: list[str], number: int, folder: Path, when: Callable[[], boo
     return process.returncode, messages
 
 
-def test_a_data_command_says_what_is_kept_and_the_same_line_resumes_it(world: Path, base: Path, tmp_path: Path) -> None:
+def test_a_data_command_says_what_is_kept_and_the_same_line_resumes_it(
+    world: Path, base: Path, capivara: Callable[..., Process], tmp_path: Path
+) -> None:
     rows = [json.loads(line) for line in (world / "train.jsonl").read_text().splitlines()]
     source = tmp_path / "in.jsonl"
     with source.open("w") as file:
-        for row in rows * 20:
+        for row in rows * 5:
             row = {**row, "id": f"{file.tell()}", "image": str(world / row["image"])}
             file.write(json.dumps(row) + "\n")
-    line = command("score", source, "--lang", "en", "--model", f"local-dir:{base}", "-o", "out.jsonl", "--workers", "0")
+    line = ["score", str(source), "--lang", "en", "--model", f"local-dir:{base}", "-o", "out.jsonl", "--workers", "0"]
     partial = tmp_path / "out.jsonl.partial"
-    code, messages = interrupt(line, signal.SIGTERM, tmp_path, lambda: partial.is_file() and partial.stat().st_size > 0)
+    code, messages = interrupt(
+        command(*line), signal.SIGTERM, tmp_path, lambda: partial.is_file() and partial.stat().st_size > 0
+    )
     assert code == 143, messages
     assert messages.splitlines()[-1] == (
         "interrupted: what is done is kept in out.jsonl.partial: run the same command again to resume"
     )
-    result = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=True)
+    result = capivara(*line)
+    assert result.returncode == 0, result.stderr
     assert "resuming after " in result.stderr
-    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == len(rows) * 20
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == len(rows) * 5
 
 
 def test_the_bar_is_cleared_in_a_terminal_and_the_cursor_is_back() -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
 from pathlib import Path
 
 import pytest
 
+from tests.helpers import write_tar
 from tests.sources import imported, picture, rejected, shard, texts
 
 Says = pytest.CaptureFixture[str]
@@ -15,12 +14,7 @@ Says = pytest.CaptureFixture[str]
 
 def tar(name: str, **contents: bytes) -> str:
     """Write a tar with members of any name: `{"1.png": b"…"}`."""
-    with tarfile.open(name, "w") as archive:
-        for member, content in contents.items():
-            info = tarfile.TarInfo(member)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return name
+    return str(write_tar(Path(name), contents))
 
 
 def test_folders_deeper_than_one_are_not_classes(folder: Path) -> None:
