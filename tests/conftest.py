@@ -43,7 +43,7 @@ SETTINGS = ["optimizer.lr=5e-3", "optimizer.warmup_steps=3", "batch_size=64", "m
 FLAGS = [part for setting in SETTINGS for part in ("--set", setting)]
 
 # The files that take longest run first, so that both workers finish at about the same time.
-LONGEST = ["demo", "resume", "caption", "google", "distributed", "bad_input", "translate"]
+LONGEST = ["demo", "resume", "distributed", "caption", "interrupted", "golden", "import_data", "google"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,47 +1,28 @@
+"""Accuracy, recall of classes, ROC AUC and confusions: of one label per image."""
+
 from __future__ import annotations
 
 import itertools
 import math
-import tracemalloc
 import warnings
 from collections import Counter
-from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
 import pytest
 import sklearn.metrics
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
-from capivara_cli.errors import CapivaraError
 from capivara_cli.metrics import classification as module
 from capivara_cli.metrics.classification import (
-    METRICS,
     accuracy,
-    average_precision,
     confusions,
-    eleven_point_average_precision,
-    mean_average_precision,
-    mean_eleven_point_average_precision,
     mean_per_class_recall,
-    metrics_for,
     per_class_recall,
     roc_auc,
 )
-
-SEVERAL = ["mean_average_precision", "mean_average_precision_11_points"]
-
-thorough = settings(deadline=None, max_examples=60, database=None)
-
-
-def one_hot(labels: list[int], classes: int) -> np.ndarray:
-    return np.array(labels)[:, None] == np.arange(classes)
-
-
-def columns(*classes: list[float]) -> np.ndarray:
-    return np.array(classes, dtype=np.float64).T
+from tests.metrics.small_tables import one_hot, tables, thorough, untied
 
 
 def chance(scores: list[float], true: list[bool], k: int) -> Fraction:
@@ -52,50 +33,6 @@ def chance(scores: list[float], true: list[bool], k: int) -> Fraction:
         if all(scores[a] >= scores[b] for a, b in itertools.pairwise(order))
     ]
     return Fraction(sum(any(true[item] for item in order[:k]) for order in orders), len(orders))
-
-
-def naive_points(scores: list[float], true: list[bool]) -> list[tuple[Fraction, Fraction]]:
-    """(recall, precision) when everything from a threshold up is retrieved, highest threshold first."""
-    points = []
-    for threshold in sorted(set(scores), reverse=True):
-        retrieved = [relevant for score, relevant in zip(scores, true, strict=True) if score >= threshold]
-        points.append((Fraction(sum(retrieved), sum(true)), Fraction(sum(retrieved), len(retrieved))))
-    return points
-
-
-def naive_average_precision(scores: list[float], true: list[bool]) -> float:
-    """Precision at the threshold of each positive, averaged over the positives."""
-    points = naive_points(scores, true)
-    thresholds = sorted(set(scores), reverse=True)
-    at = [points[thresholds.index(score)][1] for score, relevant in zip(scores, true, strict=True) if relevant]
-    return float(sum(at) / len(at))
-
-
-def naive_eleven_points(scores: list[float], true: list[bool]) -> float:
-    """Equations 1 and 2 of Everingham et al. 2010, in exact fractions."""
-    points = naive_points(scores, true)
-    levels = [Fraction(tenths, 10) for tenths in range(11)]
-    return float(sum(max(p for recall, p in points if recall >= level) for level in levels) / 11)
-
-
-@st.composite
-def tables(draw: st.DrawFn, single_label: bool, classes: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Scores that are small integers and often tie, and the truth."""
-    images, classes = draw(st.integers(1, 12)), classes or draw(st.integers(1, 5))
-    scores = draw(arrays(np.int64, (images, classes), elements=st.integers(-3, 3))).astype(np.float32) / 8
-    if single_label:
-        labels = draw(st.lists(st.integers(0, classes - 1), min_size=images, max_size=images))
-        return scores, one_hot(labels, classes)
-    return scores, draw(arrays(np.bool_, (images, classes)))
-
-
-def untied(images: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    scores = rng.permuted(np.linspace(-1, 1, images * classes)).reshape(images, classes)
-    return scores, one_hot(rng.integers(0, classes, images).tolist(), classes)
-
-
-# Accuracy
 
 
 @pytest.mark.parametrize(("k", "share"), [(1, 1 / 4), (2, 1 / 2), (3, 1), (9, 1)])
@@ -141,9 +78,6 @@ def test_the_result_does_not_depend_on_the_block(block: int, monkeypatch: pytest
     assert (accuracy(scores, truth, 2), mean_per_class_recall(scores, truth)) == expected
 
 
-# Recall of classes
-
-
 def test_recall_of_each_class_of_a_known_table() -> None:
     scores = np.array([[0.9, 0.1, 0.0], [0.1, 0.9, 0.0], [0.5, 0.5, 0.0], [0.2, 0.7, 0.1]])
     truth = one_hot([0, 0, 0, 1], 3)
@@ -174,60 +108,6 @@ def test_mean_recall_without_ties_is_the_balanced_accuracy_of_sklearn(seed: int)
     assert mean_per_class_recall(scores, truth) == pytest.approx(expected)
 
 
-# Average precision
-
-
-def test_average_precision_of_a_known_table() -> None:
-    # The positives of class 0 come first and third; class 1 ties all three images; nothing belongs to class 2.
-    scores = columns([0.9, 0.8, 0.7], [0.5, 0.5, 0.5], [0.1, 0.2, 0.3])
-    truth = columns([1, 0, 1], [0, 1, 0], [0, 0, 0]).astype(bool)
-    np.testing.assert_allclose(average_precision(scores, truth), [(1 + 2 / 3) / 2, 1 / 3, np.nan])
-    assert mean_average_precision(scores, truth) == pytest.approx((5 / 6 + 1 / 3) / 2)
-    # Recall 1/2 at precision 1 for r = 0 to 0.5, then recall 1 at precision 2/3 for the other five.
-    np.testing.assert_allclose(eleven_point_average_precision(scores, truth), [(6 + 5 * 2 / 3) / 11, 1 / 3, np.nan])
-    assert mean_eleven_point_average_precision(scores, truth) == pytest.approx(((6 + 10 / 3) / 11 + 1 / 3) / 2)
-
-
-@thorough
-@given(tables(single_label=False))
-def test_average_precisions_are_those_of_their_definitions(case: tuple[np.ndarray, np.ndarray]) -> None:
-    scores, truth = case
-    pairs = list(zip(scores.T.tolist(), truth.T.tolist(), strict=True))
-    for metric, naive in (
-        (average_precision, naive_average_precision),
-        (eleven_point_average_precision, naive_eleven_points),
-    ):
-        np.testing.assert_allclose(
-            metric(scores, truth), [naive(*pair) if any(pair[1]) else math.nan for pair in pairs], atol=1e-12
-        )
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_mean_average_precision_is_that_of_sklearn(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    scores, truth = rng.standard_normal((80, 6)).round(1), rng.random((80, 6)) < 0.3
-    assert mean_average_precision(scores, truth) == pytest.approx(
-        sklearn.metrics.average_precision_score(truth, scores, average="macro")
-    )
-
-
-@pytest.mark.parametrize("positives", [3, 7, 10, 30, 49, 90, 170])
-def test_a_recall_that_is_a_tenth_counts_for_that_tenth(positives: int) -> None:
-    """One negative after every positive: each level's precision is at the first positive that reaches it."""
-    true = [True, False] * positives
-    scores = list(np.linspace(1, 0, len(true)))
-    (value,) = eleven_point_average_precision(columns(scores), columns([float(x) for x in true]).astype(bool))
-    assert value == pytest.approx(naive_eleven_points(scores, true), abs=1e-12)
-
-
-def test_precision_at_recall_zero_is_measured_and_not_assumed_to_be_one() -> None:
-    scores, truth = columns([0.9, 0.8, 0.7, 0.6]), columns([0, 0, 0, 1]).astype(bool)
-    assert eleven_point_average_precision(scores, truth).tolist() == pytest.approx([1 / 4])
-
-
-# ROC AUC
-
-
 def test_roc_auc_of_a_known_table() -> None:
     # Differences 0.75, 0.25, 0.25, -0.5: the positive loses against the first, ties, and wins.
     scores = np.array([[0.125, 0.875], [0.25, 0.5], [0.25, 0.5], [1.0, 0.5]])
@@ -256,61 +136,6 @@ def test_roc_auc_is_that_of_two_classes(classes: int) -> None:
         roc_auc(np.zeros((3, classes)), one_hot([number % classes for number in range(3)], classes))
 
 
-# All metrics
-
-
-@pytest.mark.parametrize(("classes", "names"), [(2, {"roc_auc"}), (3, set()), (4, set()), (5, {"acc5"})])
-def test_a_perfect_classifier_has_every_metric_at_one(classes: int, names: set[str]) -> None:
-    truth = one_hot([*range(classes), 0], classes)
-    scores = truth.astype(np.float32)
-    assert metrics_for(scores, truth, True) == dict.fromkeys({"acc1", "mean_per_class_recall"} | names, 1.0)
-    assert metrics_for(scores, truth, False) == dict.fromkeys(SEVERAL, 1.0)
-    assert per_class_recall(scores, truth).tolist() == [1.0] * classes
-    assert confusions(scores, truth) == []
-
-
-def test_a_constant_classifier_has_every_metric_at_chance() -> None:
-    truth = one_hot([0, 0, 0, 1, 2, 3, 4, 5, 6, 7], 10)  # two classes do not occur
-    single = metrics_for(np.zeros(truth.shape), truth, True)
-    assert single == pytest.approx({"acc1": 0.1, "acc5": 0.5, "mean_per_class_recall": 0.1})
-    prevalence = (0.3 + 7 * 0.1) / 8
-    assert metrics_for(np.zeros(truth.shape), truth, False) == pytest.approx(dict.fromkeys(SEVERAL, prevalence))
-    two = metrics_for(np.zeros((3, 2)), one_hot([0, 0, 1], 2), True)
-    assert two == {"acc1": 0.5, "mean_per_class_recall": 0.5, "roc_auc": 0.5}
-
-
-@thorough
-@given(st.booleans().flatmap(lambda single: st.tuples(tables(single_label=single), st.just(single))))
-def test_metrics_are_complete_in_order_and_numbers(case: tuple[tuple[np.ndarray, np.ndarray], bool]) -> None:
-    (scores, truth), single = case
-    metrics = metrics_for(scores, truth, single)
-    assert list(metrics) == [name for name in METRICS if name in metrics]
-    assert all(type(value) is float and 0 <= value <= 1 for value in metrics.values())
-    if single:
-        expected = {"acc1", "mean_per_class_recall"}
-        expected |= {"acc5"} if truth.shape[1] == 5 else set()
-        expected |= {"roc_auc"} if truth.shape[1] == 2 and truth.any(axis=0).all() else set()
-    else:
-        expected = set(SEVERAL) if truth.any() else set()
-    assert set(metrics) == expected
-    assert metrics == {name: METRICS[name](scores, truth) for name in metrics}
-
-
-def test_the_keys_name_their_metrics() -> None:
-    scores, truth = untied(40, 6, seed=1)
-    assert {name: METRICS[name](scores, truth) for name in METRICS if name != "roc_auc"} == {
-        "acc1": accuracy(scores, truth, 1),
-        "acc5": accuracy(scores, truth, 5),
-        "mean_per_class_recall": mean_per_class_recall(scores, truth),
-        "mean_average_precision": mean_average_precision(scores, truth),
-        "mean_average_precision_11_points": mean_eleven_point_average_precision(scores, truth),
-    }
-    assert METRICS["roc_auc"](scores[:, :2], one_hot([0, 1] * 20, 2)) == roc_auc(scores[:, :2], one_hot([0, 1] * 20, 2))
-
-
-# Confusions
-
-
 def test_confusions_of_a_known_table() -> None:
     predicted = [1, 1, 0, 2, 2, 0, 2]
     truth = one_hot([0, 0, 1, 1, 1, 2, 2], 3)
@@ -337,71 +162,3 @@ def test_confusions_are_those_of_counting_one_by_one(case: tuple[np.ndarray, np.
             counts[true.index(True), row.index(max(row))] += 1
     expected = sorted((-count, *pair) for pair, count in counts.items())[:top]
     assert confusions(scores, truth, top) == [(true, wrong, -negative) for negative, true, wrong in expected]
-
-
-# What does not fit
-
-
-@pytest.mark.parametrize("metric", [*METRICS.values(), confusions, per_class_recall])
-@pytest.mark.parametrize(
-    ("scores", "truth"),
-    [
-        (np.zeros((2, 2)), np.eye(3, dtype=bool)),
-        (np.zeros(2), np.ones(2, dtype=bool)),
-        (np.zeros((2, 2)), np.eye(2, dtype=int)),
-        (np.zeros((0, 2)), np.zeros((0, 2), dtype=bool)),
-        (np.zeros((2, 0)), np.zeros((2, 0), dtype=bool)),
-    ],
-)
-def test_shapes_and_types_that_do_not_fit_are_refused(
-    metric: Callable[[np.ndarray, np.ndarray], object], scores: np.ndarray, truth: np.ndarray
-) -> None:
-    with pytest.raises(ValueError, match=r"are not \(N, C\)"):
-        metric(scores, truth)
-
-
-@pytest.mark.parametrize("metric", [per_class_recall, mean_per_class_recall, confusions, roc_auc])
-@pytest.mark.parametrize("row", [[True, True], [False, False]])
-def test_several_labels_or_none_are_refused_where_there_has_to_be_one(
-    metric: Callable[[np.ndarray, np.ndarray], object], row: list[bool]
-) -> None:
-    truth = np.array([row, [True, False], [False, True]])
-    with pytest.raises(ValueError, match="1 of 3 images do not have exactly one class"):
-        metric(np.zeros((3, 2)), truth)
-    with pytest.raises(ValueError, match="exactly one"):
-        metrics_for(np.zeros((3, 2)), truth, True)
-
-
-@pytest.mark.parametrize("metric", [mean_average_precision, mean_eleven_point_average_precision])
-def test_a_mean_over_no_class_is_refused_and_left_out(
-    metric: Callable[[np.ndarray, np.ndarray], float],
-) -> None:
-    nothing = np.zeros((2, 3), dtype=bool)
-    assert np.isnan(average_precision(np.zeros((2, 3)), nothing)).all()
-    assert np.isnan(eleven_point_average_precision(np.zeros((2, 3)), nothing)).all()
-    with pytest.raises(ValueError, match="no image belongs to any class"):
-        metric(np.zeros((2, 3)), nothing)
-    assert metrics_for(np.zeros((2, 3)), nothing, False) == {}
-
-
-@pytest.mark.parametrize("metric", [*METRICS.values(), confusions])
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_scores_that_are_no_numbers_are_refused_and_not_ranked_first(
-    metric: Callable[[np.ndarray, np.ndarray], object], value: float
-) -> None:
-    scores = np.zeros((4, 2), dtype=np.float32)
-    scores[2, 1] = value
-    with pytest.raises(CapivaraError, match="1 of 4 images have scores that are NaN or infinite"):
-        metric(scores, one_hot([0, 1, 0, 1], 2))
-
-
-def test_a_large_table_is_scored_in_blocks_with_little_memory() -> None:
-    scores = np.random.default_rng(0).standard_normal((20_000, 200), dtype=np.float32)
-    truth = one_hot((np.arange(20_000) % 200).tolist(), 200)
-    tracemalloc.start()
-    try:
-        metrics_for(scores, truth, True)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < scores.nbytes / 2
