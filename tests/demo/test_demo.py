@@ -126,7 +126,7 @@ def test_a_file_gets_lines_and_no_progress_bar(redirected: tuple[Path, str]) -> 
     assert f"$ cd '{folder}'\n" in text
     assert "\n$ capivara train --lang hi --lora\n" in text
     assert "gain " in text
-    assert "samples/s" not in text
+    assert "━" not in text  # a line of text comes every 30 seconds instead, on a slow machine
     assert "\x1b" not in text
 
 
