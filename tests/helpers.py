@@ -1,4 +1,4 @@
-"""What tests of several rooms use: files of records, and tar shards."""
+"""What tests of several rooms use: records and their files, and tar shards."""
 
 from __future__ import annotations
 
@@ -28,3 +28,27 @@ def write_tar(path: Path, members: Mapping[str, bytes], format: int = tarfile.PA
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
     return path
+
+
+def odd_records(*images: str) -> list[dict[str, Any]]:
+    """Records of three images, with all that a record may hold."""
+    first, second, third = images
+    return [
+        {"id": "a/1.x", "image": first, "label": "dog", "votes": {"up": 3, "who": ["é", None]}, "captions": []},
+        {
+            "id": "कुत्ता 2",
+            "image": second,
+            "label": 7,
+            "captions": [
+                {"text": 'a "dog",\n\ton; a beach', "lang": "en", "source": "human", "votes": 2},
+                {"text": "an art of a dog", "lang": "en", "source": "blip2", "prefix": "an art of", "score": 0.3125},
+                {"text": "समुद्र तट पर एक कुत्ता", "lang": "hi", "source": "google", "parent": 0, "score": -0.5},
+                {"text": "एक कुत्ता", "lang": "hi", "parent": 1, "rejected": "score below 0.2"},
+            ],
+        },
+        {
+            "id": "3",
+            "image": third,
+            "captions": [{"text": "no, nothing", "lang": "en", "score": 1, "parent": None}],
+        },
+    ]

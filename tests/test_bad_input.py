@@ -40,33 +40,25 @@ def test_train_in_an_empty_folder_says_what_is_missing_and_what_to_type(capivara
     assert_one_clear_line(result, "data/train.jsonl", "--data FILE", "capivara demo")
 
 
-def test_a_data_file_that_does_not_exist(capivara: Capivara) -> None:
-    assert_one_clear_line(capivara("train", "--lang", "hi", "--lora", "--data", "no.jsonl"), "no.jsonl: no such file")
-
-
-def test_an_empty_data_file(capivara: Capivara, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("data", "flags", "says"),
+    [
+        ("no.jsonl", [], ["no.jsonl: no such file"]),
+        ("empty.jsonl", [], ["empty.jsonl"]),
+        ("torn.jsonl", [], ["torn.jsonl:17: not JSON"]),
+        ("pt.jsonl", [], ["no caption in hi", "pt (30)"]),
+        ("hi.jsonl", ["--batch-size", 1000], ["30 images", "batch of 1000", "--batch-size 8"]),
+    ],
+)
+def test_data_that_cannot_be_trained_on(
+    data: str, flags: list[str | int], says: list[str], capivara: Capivara, tmp_path: Path
+) -> None:
     (tmp_path / "empty.jsonl").touch()
-    assert_one_clear_line(capivara("train", "--lang", "hi", "--lora", "--data", "empty.jsonl"), "empty.jsonl")
-
-
-def test_a_line_that_is_not_json(capivara: Capivara, tmp_path: Path) -> None:
-    lines = write(tmp_path / "data.jsonl", 30).read_text().splitlines()
+    lines = write(tmp_path / "hi.jsonl", 30).read_text().splitlines()
     lines[16] = '{"image": "16.png", "captions": ['
-    (tmp_path / "data.jsonl").write_text("\n".join(lines))
-    result = capivara("train", "--lang", "hi", "--lora", "--data", "data.jsonl")
-    assert_one_clear_line(result, "data.jsonl:17: not JSON")
-
-
-def test_no_caption_in_the_language_names_the_languages_of_the_data(capivara: Capivara, tmp_path: Path) -> None:
-    write(tmp_path / "data.jsonl", 30, "pt")
-    result = capivara("train", "--lang", "hi", "--lora", "--data", "data.jsonl")
-    assert_one_clear_line(result, "no caption in hi", "pt (30)")
-
-
-def test_fewer_images_than_the_batch(capivara: Capivara, tmp_path: Path) -> None:
-    write(tmp_path / "data.jsonl", 30)
-    result = capivara("train", "--lang", "hi", "--lora", "--data", "data.jsonl", "--batch-size", "1000")
-    assert_one_clear_line(result, "30 images", "batch of 1000", "--batch-size 8")
+    (tmp_path / "torn.jsonl").write_text("\n".join(lines))
+    write(tmp_path / "pt.jsonl", 30, "pt")
+    assert_one_clear_line(capivara("train", "--lang", "hi", "--lora", "--data", data, *flags), *says)
 
 
 @pytest.mark.parametrize(

@@ -15,27 +15,9 @@ from capivara_cli.exporting.export import export
 from capivara_cli.exporting.options import ExportOptions, Format
 from capivara_cli.importing.import_data import import_data
 from capivara_cli.importing.options import ImportOptions
-from tests.helpers import read_jsonl, write_jsonl
+from tests.helpers import odd_records, read_jsonl, write_jsonl
 
-ODD: list[dict[str, Any]] = [
-    {"id": "a/1.x", "image": "images/1.png", "label": "dog", "votes": {"up": 3, "who": ["é", None]}, "captions": []},
-    {
-        "id": "कुत्ता 2",
-        "image": "images/2.jpg",
-        "label": 7,
-        "captions": [
-            {"text": 'a "dog",\n\ton; a beach', "lang": "en", "source": "human", "votes": 2},
-            {"text": "an art of a dog", "lang": "en", "source": "blip2", "prefix": "an art of", "score": 0.3125},
-            {"text": "समुद्र तट पर एक कुत्ता", "lang": "hi", "source": "google", "parent": 0, "score": -0.5},
-            {"text": "एक कुत्ता", "lang": "hi", "parent": 1, "rejected": "score below 0.2"},
-        ],
-    },
-    {
-        "id": "3",
-        "image": "images/3.webp",
-        "captions": [{"text": "no, nothing", "lang": "en", "score": 1, "parent": None}],
-    },
-]
+ODD = odd_records("images/1.png", "images/2.jpg", "images/3.webp")
 
 
 @pytest.fixture

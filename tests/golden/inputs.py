@@ -17,6 +17,7 @@ from PIL import Image
 from capivara_cli.demo import BASE, CAPTIONER, TRANSLATOR
 from capivara_cli.demo.world import write_world
 from tests.golden.formats import Json, write_formats, write_lines
+from tests.helpers import odd_records
 
 
 def write_inputs(folder: Path) -> None:
@@ -97,23 +98,7 @@ def _records(folder: Path) -> None:
 
 
 ODD: list[Json] = [
-    {"id": "a/1.x", "image": "photos/1.png", "label": "dog", "votes": {"up": 3, "who": ["é", None]}, "captions": []},
-    {
-        "id": "कुत्ता 2",
-        "image": "photos/9.jpg",
-        "label": 7,
-        "captions": [
-            {"text": 'a "dog",\n\ton; a beach', "lang": "en", "source": "human", "votes": 2},
-            {"text": "an art of a dog", "lang": "en", "source": "blip2", "prefix": "an art of", "score": 0.3125},
-            {"text": "समुद्र तट पर एक कुत्ता", "lang": "hi", "source": "google", "parent": 0, "score": -0.5},
-            {"text": "एक कुत्ता", "lang": "hi", "parent": 1, "rejected": "score below 0.2"},
-        ],
-    },
-    {
-        "id": "3",
-        "image": "photos/3.png",
-        "captions": [{"text": "no, nothing", "lang": "en", "score": 1, "parent": None}],
-    },
+    *odd_records("photos/1.png", "photos/9.jpg", "photos/3.png"),
     {"id": "broken", "image": "photos/text.png", "captions": [{"text": "a text", "lang": "en"}]},
     {"id": "gone", "image": "gone.png", "captions": [{"text": "gone", "lang": "en"}]},
 ]
