@@ -21,14 +21,17 @@ def command(
 ) -> None:
     """Merge a run into its base model, as one OpenCLIP folder that needs no other file.
 
-    The folder holds weights, configuration, tokenizer and a model card. It loads without network: here as
-    `local-dir:FOLDER`, and in plain open_clip. Runs of `--full` work too.
+    The folder holds weights, configuration, tokenizer and a model card, and no path of this machine. It loads without
+    network: here as `local-dir:FOLDER`, and in plain open_clip by the lines in its card. Runs of `--full` work too, and
+    runs that were interrupted. The base model is found from any folder.
 
     Examples:
 
         capivara merge-lora runs/hi-lora -o clip-hi
 
         capivara merge-lora runs/hi-lora -o clip-hi-half --scale 0.5 --dtype float16
+
+        capivara merge-lora runs/hi-lora -o clip-hi --hub-name my-org/clip-hi
     """
     from capivara_cli.training.merge_lora import merge_lora
 

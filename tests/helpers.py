@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tarfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -52,3 +53,17 @@ def odd_records(*images: str) -> list[dict[str, Any]]:
             "captions": [{"text": "no, nothing", "lang": "en", "score": 1, "parent": None}],
         },
     ]
+
+
+def plain_clip(folder: Path) -> tuple[Any, Any, Any]:
+    """Load a model's folder with open_clip alone; return the model, in eval mode, its preprocessing and tokenizer."""
+    import open_clip
+
+    text_cfg = open_clip.get_model_config(f"local-dir:{folder}")["text_cfg"] | {"hf_model_name": str(folder)}
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}", text_cfg=text_cfg)
+    return model.eval(), preprocess, open_clip.get_tokenizer(f"local-dir:{folder}")
+
+
+def snippets(card: Path) -> list[str]:
+    """Return the blocks of Python in a Markdown file."""
+    return re.findall("^```python\n(.*?)^```$", card.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)

@@ -30,6 +30,7 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
         ["translate", "bare.jsonl", "--to", "hi", "--memory", "none"],
         ["--model", str(CAPTIONER), "--prefixes", "none", "--max-new-tokens", "4"],
     ),
+    "train --lang pt --lora --data FILE.jsonl": (["train", "--lora", "--data", "FILE.jsonl"], FLAGS),
     "train --data FILE.jsonl --lang hi --lora": (["merge-lora", "runs/none", "-o", "x"], FLAGS),
     "import --formats": (["import", "notes.txt"], []),
     "import --format karpathy 'my captions.json'": (["import", "--format", "coco", "my captions.json"], []),

@@ -26,7 +26,6 @@ from capivara_cli.demo.small_clip import make_small_clip
 from capivara_cli.demo.translator import exactness as translator_exactness
 from capivara_cli.demo.translator import train_translator
 from capivara_cli.demo.world import write_world
-from capivara_cli.models import checkpoint
 from capivara_cli.training.merge_lora import merge_lora
 from capivara_cli.training.options import MergeOptions, train_options
 from capivara_cli.training.train import train
@@ -70,11 +69,11 @@ def build_base(work: Path, steps: int, seed: int) -> None:
     lines = [json.dumps(data, ensure_ascii=False) + "\n" for data in _with_few_translations(world, random.Random(seed))]
     artifacts.write_text(work / "pretrain.jsonl", "".join(lines))
     texts = [caption["text"] for record in world[:4000] for caption in record.captions]
-    make_small_clip(work / "empty", texts, vocabulary=600)
+    empty = make_small_clip(work / "capivara-demo", texts, vocabulary=600)  # its name stays in the configuration
     options = train_options(
         recipe="from-scratch",
         lang=["en", *TRANSLATED_IMAGES],
-        model=f"local-dir:{work / 'empty'}",
+        model=f"local-dir:{empty}",
         data=[str(work / "pretrain.jsonl")],
         batch_size=512,
         max_steps=steps,
@@ -82,7 +81,6 @@ def build_base(work: Path, steps: int, seed: int) -> None:
     )
     train(options.replace(overwrite=True), work / "run")
     merge_lora(work / "run", work / "base", MergeOptions(dtype="float16", overwrite=True))
-    checkpoint.relocate(work / "base", "capivara-demo")  # ship no path of this machine
     _ship(work / "base", BASE, BASE_CARD)
 
 

@@ -76,7 +76,6 @@ def demo(folder: Path, options: DemoOptions, run: Callable[[list[str]], None]) -
 def _prepare(folder: Path, options: DemoOptions) -> None:
     """Write the settings, the images without captions, and the models, unless they already exist."""
     from capivara_cli.demo.world import write_classes, write_world
-    from capivara_cli.models.checkpoint import relocate
 
     settings, data, models = folder / "capivara.yaml", folder / "data", folder / "models"
     if not (settings.is_file() and settings.read_text(encoding="utf-8").startswith(MARK)):
@@ -98,7 +97,6 @@ def _prepare(folder: Path, options: DemoOptions) -> None:
     if options.overwrite or not models.is_dir():
         with artifacts.writing(models) as temporary:
             shutil.copytree(MODELS, temporary)
-    relocate(models / "base")  # plain open_clip needs its absolute path, which changes when the folder is moved
 
 
 def command_lines(options: DemoOptions) -> list[str]:

@@ -68,10 +68,9 @@ def make_small_clip(
         embed_dim: size of the shared embedding.
     """
     tokenizer = make_tokenizer(texts, vocabulary)
-    name = str(folder.absolute())
     text_cfg = {
-        "hf_model_name": name,
-        "hf_tokenizer_name": name,
+        "hf_model_name": folder.name,  # no path, which would mean nothing on another machine
+        "hf_tokenizer_name": folder.name,
         "hf_model_pretrained": False,
         "hf_pooler_type": "mean_pooler",
         "hf_proj_type": "linear",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import shutil
 from dataclasses import replace
@@ -55,15 +54,27 @@ def load(
 
     Raises:
         CapivaraError: open_clip does not know the name, the weights are not available, the folder is not a model,
-            or the adapter does not fit.
+            the adapter does not fit, or no model is the one that it was trained on.
     """
-    clip = _load_base(replace(spec, adapter=None), runtime, weights)
+    clip = _load_noted(spec, runtime) if weights and spec.noted is not None else _load_base(spec, runtime, weights)
+    clip.spec = replace(clip.spec, adapter=None)  # none yet
     clip.verify_cache = verify_cache
     if spec.adapter is not None:
         lora.load(clip, spec.adapter)
     if role is not None:
         console.say(f"{role}: {clip.spec} on {clip.runtime.describe()}")
     return clip
+
+
+def _load_noted(spec: ModelSpec, runtime: Runtime) -> Clip:
+    """Load the model that a run has noted as its base: of several places, the one whose weights are the run's."""
+    assert spec.noted is not None
+    for candidate in spec.noted.existing:
+        clip = _load_base(candidate, runtime, weights=True)
+        if not clip.has_other_weights(spec.noted.weights):
+            clip.spec = replace(candidate, noted=spec.noted)
+            return clip
+    raise spec.noted.error()
 
 
 def _load_base(spec: ModelSpec, runtime: Runtime, weights: bool) -> Clip:
@@ -97,7 +108,7 @@ def _load_base(spec: ModelSpec, runtime: Runtime, weights: bool) -> Clip:
         model=model,
         tokenizer=tokenizer,
         preprocess=preprocess,
-        model_cfg={**model_cfg, **copy.deepcopy(overrides)},
+        model_cfg=model_cfg,
         preprocess_cfg=preprocess_cfg,
         runtime=runtime,
     )
@@ -175,12 +186,12 @@ def _weights(folder: Path) -> list[Path]:
 
 
 def _text_overrides(spec: ModelSpec, files: Files | None) -> dict[str, Any]:
-    """Make a folder's text tower load from where the folder is now, not from where it was written (see `save`)."""
+    """Make a folder's text tower load from the folder: its `hf_model_name` is for the hub (see `save`)."""
     text_cfg = files.config["model_cfg"]["text_cfg"] if files is not None else {}
     if "hf_model_name" not in text_cfg:
         return {}
-    moved = spec.folder is not None and (spec.folder / "config.json").is_file()
-    name = str(spec.folder.absolute()) if spec.folder and moved else text_cfg["hf_model_name"]
+    is_complete = spec.folder is not None and (spec.folder / "config.json").is_file()
+    name = str(spec.folder.absolute()) if spec.folder and is_complete else text_cfg["hf_model_name"]
     foreign.load_config(name)  # only to check it
     return {"text_cfg": {**text_cfg, "hf_model_name": name, "hf_model_pretrained": False}}
 
@@ -201,26 +212,35 @@ def _check_context(clip: Clip) -> None:
 
 
 def save(
-    clip: Clip, folder: Path, *, state: dict[str, Tensor] | None = None, card: str = "", seen: Path | None = None
+    clip: Clip,
+    folder: Path,
+    *,
+    state: dict[str, Tensor] | None = None,
+    card: str = "",
+    seen: Path | None = None,
+    hub_name: str | None = None,
 ) -> None:
     """Write a self-contained OpenCLIP folder: weights, configurations, tokenizer, card, and the base's licence.
 
-    open_clip loads the text tower's configuration from `hf_model_name` with transformers, so that name must be the
-    folder itself. `load` corrects it when the folder was moved; docs/models.md shows how plain open_clip is told.
+    No path of this machine is in it. open_clip loads the configuration of the text tower with transformers, by the
+    name `hf_model_name`; `load` and the card's lines for plain open_clip tell it to take the folder's own instead.
 
     Args:
         folder: replaced as a whole if it exists.
         state: weights to write instead of the model's (merged, scaled or of another dtype).
         card: text of README.md.
         seen: file that says what the weights were trained on, to copy; see `models.seen`.
+        hub_name: `org/name` of the repository that the folder will be, which then loads in open_clip by that name.
     """
     text_cfg = dict(clip.model_cfg["text_cfg"])
+    for name in ("hf_model_name", "hf_tokenizer_name"):
+        if text_cfg.get(name):
+            text_cfg[name] = hub_name or (text_cfg[name] if hub.is_name(text_cfg[name]) else folder.name)
     with artifacts.writing(folder) as temporary:
         temporary.mkdir()
         if clip.has_hf_text:
             clip.model.text.config.to_json_file(temporary / "config.json")
-            text_cfg |= {"hf_model_name": str(folder.absolute()), "hf_tokenizer_name": str(folder.absolute())}
-            text_cfg["hf_model_pretrained"] = False
+            text_cfg["hf_model_pretrained"] = False  # the weights are those of the whole model
         if hasattr(clip.tokenizer, "save_pretrained"):
             clip.tokenizer.save_pretrained(temporary)
         preprocess = {key: clip.preprocess_cfg[key] for key in ("mean", "std", "interpolation", "resize_mode")}
@@ -235,11 +255,3 @@ def save(
         if seen is not None:
             shutil.copy(seen, temporary)
         folders.mark(temporary, MODEL_FOLDER)
-
-
-def relocate(folder: Path, name: str | None = None) -> None:
-    """Write the folder's own path, or `name`, into its configuration, so that plain open_clip can load it."""
-    config = artifacts.read_json(folder / CONFIG)
-    name = name or str(folder.absolute())
-    config["model_cfg"]["text_cfg"] |= {"hf_model_name": name, "hf_tokenizer_name": name}
-    artifacts.write_json(folder / CONFIG, config)

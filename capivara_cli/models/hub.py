@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from capivara_cli import artifacts
@@ -9,6 +10,18 @@ from capivara_cli.errors import CapivaraError, first_line
 from capivara_cli.models import foreign
 
 SECONDS = 10  # to wait for an answer; the hub's own client retries for a minute
+
+
+def is_name(text: str) -> bool:
+    """Whether the hub allows this name for a repository: `name` or `org/name`, and not a path."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined] # not in its list of exports
+
+    try:
+        validate_repo_id(text)
+    except HFValidationError:
+        return False
+    return True
 
 
 def why_unreachable(repo: str) -> str | None:
@@ -22,6 +35,20 @@ def why_unreachable(repo: str) -> str | None:
 
     folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo.strip("/"), repo_type="model")
     return None if any(folder.glob("snapshots/*")) else why_no_answer()
+
+
+def card_of(repo: str) -> Path | None:
+    """Return a repository's model card, from the local cache or the hub; None if it has none or the hub is away."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    cached = try_to_load_from_cache(repo, "README.md")
+    if isinstance(cached, str):
+        return Path(cached)
+    if why_no_answer() is not None:  # asked first, because the hub's own client retries for a minute
+        return None
+    with suppress(Exception):  # whatever the client raises: a model without a card is no problem
+        return Path(hf_hub_download(repo, "README.md"))
+    return None
 
 
 def why_no_answer() -> str | None:

@@ -15,7 +15,7 @@ from capivara_cli.errors import CapivaraError, first_line
 from capivara_cli.models import adapter_config, foreign
 from capivara_cli.models.clip import Clip
 from capivara_cli.models.options import LoraOptions
-from capivara_cli.models.spec import NOTES, adapter_base, adapter_folder, read_notes
+from capivara_cli.models.spec import NOTES, ModelSpec, adapter_folder, read_notes
 
 if TYPE_CHECKING:
     import torch
@@ -106,15 +106,18 @@ def _fast_token_rows(model: torch.nn.Module) -> None:
     setattr(layer, "forward", MethodType(forward, layer))  # noqa: B010 - mypy does not let us assign to a method
 
 
-def save(clip: Clip, folder: Path, notes: dict[str, Any]) -> None:
+def save(clip: Clip, folder: Path, notes: dict[str, Any], card: str = "") -> None:
     """Write the adapter as PEFT does, and beside it `capivara.json`: the notes, and the logit scale.
 
     Args:
-        notes: `model`, `pretrained` and `base_weights` of the base model, and whatever else is to be kept.
+        notes: `base_notes` and `base_weights` of the base model, and whatever else is to be kept.
+        card: text of README.md, in the place of PEFT's empty template.
     """
+    for config in clip.model.peft_config.values():
+        config.base_model_name_or_path = clip.spec.public_name
     with artifacts.writing(folder) as temporary, _quiet():
         clip.model.save_pretrained(temporary, save_embedding_layers=False)
-        (temporary / "README.md").unlink(missing_ok=True)  # PEFT's empty template; the run has a card
+        artifacts.write_text(temporary / "README.md", card)
         artifacts.write_json(temporary / NOTES, notes | {"logit_scale": float(clip.model.logit_scale.detach())})
 
 
@@ -129,12 +132,14 @@ def load(clip: Clip, path: Path) -> None:
 
     folder = adapter_folder(path)
     foreign.check_files(folder)
-    base, notes = adapter_base(folder), read_notes(folder)
+    notes = read_notes(folder)
+    base = ModelSpec.parse(notes["model"], notes.get("pretrained")) if notes.get("model") else None
     hint = f"it was trained on {base}: --model {base}" if base else None
     tensors = artifacts.load_tensors(folder / "adapter_model.safetensors")
     foreign.check_finite(tensors, folder)
     settings = adapter_config.read(folder, tensors)
-    other_weights = clip.has_other_weights(notes.get("base_weights"))  # now: PEFT changes the model in place
+    # Now, because PEFT changes the model in place. A base that the adapter has noted was checked when it was loaded.
+    other_weights = clip.spec.noted is None and clip.has_other_weights(notes.get("base_weights"))
     try:
         with _quiet():
             config = LoraConfig(**settings, inference_mode=True)

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import importlib.resources
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from capivara_cli.config import FLAGS, SET, Layer, by_path, combine, has, parse_set, project_layers, read_settings
+from capivara_cli.config import (
+    FLAGS,
+    PROJECT_FILE,
+    SET,
+    Layer,
+    by_path,
+    combine,
+    has,
+    parse_set,
+    project_layers,
+    read_settings,
+)
+from capivara_cli.data import image_records, records
 from capivara_cli.data.languages import Langs, read_lang
 from capivara_cli.errors import BadOption, CapivaraError, nearest
 from capivara_cli.models.options import MODEL_HELP, CacheOptions, LoraOptions, WeightsOptions
 from capivara_cli.options import Machine, Options, Overwritable, below_each_other, flag, key, plain
 from capivara_cli.values import AutoOrCount, Syntax
+
+DEFAULT_DATA = "data/train.jsonl"
+NO_LANGUAGE = "no language: --lang LANG is missing"
 
 FITTED = ("batch_size", "max_steps", "optimizer.warmup_steps")
 """Paths of the values that `training.fit` may change."""
@@ -35,6 +51,15 @@ def _parse_shares(value: Any) -> dict[str, float]:
     return shares
 
 
+def _parse_repo(value: Any) -> str | None:
+    """Return a repository's name. Raises ValueError when the hub has no such names."""
+    from capivara_cli.models import hub
+
+    if value is not None and (str(value).count("/") != 1 or not hub.is_name(str(value))):
+        raise ValueError("not ORG/REPO, the name of a repository of the hub")
+    return value
+
+
 class ModelSection(WeightsOptions):
     """The model to start from."""
 
@@ -51,7 +76,7 @@ class DataSection(Options):
         default=(),
         name="--data",
         metavar="SOURCE",
-        shown="data/train.jsonl",
+        shown=DEFAULT_DATA,
     )
     val: str | None = flag(
         "Records to validate on.", default=None, metavar="SOURCE", shown="5 % of the images, held out"
@@ -133,6 +158,14 @@ class MergeOptions(Options):
     )
     dtype: Literal["float32", "float16", "bfloat16"] = flag("Data type of the weights.", default="float32")
     model: str | None = flag(f"Base model. {MODEL_HELP}", default=None, shown="the run's")
+    hub_name: Annotated[str | None, Syntax(_parse_repo)] = flag(
+        "Repository that the folder will be on the hub: it then loads in open_clip as hf-hub:ORG/REPO.",
+        default=None,
+        metavar="ORG/REPO",
+    )
+    dataset: Sequence[str] = flag(
+        "Hub name of a data set that was trained on, for the model card.", default=(), metavar="ORG/NAME"
+    )
     overwrite: bool = flag("Replace the output folder if it exists.", default=False, name="--overwrite")
 
 
@@ -165,9 +198,39 @@ def train_options(
     ours = [layer.source for layer in layers if recipe is not None and layer.source == f"{recipe}.yaml"]
     settings = [layer.values for layer in layers if layer.source not in ours]
     lowest = [_read_recipe(BUILT_IN[chosen]), Layer(BUILT_IN[chosen], {"fit": FITTED})]
+    if not any("lang" in layer.values for layer in layers):
+        raise _no_language(combine(TrainOptions, [*lowest, *layers, Layer(FLAGS, {"lang": ["en"]})]))
     options = combine(TrainOptions, [*lowest, *layers])
     free = [path for path in options.fit if not any(has(values, path.split(".")) for values in settings)]
     return check_together(options.replace(fit=free))
+
+
+def _no_language(options: TrainOptions) -> BadOption:
+    """Return the error that --lang is missing. It lists the languages of the data, and has the line to type.
+
+    Args:
+        options: all others that were typed.
+    """
+    sources = list(options.data.train) or [default_data()]
+    flags = f"--{options.method}" + "".join(f" --data {shlex.quote(source)}" for source in options.data.train)
+    if "-" in sources:  # it can be read only once
+        return BadOption(NO_LANGUAGE, f"capivara train --lang hi {flags}")
+    counts = records.languages(image_records.read_all(sources))
+    # English is what nearly every base model knows already.
+    lang = next((lang for lang, _ in counts.most_common() if lang != "en"), "en")
+    records.check_languages(counts, [lang], sources)  # raises when there is no caption at all
+    has = records.name_languages(counts)
+    return BadOption(f"{NO_LANGUAGE}; the data has captions in: {has}", f"capivara train --lang {lang} {flags}")
+
+
+def default_data() -> str:
+    """Return the data to train on where none are named. Raises CapivaraError when they do not exist."""
+    if not Path(DEFAULT_DATA).is_file():
+        raise CapivaraError(
+            f"no data: neither --data, nor data.train in {PROJECT_FILE}, nor {DEFAULT_DATA} here",
+            "--data FILE.jsonl names your images and captions; `capivara demo DIR` makes a folder to try things in",
+        )
+    return DEFAULT_DATA
 
 
 def built_in(method: str) -> TrainOptions:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_SHARE_OF_SAVING = 0.05  # of a run's time: a whole text tower with Adam's moments takes seconds to write
+STATE = "state.safetensors"
 OTHER_FOLDER = "-o FOLDER keeps both, --overwrite replaces it"
 RUN_FOLDER = FolderKind(
     "run",
@@ -58,6 +59,7 @@ class TrainerState:
         best: validation score of the best weights so far; `best_step` is their step.
         data: fingerprint of the data, so that a run is not resumed on other data.
         model: fingerprint of the base model's weights, so that it is not resumed on others; "" in older runs.
+        base: where the base model is, for `merge-lora`; empty in older runs.
         seconds: that the run has taken so far, in all of its processes.
         numerics: device, precision and ranks, for a warning when the run is resumed on others.
         micro_batch: texts per forward pass; kept because sums of floats depend on how a batch is cut. None: not yet
@@ -71,6 +73,7 @@ class TrainerState:
     best_step: int | None = None
     data: str = ""
     model: str = ""
+    base: dict[str, str | None] = field(default_factory=dict)
     seconds: float = 0.0
     numerics: str = ""
     micro_batch: int | None = None
@@ -91,7 +94,7 @@ class RunFolder:
         self._lock: Lock | None = None
         self._config = path / "config.yaml"
         self._metrics = path / "metrics.jsonl"
-        self._state = path / "state.safetensors"
+        self._state = path / STATE
         self._summary = path / "run.json"
         self._marker = path / folders.MARKER
         self.writes = True
@@ -200,6 +203,8 @@ class RunFolder:
                 values = json.loads(file.metadata()["position"])
             values["numerics"] = values.pop("arithmetic", "") or values["numerics"]  # its name in older runs
             state = TrainerState(**values)
+            if not isinstance(state.base, dict):
+                raise TypeError(f"base = {state.base!r}")
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise CapivaraError(f"{self._state} cannot be read: {error}", "--overwrite starts over") from error
         self._started -= state.seconds

@@ -8,25 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from capivara_cli import __version__, artifacts, console, interrupts
-from capivara_cli.config import PROJECT_FILE
 from capivara_cli.data.records import Record
 from capivara_cli.errors import CapivaraError
 from capivara_cli.models import checkpoint, lora
 from capivara_cli.models.clip import Clip
 from capivara_cli.models.cut_texts import CutTexts
 from capivara_cli.models.seen import Seen
-from capivara_cli.models.spec import ModelSpec
+from capivara_cli.models.spec import ModelSpec, base_notes
 from capivara_cli.runtime import Runtime
 from capivara_cli.training import curves
 from capivara_cli.training.data import Table, TrainingData, check_enough, load_training_data, read_records
 from capivara_cli.training.fit import fit
-from capivara_cli.training.model_card import run_card
-from capivara_cli.training.options import TrainOptions
+from capivara_cli.training.model_card import adapter_card, run_card
+from capivara_cli.training.options import TrainOptions, default_data
 from capivara_cli.training.run_folder import OTHER_FOLDER, RunFolder, TrainerState
 from capivara_cli.training.sampler import CaptionTable, Sampler, tokenise_captions
 from capivara_cli.training.trainer import Trainer
-
-DEFAULT_DATA = "data/train.jsonl"
 
 
 def train(options: TrainOptions, output: str | Path | None = None, recipe: Path | None = None) -> Path:
@@ -42,7 +39,7 @@ def train(options: TrainOptions, output: str | Path | None = None, recipe: Path 
         trainer.Interrupted: on Ctrl-C, after the state was saved.
     """
     if not options.data.train:
-        options = options.replace(data=options.data.replace(train=[_default_data()]))
+        options = options.replace(data=options.data.replace(train=[default_data()]))
     output = Path(output or f"runs/{'+'.join(options.lang)}-{options.method}")
     artifacts.remove_stale(output)
     with RunFolder(output, options.save_seconds, recipe) as run:
@@ -72,8 +69,10 @@ def _train(options: TrainOptions, run: RunFolder) -> None:
     runtime.barrier()  # no rank reads the folder before the first one has begun
     captions = tokenise_captions(data.train, [*options.lang, *replay], clip)
     state = _start_or_resume(run, runtime, _fingerprint(data, captions), weights)
+    state.base = base_notes(clip.spec, run.path)
     notes = _write_notes(data, captions, clip, run)
     _unfreeze(options, clip, captions)
+    card = adapter_card(clip.spec, list(options.lang), run.path / "adapter") if options.method == "lora" else ""
     trainer = Trainer(
         options=options,
         clip=clip,
@@ -81,7 +80,7 @@ def _train(options: TrainOptions, run: RunFolder) -> None:
         sampler=Sampler(captions, options.lang, replay, options.batch_size, options.views, options.seed),
         images=data.images,
         validate=data.validation,
-        save_weights=lambda: _save_weights(options, clip, run, state.model),
+        save_weights=lambda: _save_weights(options, clip, run, state, card),
         state=state,
     )
     _announce(data, captions, trainer)
@@ -121,15 +120,6 @@ def _write_notes(data: TrainingData, captions: CaptionTable, clip: Clip, run: Ru
 
 def _texts(records: Iterable[Record], lang: str) -> Iterator[str]:
     return (text for record in records for text in record.texts(lang))
-
-
-def _default_data() -> str:
-    if not Path(DEFAULT_DATA).is_file():
-        raise CapivaraError(
-            f"no data: neither --data, nor data.train in {PROJECT_FILE}, nor {DEFAULT_DATA} here",
-            "--data FILE.jsonl names your images and captions; `capivara demo DIR` makes a folder to try things in",
-        )
-    return DEFAULT_DATA
 
 
 def _load_model(options: TrainOptions) -> Clip:
@@ -202,22 +192,11 @@ def _start_or_resume(run: RunFolder, runtime: Runtime, data: str, model: str) ->
     return state
 
 
-def _save_weights(options: TrainOptions, clip: Clip, run: RunFolder, base_weights: str) -> None:
-    """Write the adapter, or the model.
-
-    Args:
-        base_weights: fingerprint of the base model's weights; "" in a run that an older version started.
-    """
+def _save_weights(options: TrainOptions, clip: Clip, run: RunFolder, state: TrainerState, card: str) -> None:
+    """Write the adapter and its card, or the model."""
     if options.method == "lora":
-        spec = clip.spec
-        notes = {
-            "model": spec.name,
-            "pretrained": spec.pretrained,
-            "base_weights": base_weights or None,
-            "lang": options.lang,
-            "capivara": __version__,
-        }
-        lora.save(clip, run.path / "adapter", notes)
+        notes = {"base_weights": state.model or None, "lang": options.lang, "capivara": __version__}
+        lora.save(clip, run.path / "adapter", state.base | notes, card)
     else:
         checkpoint.save(clip, run.path / "model", card=f"Weights of the run described in {run.path.name}/README.md.\n")
 
@@ -244,8 +223,7 @@ def _finish(trainer: Trainer, data: TrainingData, captions: CaptionTable, notes:
     best_step = state.best_step or state.step  # without validation the last weights are saved
     summary: dict[str, Any] = {
         "capivara": __version__,
-        "model": options.model.name,
-        "pretrained": options.model.pretrained,
+        **state.base,
         "base_weights": state.model or None,
         "method": options.method,
         "from_scratch": options.model.from_scratch,

@@ -3,8 +3,8 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
-import open_clip
 import pytest
 import torch
 
@@ -13,6 +13,7 @@ from capivara_cli.models import checkpoint, model_config
 from capivara_cli.models.clip import Clip
 from capivara_cli.models.spec import ModelSpec
 from capivara_cli.runtime import Runtime
+from tests.helpers import plain_clip
 
 TEXTS = ["a small red circle", "a large blue star above a small green square on a white background", "लाल तारा", ""]
 
@@ -23,20 +24,31 @@ def load_folder(folder: Path) -> Clip:
 
 def test_a_saved_model_is_the_same_in_plain_open_clip(clip: Clip, tmp_path: Path) -> None:
     checkpoint.save(clip, tmp_path / "copy")
-    model, _, _ = open_clip.create_model_and_transforms(f"local-dir:{tmp_path / 'copy'}")
-    tokenizer = open_clip.get_tokenizer(f"local-dir:{tmp_path / 'copy'}")
+    model, _, tokenizer = plain_clip(tmp_path / "copy")
     with torch.inference_mode():
-        texts = model.eval().encode_text(tokenizer(TEXTS), normalize=True)
+        texts = model.encode_text(tokenizer(TEXTS), normalize=True)
     torch.testing.assert_close(clip.encode_texts(TEXTS), texts, rtol=0, atol=1e-6)
 
 
-def test_a_moved_model_loads(clip: Clip, base: Path, tmp_path: Path) -> None:
-    shutil.copytree(base, tmp_path / "here")
-    config = json.loads((tmp_path / "here" / model_config.CONFIG).read_text())
-    config["model_cfg"]["text_cfg"]["hf_model_name"] = "/nowhere"
-    (tmp_path / "here" / model_config.CONFIG).write_text(json.dumps(config))
-    moved = load_folder(tmp_path / "here")
-    assert moved.encode_texts(TEXTS).equal(clip.encode_texts(TEXTS))
+def read_text_cfg(folder: Path) -> dict[str, Any]:
+    text_cfg: dict[str, Any] = json.loads((folder / model_config.CONFIG).read_text())["model_cfg"]["text_cfg"]
+    return text_cfg
+
+
+def test_the_name_of_the_text_tower_is_kept_and_a_path_of_an_older_version_is_not(
+    clip: Clip, base: Path, tmp_path: Path
+) -> None:
+    checkpoint.save(clip, tmp_path / "kept")
+    assert read_text_cfg(tmp_path / "kept")["hf_model_name"] == "capivara-demo"
+    older = Path(shutil.copytree(base, tmp_path / "older"))
+    config = json.loads((older / model_config.CONFIG).read_text())
+    config["model_cfg"]["text_cfg"] |= {"hf_model_name": "/nowhere/older", "hf_tokenizer_name": "/nowhere/older"}
+    (older / model_config.CONFIG).write_text(json.dumps(config))
+    loaded = load_folder(older)
+    assert loaded.encode_texts(TEXTS).equal(clip.encode_texts(TEXTS))
+    checkpoint.save(loaded, tmp_path / "renamed")
+    text_cfg = read_text_cfg(tmp_path / "renamed")
+    assert (text_cfg["hf_model_name"], text_cfg["hf_tokenizer_name"]) == ("renamed", "renamed")
 
 
 def test_random_weights_follow_the_seed(base: Path) -> None:

@@ -4,7 +4,6 @@ import json
 import shutil
 from pathlib import Path
 
-import open_clip
 import pytest
 import torch
 from peft import PeftModel
@@ -19,6 +18,7 @@ from capivara_cli.models.clip import Clip
 from capivara_cli.models.options import LoraOptions
 from capivara_cli.models.spec import ModelSpec
 from capivara_cli.training.trainer import trainable
+from tests.helpers import plain_clip
 
 TEXTS = ["एक छोटा लाल तारा", "a large blue cross on a grey background"]
 
@@ -105,8 +105,7 @@ def test_token_rows_without_a_layers_name_are_those_of_the_word_embeddings(
 
 
 def test_plain_peft_loads_the_adapter(clip: Clip, run: Path, base: Path) -> None:
-    model = open_clip.create_model(f"local-dir:{base}").eval()
-    tokenizer = open_clip.get_tokenizer(f"local-dir:{base}")
+    model, _, tokenizer = plain_clip(base)
     peft = PeftModel.from_pretrained(model, str(run / "adapter"))
     with torch.inference_mode():
         plain = peft.encode_text(tokenizer(TEXTS), normalize=True)

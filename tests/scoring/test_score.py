@@ -16,7 +16,6 @@ from capivara_cli.data import images, records
 from capivara_cli.errors import CapivaraError
 from capivara_cli.evaluation.options import RetrieveOptions
 from capivara_cli.evaluation.retrieve_eval import retrieve_eval
-from capivara_cli.models import checkpoint
 from capivara_cli.models.clip import Clip
 from capivara_cli.scoring.options import ScoreOptions
 from capivara_cli.scoring.score import score
@@ -145,7 +144,6 @@ def test_scores_and_marks_of_an_image_that_cannot_be_used_are_not_ours(
 
 def test_a_model_whose_scores_are_not_numbers_is_named(base: Path, some: Path, tmp_path: Path) -> None:
     shutil.copytree(base, tmp_path / "broken")
-    checkpoint.relocate(tmp_path / "broken")
     weights = tmp_path / "broken" / "open_clip_model.safetensors"
     tensors = artifacts.load_tensors(weights)
     # Finite weights, because a model with others is not loaded; but their products are infinite.

@@ -2,14 +2,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Literal
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file, save_file
 
 from capivara_cli.errors import CapivaraError
@@ -18,28 +15,10 @@ from capivara_cli.models.clip import Clip
 from capivara_cli.models.spec import ModelSpec
 from capivara_cli.runtime import Runtime
 from capivara_cli.training.merge_lora import merge_lora
-from capivara_cli.training.model_card import merged_card
 from capivara_cli.training.options import MergeOptions
 from tests.training.conftest import TrainSmall, read_weights
 
 TEXTS = ["एक छोटा लाल तारा", "a large blue cross on a grey background"]
-
-# What a person who has only open_clip types, from the model card.
-PLAIN = """
-import json, sys, torch, open_clip
-folder, moved = sys.argv[1], sys.argv[2] == "moved"
-options = {}
-if moved:
-    text_cfg = json.load(open(f"{folder}/open_clip_config.json"))["model_cfg"]["text_cfg"]
-    text_cfg["hf_model_name"] = folder
-    options["text_cfg"] = text_cfg
-model, _, preprocess = open_clip.create_model_and_transforms("local-dir:" + folder, **options)
-tokenizer = open_clip.get_tokenizer("local-dir:" + folder)
-with torch.inference_mode():
-    features = model.eval().encode_text(tokenizer(json.loads(sys.argv[3])), normalize=True)
-assert not any(name.startswith("capivara") for name in sys.modules)
-print(json.dumps(features.tolist()))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -55,33 +34,11 @@ def read_model(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / checkpoint.WEIGHTS)
 
 
-def in_plain_open_clip(folder: Path, *, moved: bool) -> torch.Tensor:
-    arguments = [str(folder), "moved" if moved else "here", json.dumps(TEXTS)]
-    result = subprocess.run(
-        [sys.executable, "-c", PLAIN, *arguments], capture_output=True, text=True, cwd="/", check=False
-    )
-    assert result.returncode == 0, result.stderr
-    return torch.tensor(json.loads(result.stdout.splitlines()[-1]))
-
-
 def test_the_merged_model_is_base_and_adapter(merged: Path, clip: Clip, run: Path) -> None:
     lora.load(clip, run)
     ours = load(merged)
     torch.testing.assert_close(ours.encode_texts(TEXTS), clip.encode_texts(TEXTS), rtol=0, atol=1e-5)
     assert float(ours.model.logit_scale.detach()) == float(clip.model.logit_scale.detach())
-
-
-def test_plain_open_clip_reads_it_without_our_package_also_after_a_move(merged: Path, tmp_path: Path) -> None:
-    expected = load(merged).encode_texts(TEXTS)
-    torch.testing.assert_close(in_plain_open_clip(merged, moved=False), expected, rtol=0, atol=1e-5)
-    shutil.copytree(merged, tmp_path / "elsewhere")
-    hidden = merged.with_name("hidden")
-    merged.rename(hidden)  # so that nothing is read where the folder was written
-    try:
-        torch.testing.assert_close(in_plain_open_clip(tmp_path / "elsewhere", moved=True), expected, rtol=0, atol=1e-5)
-        torch.testing.assert_close(load(tmp_path / "elsewhere").encode_texts(TEXTS), expected, rtol=0, atol=1e-6)
-    finally:
-        hidden.rename(merged)
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5])
@@ -131,27 +88,6 @@ def test_an_adapter_without_token_rows_is_merged(
     torch.testing.assert_close(merged, clip.encode_texts(TEXTS), rtol=0, atol=1e-5)
     assert not torch.allclose(merged, load(base).encode_texts(TEXTS), atol=1e-3)
     assert not any("trainable_tokens" in name for name in read_weights(run))
-
-
-@pytest.mark.parametrize(
-    ("card", "licence"),
-    [
-        ("# A model\n\nwithout a head\n", None),
-        ("", None),
-        ("---\nlicense: [a\n---\n# A model\n", None),
-        ("---\nlanguage: hi\n---\n# A model\n", None),
-        ("---\nlicense: cc-by-4.0\n---\n# A model\n", "cc-by-4.0"),
-    ],
-)
-def test_the_licence_is_what_the_head_of_the_base_models_card_says(
-    card: str, licence: str | None, run: Path, base: Path, tmp_path: Path
-) -> None:
-    shutil.copytree(base, tmp_path / "base")
-    (tmp_path / "base" / "README.md").write_text(card)
-    options = MergeOptions(model=f"local-dir:{tmp_path / 'base'}")
-    folder = merge_lora(run / "adapter", tmp_path / "merged", options)
-    head = yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
-    assert (head.get("license"), head["language"]) == (licence, ["hi"])
 
 
 def test_an_adapter_that_does_not_name_its_base_model_needs_the_flag(run: Path, base: Path, tmp_path: Path) -> None:
@@ -243,12 +179,6 @@ def test_other_weights_under_a_full_run_are_told_where_they_count(
     assert f"{run} was trained on other weights" in capsys.readouterr().err
     merge_lora(run, tmp_path / "whole", changed.replace(scale=1))
     assert "other weights" not in capsys.readouterr().err
-
-
-def test_a_licence_that_is_not_known_is_not_named() -> None:
-    head, card = merged_card("clip-hi", "local-dir:base", ["hi"], {}, None).split("---\n")[1:]
-    assert "license" not in yaml.safe_load(head)
-    assert "so its licence holds for them too" in card
 
 
 def test_the_base_models_licence_is_included(run: Path, base: Path, tmp_path: Path) -> None:

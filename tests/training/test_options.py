@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib.resources
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from capivara_cli.errors import CapivaraError
+from capivara_cli.data.records import languages, read
+from capivara_cli.errors import BadOption, CapivaraError
 from capivara_cli.training.options import TrainOptions, read_options, to_yaml, train_options
 
 RECIPES = {path.stem: path for path in Path(str(importlib.resources.files("capivara_cli.configs"))).glob("*.yaml")}
@@ -171,3 +173,18 @@ def test_resolved_options_read_back_as_they_were() -> None:
     file = recipe(to_yaml(options))
     assert train_options(recipe=file) == read_options(Path(file)) == options.replace(fit=())
     assert "modèle" in Path(file).read_text(encoding="utf-8")
+
+
+def test_without_a_language_those_of_the_data_are_listed_with_the_line_to_type(world: Path, tmp_path: Path) -> None:
+    data = str(world / "train.jsonl")
+    with pytest.raises(BadOption) as caught:
+        train_options("lora", data=[data])
+    counts = ", ".join(f"{lang} ({count:,})" for lang, count in languages(read(data)).most_common())
+    assert caught.value.message == f"no language: --lang LANG is missing; the data has captions in: {counts}"
+    assert caught.value.hint == f"capivara train --lang pt --lora --data {data}"
+    with pytest.raises(BadOption) as caught:
+        train_options("full", data=["-"])  # which is not read for a message
+    assert caught.value.hint == "capivara train --lang hi --full --data -"
+    (tmp_path / "bare.jsonl").write_text(json.dumps({"image": str(tmp_path / "x.png")}))
+    with pytest.raises(CapivaraError, match="no caption in en: the data has none"):
+        train_options("lora", data=[str(tmp_path / "bare.jsonl")])

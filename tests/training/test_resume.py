@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 import signal
 import time
@@ -24,9 +25,9 @@ FLAGS = [part for setting in SETTINGS for part in ("--set", setting)]
 class Run:
     """A run in `folder/run`, started by the same command line each time."""
 
-    def __init__(self, forks: Forks, folder: Path, data: Path, base: Path) -> None:
+    def __init__(self, forks: Forks, folder: Path, data: Path, base: Path, method: str = "--lora") -> None:
         flags = ["--data", str(data), "--model", f"local-dir:{base}", "--max-steps", "160", *FLAGS]
-        self.line = ["train", "--lang", "hi", "--lora", *flags, "-o", "run"]
+        self.line = ["train", "--lang", "hi", method, *flags, "-o", "run"]
         self.forks, self.folder = forks, folder
 
     def start(self, *flags: str) -> Fork:
@@ -101,6 +102,37 @@ def assert_same(run: Run, undisturbed: Run) -> None:
     (weights, metrics), (expected_weights, expected_metrics) = run.outcome(), undisturbed.outcome()
     assert metrics == expected_metrics
     assert all(tensor.equal(expected_weights[name]) for name, tensor in weights.items())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_full_run_is_merged_as_it_stands(
+    number: int, forks: Forks, world: Path, base: Path, tmp_path: Path
+) -> None:
+    """Before its first validation, when its only weights are those of the state."""
+    run = Run(forks, tmp_path, world / "train.jsonl", base, "--full")
+    run.line += ["--set", "eval_every=1000"]
+    run.stop(20, number, steps=2)
+    assert not (tmp_path / "run" / "model").exists()
+    state = load_file(tmp_path / "run" / "state.safetensors")
+    (tmp_path / "elsewhere").mkdir()
+    merged = forks.run(["merge-lora", "../run", "-o", "merged"], tmp_path / "elsewhere")
+    assert merged.returncode == 0, merged.stderr
+    assert re.search(r"run is not complete: it stands at step \d+ of 160, and its weights of that step", merged.stderr)
+    weights = load_file(tmp_path / "elsewhere" / "merged" / checkpoint.WEIGHTS)
+    base_weights = load_file(base / checkpoint.WEIGHTS)
+    trained = {name.removeprefix("weight/") for name in state if name.startswith("weight/")}
+    assert trained
+    for name, tensor in weights.items():
+        assert tensor.equal(state[f"weight/{name}"] if name in trained else base_weights[name].to(tensor.dtype)), name
+
+
+def test_an_interrupted_lora_run_without_weights_says_so(run_here: Run, forks: Forks, tmp_path: Path) -> None:
+    run_here.line += ["--set", "eval_every=1000"]
+    run_here.stop(20, signal.SIGKILL, steps=2)
+    refused = forks.run(["merge-lora", "run", "-o", "merged"], tmp_path)
+    assert refused.returncode == 1
+    said = r"^error: run has no weights to merge: it stands at step \d+ of 160, and no validation yet$"
+    assert re.search(said, refused.stderr, re.MULTILINE)
 
 
 def test_a_run_that_is_killed_again_and_again_ends_like_an_undisturbed_one(run_here: Run, undisturbed: Run) -> None:

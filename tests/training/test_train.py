@@ -6,7 +6,6 @@ import tarfile
 from dataclasses import replace
 from pathlib import Path
 
-import open_clip
 import pytest
 import torch
 import yaml
@@ -27,6 +26,7 @@ from capivara_cli.training.sampler import Sampler, tokenise_captions
 from capivara_cli.training.train import train
 from capivara_cli.training.trainer import Trainer
 from tests.conftest import distance
+from tests.helpers import plain_clip
 from tests.training.conftest import TrainSmall, read_metrics, read_weights
 
 
@@ -38,6 +38,7 @@ def test_a_run_folder_holds_what_the_documentation_says(run: Path) -> None:
         "adapter/adapter_config.json",
         "adapter/adapter_model.safetensors",
         "adapter/capivara.json",
+        "adapter/README.md",
         "curves.png",
         "README.md",
         "run.json",
@@ -67,9 +68,8 @@ def test_every_step_equals_a_plain_loop_without_cache_and_trimming(
     ours = Trainer(options, clip, RunFolder(tmp_path), sampler, table, None, lambda: None, TrainerState())
 
     texts = list(dict.fromkeys(text for record in scenes for text in record.texts("hi")))
-    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{base}")
-    tokenizer = open_clip.get_tokenizer(f"local-dir:{base}")
-    model.eval().visual.requires_grad_(False)
+    model, preprocess, tokenizer = plain_clip(base)
+    model.visual.requires_grad_(False)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, betas=(0.9, 0.98), eps=1e-8, weight_decay=0.2)
     for step in range(steps):
