@@ -15,7 +15,7 @@ from capivara_cli.errors import CapivaraError, first_line
 from capivara_cli.models import adapter_config, foreign
 from capivara_cli.models.clip import Clip
 from capivara_cli.models.options import LoraOptions
-from capivara_cli.models.spec import NOTES, ModelSpec, adapter_folder, read_notes
+from capivara_cli.models.spec import NOTES, adapter_folder, read_notes
 
 if TYPE_CHECKING:
     import torch
@@ -133,13 +133,13 @@ def load(clip: Clip, path: Path) -> None:
     folder = adapter_folder(path)
     foreign.check_files(folder)
     notes = read_notes(folder)
-    base = ModelSpec.parse(notes["model"], notes.get("pretrained")) if notes.get("model") else None
-    hint = f"it was trained on {base}: --model {base}" if base else None
+    named = clip.spec.noted is None  # by the user; else it is the model that the adapter has noted
+    hint = f"it was trained on {notes['model']}: leave --model out" if named and notes.get("model") else None
     tensors = artifacts.load_tensors(folder / "adapter_model.safetensors")
     foreign.check_finite(tensors, folder)
     settings = adapter_config.read(folder, tensors)
     # Now, because PEFT changes the model in place. A base that the adapter has noted was checked when it was loaded.
-    other_weights = clip.spec.noted is None and clip.has_other_weights(notes.get("base_weights"))
+    other_weights = named and clip.has_other_weights(notes.get("base_weights"))
     try:
         with _quiet():
             config = LoraConfig(**settings, inference_mode=True)

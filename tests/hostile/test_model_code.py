@@ -154,7 +154,7 @@ def test_a_model_that_an_adapter_or_a_project_names_runs_no_code(
 ) -> None:
     evil = evil_model(unknown_tokenizer, OPEN_CLIP_KEYS[1], base, marker, tmp_path)
     adapter = Path(shutil.copytree(run / "adapter", tmp_path / "adapter"))
-    edit_json(adapter / "capivara.json", model=f"local-dir:{evil}")
+    edit_json(adapter / "capivara.json", model=f"local-dir:{evil}", model_from_run=None)
     with suppress(CapivaraError):
         checkpoint.load(ModelSpec.pick(None, None, adapter), Runtime.start("cpu", "fp32"))
     with suppress(CapivaraError):
