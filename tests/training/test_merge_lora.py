@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from capivara_cli.demo.small_clip import make_small_clip
 from capivara_cli.errors import CapivaraError
 from capivara_cli.models import checkpoint, lora
 from capivara_cli.models.clip import Clip
@@ -28,6 +29,10 @@ def merged(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def load(folder: Path) -> Clip:
     return checkpoint.load(ModelSpec(f"local-dir:{folder}"), Runtime.start("cpu", "fp32"))
+
+
+def load_random(folder: Path) -> Clip:
+    return checkpoint.load(ModelSpec(f"local-dir:{folder}"), Runtime.start("cpu", "fp32"), weights=False)
 
 
 def read_model(folder: Path) -> dict[str, torch.Tensor]:
@@ -70,6 +75,13 @@ def test_a_full_run_is_merged_too(train_small: TrainSmall, tmp_path: Path) -> No
     unfinished = merge_lora(run, tmp_path / "unfinished")
     assert all(tensor.equal(weights[name]) for name, tensor in load_file(unfinished / checkpoint.WEIGHTS).items())
     assert "adapted to hi" in (unfinished / "README.md").read_text()
+
+
+def test_a_full_run_does_not_fit_another_base_model(train_small: TrainSmall, tmp_path: Path) -> None:
+    wide = load_random(make_small_clip(tmp_path / "wide", TEXTS * 20, vocabulary=60, width=96, embed_dim=128))
+    checkpoint.save(wide, tmp_path / "other")
+    with pytest.raises(CapivaraError, match=r"open_clip_model\.safetensors does not fit local-dir:.*other"):
+        merge_lora(train_small("full"), tmp_path / "merged", MergeOptions(model=f"local-dir:{tmp_path / 'other'}"))
 
 
 def test_an_adapter_without_its_run_is_merged_too(run: Path, merged: Path, tmp_path: Path) -> None:

@@ -169,6 +169,21 @@ def test_the_licence_is_that_of_the_base_models_card_in_the_hubs_words(
     assert licence_of(ModelSpec(f"local-dir:{tmp_path}")) == head
 
 
+def test_the_licence_of_a_base_model_of_the_hub_is_that_of_its_repositorys_card(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = tmp_path / repo_folder_name(repo_id="org/clip", repo_type="model") / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n# A model\n")
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text(snapshot.name)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")  # where no hub answers
+    assert licence_of(ModelSpec("hf-hub:org/clip")) == {"license": "cc-by-nc-4.0"}
+    assert licence_of(ModelSpec("hf-hub:org/other")) == {}
+    assert licence_of(ModelSpec.parse(None)) == {"license": "mit"}
+
+
 def test_a_licence_that_is_not_known_is_not_named(run: Path, base: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(base, tmp_path / "base"))
     (other / "README.md").unlink()
