@@ -60,6 +60,11 @@ def _parse_repo(value: Any) -> str | None:
     return value
 
 
+def _parse_repos(value: Any) -> list[Any]:
+    """Return names of data sets on the hub."""
+    return [_parse_repo(name) for name in ([value] if isinstance(value, str) else value or ())]
+
+
 class ModelSection(WeightsOptions):
     """The model to start from."""
 
@@ -163,7 +168,7 @@ class MergeOptions(Options):
         default=None,
         metavar="ORG/REPO",
     )
-    dataset: Sequence[str] = flag(
+    dataset: Annotated[Sequence[str], Syntax(_parse_repos, many=True)] = flag(
         "Hub name of a data set that was trained on, for the model card.", default=(), metavar="ORG/NAME"
     )
     overwrite: bool = flag("Replace the output folder if it exists.", default=False, name="--overwrite")

@@ -109,6 +109,8 @@ torch.save(features, sys.argv[1])
 def test_a_name_that_the_hub_cannot_have_is_refused(name: str) -> None:
     with pytest.raises(BadOption, match=f"{name}.*ORG/REPO"):
         MergeOptions(hub_name=name)
+    with pytest.raises(BadOption, match=f"{name}.*ORG/REPO"):
+        MergeOptions(dataset=["org/scenes", name])
 
 
 def test_the_head_of_a_merged_models_card_is_one_that_the_hub_takes(for_hub: Path) -> None:
