@@ -17,7 +17,7 @@ from tests.helpers import read_jsonl, write_jsonl
 
 Capivara = Callable[..., Process]
 
-COMMAND = re.compile(r"capivara [a-z-]+ .*?(?= (?:makes|lists|shows|describes) |[;,`]|$)")
+COMMAND = re.compile(r"capivara [a-z-]+ .*?(?= (?:makes|lists|shows|describes|reads) |[;,`]|$)")
 
 # What the hint names -> a line that leads to it, and flags that make what it names fit on this machine.
 CASES: dict[str, tuple[list[str], list[str]]] = {
@@ -25,6 +25,7 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
         ["score", "in.jsonl", "--lang", "hi", "--scored"],
         ["--model", str(TRANSLATOR)],
     ),
+    "import table.csv -o FILE.jsonl": (["caption", "table.csv", "--model", str(CAPTIONER)], []),
     "translate --languages": (["translate", "in.jsonl", "--to", "hindy"], []),
     "caption bare.jsonl -o FILE.jsonl": (
         ["translate", "bare.jsonl", "--to", "hi", "--memory", "none"],
@@ -53,6 +54,7 @@ def files(world: Path, base: Path, tmp_path: Path) -> None:
     write_jsonl(tmp_path / "bare.jsonl", [record])
     write_jsonl(tmp_path / "labelled.jsonl", [record | {"label": "star"}])
     (tmp_path / "classes.yaml").write_text(json.dumps({"labels": ["star"], "names": {"en": {"star": text}}}))
+    (tmp_path / "table.csv").write_text(f"filepath,title\n{image},{text}\n")
     (tmp_path / "notes.txt").write_text("something\n")
     sentences = [{"raw": text}]
     karpathy = {"images": [{"filename": image, "sentences": sentences, "split": "test"}]}

@@ -29,6 +29,8 @@ from capivara_cli.data.lines import bounded
 from capivara_cli.data.spill import Spill
 from capivara_cli.errors import CapivaraError, explained
 
+STDIN = "standard input"
+JSON_HINT = "each line is one JSON object: see docs/data.md"
 UTF_8_HINT = "iconv -t UTF-8 converts it"
 MAX_SHARDS = 1_000_000  # maximum number of shards in one brace pattern
 METADATA = "metadata.jsonl"  # the records of a folder, as in Hugging Face's ImageFolder
@@ -86,7 +88,7 @@ def read(source: str | Path) -> Iterator[Record]:
     """
     name = str(source)
     if name == "-":
-        yield from parse(sys.stdin, "standard input", Path.cwd())
+        yield from parse(sys.stdin, STDIN, Path.cwd())
         return
     for path in expand(name):
         if path.is_dir():
@@ -225,15 +227,16 @@ def _read_jsonl(path: Path) -> Iterator[Record]:
 
 def parse(lines: TextIO, name: str, folder: Path) -> Iterator[Record]:
     """Read records from lines of JSON. Image paths are relative to `folder`. Blank lines are skipped."""
+    # For a first line that is not JSON: that of a table, probably. Standard input cannot be read again.
+    import_hint = f"capivara import {'FILE' if name == STDIN else shlex.quote(name)} -o FILE.jsonl reads tables"
     with explained(f"{name} is not UTF-8 text", UnicodeDecodeError, hint=UTF_8_HINT):
         for number, line in enumerate(bounded(lines, name), start=1):
             text = line.removeprefix("\ufeff") if number == 1 else line  # a byte order mark, which some editors write
             if text.strip():
-                yield _parse_line(text, f"{name}:{number}", folder)
+                yield _parse_line(text, f"{name}:{number}", folder, import_hint if number == 1 else JSON_HINT)
 
 
-def _parse_line(line: str, where: str, folder: Path) -> Record:
-    hint = "each line is one JSON object: see docs/data.md"
+def _parse_line(line: str, where: str, folder: Path, hint: str) -> Record:
     with explained(f"{where}: not JSON", (ValueError, RecursionError), hint=hint):
         data = json.loads(line)
     if not isinstance(data, dict):

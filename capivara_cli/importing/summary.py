@@ -73,7 +73,7 @@ class Summary:
         if self.labels:
             names = ", ".join(f"{name} ({count:,})" for name, count in self.labels.most_common(SHOWN_LABELS))
             more = " …" if len(self.labels) > SHOWN_LABELS else ""
-            console.say(f"{len(self.labels):,} labels: {names}{more}")
+            console.say(f"{console.counted(len(self.labels), 'label')}: {names}{more}")
         if verified and self.sides:
             larger = 0
             for side in sorted(self.sides, reverse=True):

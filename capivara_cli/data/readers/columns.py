@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from capivara_cli import console
 from capivara_cli.data.captions import Caption, is_caption, with_keys
 from capivara_cli.data.languages import bcp47, find
 from capivara_cli.data.readers.options import ReaderOptions
@@ -31,16 +33,23 @@ _LANGUAGE = re.compile(r"(?:(?:caption|text|title|sentence|description)s?[ _.-])
 _WORDS = frozenset(
     ["am", "as", "be", "is", "it", "my", "no", "or", "so", "to"]
 )  # English words, rarely meant as language codes
+NONE = "none"  # `--column caption=none`: the table has no captions
 _NUMBERED = re.compile(r"(.+\.\w+)#\d+")  # Flickr's image.jpg#3
 
 
 def find_columns(header: Sequence[str], options: ReaderOptions, path: Path) -> dict[str, str]:
     """Return the columns that are known: `image`, `caption`, `id`, `label`, `lang`, or a language -> its name.
 
-    Raises CapivaraError, naming the columns, when there is none for images, or one that was asked for is missing.
+    One line says which columns are only kept as keys of the record.
+
+    Raises CapivaraError, naming the columns, when there is none for images, none for captions or labels although there
+    are columns that may be one, or one that was asked for is missing.
     """
+    without_captions = options.column.get("caption") == NONE and NONE not in header
     columns: dict[str, str] = {}
     for what, column in options.column.items():
+        if what == "caption" and without_captions:
+            continue
         if what not in NAMES and find(bcp47(what)) is None:
             raise CapivaraError(
                 f"--column {what}={column}: {what} is not a language{nearest(what, list(NAMES))}",
@@ -52,7 +61,7 @@ def find_columns(header: Sequence[str], options: ReaderOptions, path: Path) -> d
     lower = {name.lower(): name for name in header}
     for what, usual_names in NAMES.items():
         free = [lower[name] for name in usual_names if name in lower and lower[name] not in columns.values()]
-        if what not in columns and free:
+        if what not in columns and free and not (what == "caption" and without_captions):
             columns[what] = free[0]
     for name in header:
         match = _LANGUAGE.fullmatch(name)
@@ -63,6 +72,14 @@ def find_columns(header: Sequence[str], options: ReaderOptions, path: Path) -> d
             f"{path}: no column for images; its columns are: {', '.join(header)}",
             "--column image=NAME --column caption=NAME",
         )
+    other = [name for name in header if name not in (*columns.values(), *CAPTION_COLUMNS, EXTRA_COLUMN)]
+    if other and not without_captions and not columns.keys() - {"image", "id", "lang"}:
+        raise CapivaraError(
+            f"{path}: no column for captions or labels; its columns are: {', '.join(header)}",
+            f"--column caption={shlex.quote(other[-1])}, --column label=NAME, or --column caption={NONE}",
+        )
+    if other:
+        console.say(f"{path.name}: kept as keys of the records: {', '.join(other)}")
     return columns
 
 

@@ -45,6 +45,19 @@ def test_wrong_columns_are_named(folder: Path) -> None:
         imported(source, format="csv", column=["image=pic"])
 
 
+def test_a_column_that_is_not_understood_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = table("t.csv", ["image", "legenda"], ["images/1.png", "um"], delimiter=";")
+    with pytest.raises(CapivaraError, match=r"t\.csv: no column for captions or labels; .*: image, legenda$") as raised:
+        imported(source)
+    assert raised.value.hint is not None
+    assert raised.value.hint.startswith("--column caption=legenda, ")
+    assert [texts(record) for record in imported(source, column=["caption=legenda"])] == [["um"]]
+    capsys.readouterr()
+    [record] = imported(source, column=["caption=none"])
+    assert (record["legenda"], record.get("captions")) == ("um", None)
+    assert "t.csv: kept as keys of the records: legenda\n" in capsys.readouterr().err
+
+
 def test_what_is_wrong_with_a_row_is_said_and_the_others_are_used(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
