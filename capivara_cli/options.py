@@ -315,6 +315,14 @@ class Resumable(Overwritable):
     strict: bool = flag("Stop at the first record that cannot be used.", default=False, changes_result=False)
 
 
+class Summarised(Options):
+    """How the result of a data command is told."""
+
+    json: bool = flag(
+        "Print what was done as one JSON object on standard output; needs -o FILE.", default=False, changes_result=False
+    )
+
+
 class ImageWorkers(Options):
     """How images are decoded."""
 

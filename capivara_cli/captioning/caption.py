@@ -15,7 +15,15 @@ from capivara_cli.captioning.prefixes import read_prefixes
 from capivara_cli.data import pipeline, records
 from capivara_cli.data.captions import Caption
 from capivara_cli.data.loading import load_images
-from capivara_cli.data.output import UNDECIDED, RecordResult, Tally, check_not_a_source, report, undecided_if_auto
+from capivara_cli.data.output import (
+    UNDECIDED,
+    RecordResult,
+    Tally,
+    check_json,
+    check_not_a_source,
+    report,
+    undecided_if_auto,
+)
 from capivara_cli.data.records import Record
 from capivara_cli.data.resumable import open_output
 from capivara_cli.models import hub
@@ -39,6 +47,7 @@ def caption(sources: Sequence[str | Path], output: str | Path | None, options: C
     path = Path(output) if output is not None else None
     runtime = Runtime.start(options.device, options.precision, options.seed)
     prefixes = read_prefixes(options.prefixes, options.lang)
+    check_json(options, path)
     check_not_a_source(sources, path)
     settings = options.settings() | {
         "sources": [str(source) for source in sources],
@@ -61,7 +70,7 @@ def caption(sources: Sequence[str | Path], output: str | Path | None, options: C
         )
     if tally is not None:
         job.show_summary(tally, path)
-        report(tally, path)
+        report(tally, path, summary=job.as_json() if options.json else None)
 
 
 @dataclass
@@ -143,6 +152,10 @@ class _CaptionJob(pipeline.Job[Record]):
     def figures(self) -> dict[str, str]:
         """See `pipeline.Job`."""
         return {"rate": f"{self.per_second(self.images):.1f} images/s", "note": self.last}
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `--json` prints: of this rank and this session."""
+        return {"images": self.images, "captions": self.captions, "samples": [list(pair) for pair in self.samples]}
 
     def show_summary(self, tally: Tally, output: Path | None) -> None:
         """Print a summary and a few captions; nothing if this run described no image.

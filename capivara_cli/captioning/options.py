@@ -7,11 +7,11 @@ from typing import Literal
 
 from capivara_cli.data.languages import Lang
 from capivara_cli.models.generation import MAX_BEAMS, MAX_NEW_TOKENS
-from capivara_cli.options import ImageWorkers, Machine, Resumable, flag
+from capivara_cli.options import ImageWorkers, Machine, Resumable, Summarised, flag
 from capivara_cli.values import AutoOrCount
 
 
-class CaptionOptions(ImageWorkers, Resumable, Machine):
+class CaptionOptions(ImageWorkers, Resumable, Summarised, Machine):
     """How to describe images."""
 
     section = "caption"

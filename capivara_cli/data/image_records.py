@@ -46,7 +46,9 @@ def read_all(sources: Iterable[str | Path]) -> list[Record]:
             f"{' '.join(map(str, sources))}: no records in it", "each line is one image: see docs/data.md"
         )
     if merged:
-        console.say(f"{merged:,} records are of an image that came before: they are merged into one record per image")
+        console.say(
+            f"{console.counted(merged, 'record')} of an image that came before: merged into one record per image"
+        )
     _warn_of_piled_captions(by_image.values())
     return list(by_image.values())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol, Self, TypeGuard, TypeVar
@@ -14,8 +14,9 @@ from capivara_cli import console, interrupts
 from capivara_cli.data import records
 from capivara_cli.data.captions import REJECTED
 from capivara_cli.data.records import Record
-from capivara_cli.errors import CapivaraError, explained
+from capivara_cli.errors import BadOption, CapivaraError, explained
 from capivara_cli.files import is_stream, refuse_folder
+from capivara_cli.options import Summarised
 
 R = TypeVar("R", bound=Record)  # the kind of record that a job works on
 
@@ -252,16 +253,28 @@ def raise_if_empty(tally: Tally, path: Path | None) -> None:
         raise CapivaraError(f"nothing was left: {tally.rejected:,} of {tally.rejected:,} rejected{_names(tally, path)}")
 
 
-def report(tally: Tally, path: Path | None, *, parts: str = "captions") -> None:
+def check_json(options: Summarised, path: Path | None) -> None:
+    """Raise BadOption for `--json` when the records themselves go to standard output."""
+    if options.json and not is_file(path):
+        raise BadOption("--json without -o: standard output has the records then", "-o FILE.jsonl")
+
+
+def report(
+    tally: Tally, path: Path | None, *, parts: str = "captions", summary: Mapping[str, Any] | None = None
+) -> None:
     """Print a warning with the number of rejected records and parts, and the first few of them.
 
     Args:
         parts: noun for rejected parts in the message.
+        summary: what `--json` prints besides the counts, on standard output; None for no JSON.
 
     Raises:
         CapivaraError: nothing is left.
     """
     raise_if_empty(tally, path)
+    if summary is not None:
+        totals = {"output": str(path), "records": tally.kept, "rejected": tally.rejected, "parts_rejected": tally.parts}
+        console.answer(records.to_json(totals | dict(summary)))
     total = tally.kept + tally.rejected
     counts = [f"{tally.rejected:,} of {total:,} records rejected"] if tally.rejected else []
     counts += [f"{tally.parts:,} {parts} rejected"] if tally.parts else []

@@ -98,7 +98,7 @@ def run(
     if total is not None:
         done = min(done, total)
     if done:
-        console.say(f"resuming after {done:,} records")
+        console.say(f"resuming after {console.counted(done, 'record')}")
     # From pipe to pipe, process what has arrived instead of waiting for a full batch. From a pipe to a file, batches
     # must be full, because a file is resumed after whole batches; read ahead meanwhile. From files, just cut batches.
     if live and out.streams:

@@ -67,4 +67,6 @@ def read(path: Path, lang: str = "en", encoding: str | None = None) -> Iterator[
     for reason, (count, first) in shard.refused.items():
         console.warn(f"{path}: {count:,} members left out ({reason}), the first: {first}")
     if without_image:
-        console.warn(f"{path}: {without_image:,} samples without an image, the first {first_without_image}")
+        console.warn(
+            f"{path}: {console.counted(without_image, 'sample')} without an image, the first {first_without_image}"
+        )

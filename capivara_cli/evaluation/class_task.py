@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from capivara_cli import console
@@ -104,16 +104,21 @@ def match_labels(data: LabelledData, classes: ClassSet) -> list[list[int]]:
         )
     if unknown:
         console.warn(
-            f"{unknown.total():,} labels are not classes of {classes.name}; their images are left out unless they have"
-            f" another label: {first_ten(unknown)}"
+            f"{console.counted(unknown.total(), 'label')} not of {classes.name}; an image without another label is left"
+            f" out: {first_ten(unknown)}"
         )
     used = set(indices.values())
-    if empty := [label for index, label in enumerate(classes.labels) if index not in used]:
+    empty = [label for index, label in enumerate(classes.labels) if index not in used]
+    if empty:
         console.warn(
             f"{len(empty):,} of {len(classes.labels):,} classes have no image and can only be wrong predictions:"
             f" {first_ten(empty)}"
         )
-    return [[index for label in image.labels if (index := indices[label]) is not None] for image in data.images]
+    return [_without_none(indices[label] for label in image.labels) for image in data.images]
+
+
+def _without_none(values: Iterable[int | None]) -> list[int]:
+    return [value for value in values if value is not None]
 
 
 def make_task(

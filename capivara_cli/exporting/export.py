@@ -65,7 +65,7 @@ def export(format: Format, source: str | Path, output: str | Path, options: Expo
     job = ExportJob(source, path, options, total)
     writer.write(job)
     report(job.tally, None)
-    count = f"{job.captions:,} captions" if writer.kind is None else f"{job.tally.kept:,} images"
+    count = console.counted(*((job.captions, "caption") if writer.kind is None else (job.tally.kept, "image")))
     console.say(f"wrote {count}" if str(path) == "-" else f"wrote {path}: {count}")
 
 

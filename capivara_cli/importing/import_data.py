@@ -19,7 +19,7 @@ from capivara_cli.data.captions import problem_of, with_keys
 from capivara_cli.data.images import ImageRef, ImageRejected
 from capivara_cli.data.languages import LIST_HINT, bcp47, find, suggestion
 from capivara_cli.data.loading import load_images
-from capivara_cli.data.output import RecordResult, check_not_a_source, report
+from capivara_cli.data.output import RecordResult, check_json, check_not_a_source, report
 from capivara_cli.data.readers.formats import Format, WrongFormat, check_options, choose, guess
 from capivara_cli.data.readers.rows import Row, join
 from capivara_cli.data.readers.tables import write_images
@@ -90,7 +90,7 @@ def import_data(sources: Sequence[str | Path], output: str | Path | None, option
         translations.report()
     if tally is not None:
         job.summary.show(path, verified=options.verify and not job.skipped)  # the sizes of all, or none
-        report(tally, path)
+        report(tally, path, summary=job.summary.as_json() if options.json else None)
 
 
 def _check_files(sources: Sequence[str], path: Path | None, options: ImportOptions) -> None:
@@ -103,6 +103,7 @@ def _check_files(sources: Sequence[str], path: Path | None, options: ImportOptio
             raise CapivaraError(f"{source}: no such file")
         if file.exists() and not file.is_file() and not file.is_dir():
             raise CapivaraError(f"{source} is not a file", "a pipe can be read only once: save it first")
+    check_json(options, path)
     check_not_a_source([*sources, *([options.translations] if options.translations else [])], path)
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from capivara_cli.data.languages import LangOrNone
 from capivara_cli.data.readers.options import ReaderOptions
-from capivara_cli.options import ImageWorkers, Resumable, flag
+from capivara_cli.options import ImageWorkers, Resumable, Summarised, flag
 
 # fmt: off
 FormatName = Literal[
@@ -17,7 +17,7 @@ FormatName = Literal[
 # fmt: on
 
 
-class ImportOptions(ReaderOptions, ImageWorkers, Resumable):
+class ImportOptions(ReaderOptions, ImageWorkers, Resumable, Summarised):
     """What to read, and what to check."""
 
     section = "import"

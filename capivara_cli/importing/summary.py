@@ -49,6 +49,19 @@ class Summary:
     def add_part(self, data: dict[str, Any]) -> None:
         """See `Observer`: no part of a record is rejected here."""
 
+    def as_json(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        languages = {
+            lang: {"captions": count, "images": self.captioned[lang], "most_of_an_image": self.most[lang]}
+            for lang, count in self.captions.most_common()
+        }
+        return {
+            "languages": languages,
+            "without_captions": self.without_captions,
+            "labels": dict(self.labels.most_common()),
+            "shorter_sides": [min(self.sides), max(self.sides)] if self.sides else None,
+        }
+
     def show(self, output: Path | None, *, verified: bool) -> None:
         """Show a table by language, and what else is worth knowing."""
         if not self.images:

@@ -170,11 +170,11 @@ class Translations:
 
     def report(self) -> None:
         """Say how many translations were added, and how many match no caption."""
-        console.say(f"{self.added:,} translations to {self.to} from {self.path}")
+        console.say(f"{console.counted(self.added, 'translation')} to {self.to} from {self.path}")
         if self.without:
-            console.warn(f"{self.without:,} captions have no translation there")
+            console.warn(f"{console.counted(self.without, 'caption')} without a translation in {self.path}")
         if self.unused:
-            console.warn(f"{self.unused:,} translations match no caption")
+            console.warn(f"{console.counted(self.unused, 'translation')} of no caption")
 
 
 def _keys(row: Row, text: str, turn: int) -> Iterator[tuple[str, int]]:

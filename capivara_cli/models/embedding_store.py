@@ -123,7 +123,7 @@ class Store:
         # Older segments have neither the time of the inode nor a digest: without `verify` they are believed.
         suspect = np.full(len(keys), True) if verify else differs & (changed != segments.UNKNOWN)
         if suspect.sum() > MANY_TO_READ:
-            console.say(f"comparing {suspect.sum():,} images with what was encoded")
+            console.say(f"comparing {console.counted(int(suspect.sum()), 'image')} with what was encoded")
         indices = np.flatnonzero(suspect)
         with ThreadPoolExecutor(READERS) as readers:
             digests = list(readers.map(lambda i: _digest(images[keys[i]]), indices))
@@ -184,7 +184,7 @@ class Store:
             self._unwritten.clear()
             self.reload()
         if self._changed_in_place:
-            console.say(f"note: {self._changed_in_place:,} images were changed in place, and are encoded again")
+            console.say(f"note: {console.counted(self._changed_in_place, 'image')} changed in place: encoding again")
             self._changed_in_place = 0
         self._flushed = time.monotonic()
 

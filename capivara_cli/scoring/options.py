@@ -7,10 +7,10 @@ from pathlib import Path
 from capivara_cli.data.options import SelectionOptions
 from capivara_cli.errors import BadOption
 from capivara_cli.models.options import ModelOptions
-from capivara_cli.options import ImageWorkers, Machine, Resumable, flag
+from capivara_cli.options import ImageWorkers, Machine, Resumable, Summarised, flag
 
 
-class ScoreOptions(SelectionOptions, ModelOptions, ImageWorkers, Resumable, Machine):
+class ScoreOptions(SelectionOptions, ModelOptions, ImageWorkers, Resumable, Summarised, Machine):
     """How to score captions, and which to keep."""
 
     section = "score"

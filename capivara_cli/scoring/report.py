@@ -105,7 +105,23 @@ class Report:
         images = f"{self.images[None]:,} of {self.images.total():,} images"
         console.say(f"kept {images} and {kept:,} of {total:,} captions{share}{where}{marked}")
         if self.unjudged:
-            console.say(f"{self.unjudged:,} captions have no {self.options.by} original and were kept unjudged")
+            console.say(
+                f"{console.counted(self.unjudged, 'caption')} without an original in {self.options.by}: kept unjudged"
+            )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `--json` prints: images and captions by reason, `kept` for those that are kept, and the bars."""
+        captions = {
+            name: {reason or "kept": count for reason, count in counts.items()}
+            for name, counts in self.caption_sources.items()
+        }
+        width, starts, kept, dropped = self._bars(PLOT_BARS) if self.kept or self.dropped else (None, [], [], [])
+        return {
+            "images": {reason or "kept": count for reason, count in self.images.items()},
+            "captions": captions,
+            "unjudged": self.unjudged,
+            "scores": {"width": width, "from": starts, "kept": kept, "dropped": dropped},
+        }
 
     def _bars(self, max_bars: int) -> tuple[float, list[float], list[int], list[int]]:
         """Return bars from the lowest score to the highest: their width, lower edges, kept and dropped captions.

@@ -14,6 +14,7 @@ from capivara_cli.data.images import ImageRef
 from capivara_cli.data.output import (
     RecordResult,
     Tally,
+    check_json,
     check_not_a_source,
     raise_if_empty,
     report,
@@ -54,6 +55,7 @@ def score(sources: Sequence[str | Path], output: str | Path | None, options: Sco
     """
     path = Path(output) if output is not None else None
     options.check()
+    check_json(options, path)
     check_not_a_source(sources, path)
     if options.plot is not None:
         _check_plot(options.plot, sources, path, overwrite=options.overwrite)
@@ -95,7 +97,8 @@ def _show(summary: Report, job: _ScoreJob, tally: Tally, path: Path | None) -> N
         job.say_without_human(summary)
     raise_if_empty(tally, path)
     # Warn only of images that could not be loaded: what is below a threshold was dropped on purpose.
-    report(summary.image_tally, path)
+    counts = {"records": tally.kept, "rejected": tally.rejected, "parts_rejected": tally.parts}
+    report(summary.image_tally, path, summary=counts | summary.as_json() if job.options.json else None)
     if job.options.plot is not None:
         summary.plot(job.options.plot)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from capivara_cli.console import say
+from capivara_cli.console import counted, say
 from capivara_cli.errors import CapivaraError
 from capivara_cli.training.options import TrainOptions, check_together
 
@@ -41,7 +41,7 @@ def fit(options: TrainOptions, images: int) -> TrainOptions:
     try:
         check_together(fitted)
     except CapivaraError as error:
-        raise CapivaraError(f"{images:,} images: {error.message}", error.hint) from error
+        raise CapivaraError(f"{counted(images, 'image')}: {error.message}", error.hint) from error
     if changes:
-        say(f"the recipe, fitted to {images:,} images: {', '.join(changes)}")
+        say(f"the recipe, fitted to {counted(images, 'image')}: {', '.join(changes)}")
     return fitted

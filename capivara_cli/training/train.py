@@ -203,7 +203,10 @@ def _save_weights(options: TrainOptions, clip: Clip, run: RunFolder, state: Trai
 
 def _announce(data: TrainingData, captions: CaptionTable, trainer: Trainer) -> None:
     counts = ", ".join(f"{count:,} {lang}" for lang, count in captions.totals().items())
-    console.say(f"{len(data.train):,} images, captions: {counts}; {trainer.count_parameters():,} parameters train")
+    console.say(
+        f"{console.counted(len(data.train), 'image')}, captions: {counts};"
+        f" {trainer.count_parameters():,} parameters train"
+    )
     if data.rejected:
         first = data.rejected[0]
         console.warn(

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Literal
 
 from capivara_cli.data.languages import Lang, Langs
-from capivara_cli.options import Machine, Precision, Resumable, flag
+from capivara_cli.options import Machine, Precision, Resumable, Summarised, flag
 from capivara_cli.values import AutoOrCount
 
 Backend = Literal["google", "nllb", "m2m100", "madlad", "marian"]
 Engine = Literal["transformers", "ctranslate2"]
 
 
-class TranslateOptions(Resumable, Machine):
+class TranslateOptions(Resumable, Summarised, Machine):
     """How to translate captions."""
 
     section = "translate"

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from capivara_cli import console
 from capivara_cli.data import class_files, pipeline, records
 from capivara_cli.data.captions import REJECTED, Caption
 from capivara_cli.data.languages import LIST_HINT, find, suggestion, variant
-from capivara_cli.data.output import RecordResult, Tally, check_not_a_source, report
+from capivara_cli.data.output import RecordResult, Tally, check_json, check_not_a_source, report
 from capivara_cli.data.records import Record
 from capivara_cli.data.resumable import open_output
 from capivara_cli.errors import BadOption, CapivaraError
@@ -48,6 +49,7 @@ def translate(sources: Sequence[str | Path], output: str | Path | None, options:
     origin = options.origin
     _check_languages(options)
     options = options.replace(backend=_backend_of(options))
+    check_json(options, path)
     check_not_a_source(sources, path)
     runtime = _start_runtime(options)
     translators = _make_translators(options, runtime)
@@ -57,6 +59,8 @@ def translate(sources: Sequence[str | Path], output: str | Path | None, options:
         if len(sources) == 1 and class_files.is_class_file(sources[0]):
             memory = stack.enter_context(_open_memory(options))
             checked = CheckedTranslator(translators, memory, origin)
+            if options.json:
+                raise BadOption("--json: a class file has no summary", "leave --json out")
             translate_class_file(Path(sources[0]), path, checked, options)
             return
         settings = options.settings() | {
@@ -77,7 +81,7 @@ def translate(sources: Sequence[str | Path], output: str | Path | None, options:
         tally = pipeline.run(job, stream, out, runtime, window=WINDOW, total=total, live=total is None)
     if tally is not None:
         job.show_summary(tally, path)
-        report(tally, path, parts="translations")
+        report(tally, path, parts="translations", summary=job.as_json() if options.json else None)
 
 
 def _check_languages(options: TranslateOptions) -> None:
@@ -248,13 +252,23 @@ class _TranslationJob(pipeline.Job[Record]):
             "limit": next(iter(self.translator.translators.values())).status(),
         }
 
+    def as_json(self) -> dict[str, Any]:
+        """Return what `--json` prints: of this session, a few translations too."""
+        return {
+            "captions": self.captions,
+            "to": list(self.options.to),
+            "texts_translated": self.translator.requested,
+            "samples": self.samples,
+        }
+
     def show_summary(self, tally: Tally, output: Path | None) -> None:
         """Say what was done, and show a few translations."""
         origin, to, count = self.options.origin, ", ".join(self.options.to), self.translator.requested
         saved = 1 - count / self.captions if self.captions else 1.0
         console.say(
-            f"{tally.kept:,} records{f' in {output}' if output is not None else ''}: {self.captions:,} captions"
-            f" to {to}, {count:,} texts translated, {saved:.0%} from memory or repeated"
+            f"{console.counted(tally.kept, 'record')}{f' in {output}' if output is not None else ''}:"
+            f" {console.counted(self.captions, 'caption')} to {to}, {console.counted(count, 'text')} translated,"
+            f" {saved:.0%} from memory or repeated"
         )
         if self.samples:
             # Languages are below each other: two columns of sentences do not fit into a terminal.

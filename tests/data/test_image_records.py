@@ -41,7 +41,7 @@ def test_records_of_one_image_are_merged_and_counted(tmp_path: Path, capsys: pyt
         "label": "dog",
     }
     assert (cat.id, cat.captions) == ("2", [caption("a cat")])
-    assert "2 records are of an image that came before" in " ".join(capsys.readouterr().err.split())
+    assert "2 records of an image that came before" in " ".join(capsys.readouterr().err.split())
 
 
 def test_ids_may_repeat_between_sources_and_not_within_one(tmp_path: Path) -> None:

@@ -79,8 +79,8 @@ def test_what_found_no_partner_is_counted(folder: Path, capsys: pytest.CaptureFi
     records = imported(captioned(), translations=Path("pt.tsv"), to="pt")
     assert [added(record) for record in records] == [[], [("um", 0)], [], [("mais três", 1)]]
     said = capsys.readouterr().err
-    assert "6 captions have no translation" in said
-    assert "1 translations match no caption" in said
+    assert "6 captions without a translation" in said
+    assert "1 translation of no caption" in said
 
 
 def test_keys_are_compared_in_one_normal_form(folder: Path) -> None:

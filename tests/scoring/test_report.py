@@ -43,7 +43,7 @@ def test_captions_without_an_original_are_counted() -> None:
     options = SelectionOptions(lang=["hi"], by="en")
     captions: list[Caption] = [*CAPTIONS, {"text": "C", "lang": "hi"}]
     _, text = shown(options, select_captions({"id": "1"}, captions, [0.3, 0.1, None, None, None, None], options))
-    assert "1 captions have no en original and were kept unjudged" in text
+    assert "1 caption without an original in en: kept unjudged" in text
 
 
 def test_hundreds_of_sources_are_shown_by_the_largest() -> None:

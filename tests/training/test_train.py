@@ -284,7 +284,7 @@ def test_an_image_with_several_records_or_names_is_one_image(
     (tmp_path / "data.jsonl").write_text("\n".join(map(json.dumps, [*rows, *again, *copies])))
     run = train_small(data=[str(tmp_path / "data.jsonl")], replay={}, set=["data.val_share=0.5"])
     summary, said = json.loads((run / "run.json").read_text()), capsys.readouterr().err
-    assert "50 records are of an image that came before" in said
+    assert "50 records of an image that came before" in said
     assert "30 images are copies of others" in said
     assert (summary["held_out"], summary["images"]) == (50, 50)
 
