@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from capivara_cli.demo import TRANSLATOR
 from tests.conftest import command
 from tests.forks import Forks
 
@@ -95,3 +96,29 @@ def test_a_hostile_file_name_does_not_control_the_terminal(name: str, forks: For
     for sequence in ("\x1b]0;", "\x1b[2J", "\x1b[31m", "\x07", "\x9b", "\u202e"):
         assert sequence not in text, text
     assert not any(row.startswith("error: everything") for row in text.replace("\r\n", "\n").splitlines()), text
+
+
+def test_two_processes_on_each_cache_give_what_one_gives(world: Path, base: Path, forks: Forks, tmp_path: Path) -> None:
+    """On the indices of shards, the embeddings of images, and the memory of translations."""
+    exported = forks.run(["export", "webdataset", world / "test.jsonl", "-o", "shards"], tmp_path)
+    assert exported.returncode == 0, exported.stderr
+    lines = {
+        "evaluate": [
+            *("retrieve-eval", "--data", tmp_path / "shards" / "00000.tar", "--lang", "en"),
+            *("--model", f"local-dir:{base}", "-o"),
+        ],
+        "translate": ["translate", world / "test.jsonl", "--to", "hi", "--model", TRANSLATOR, "-o"],
+    }
+    for name, line in lines.items():
+        both, alone = ({"CAPIVARA_CACHE": str(tmp_path / f"{name}-{cache}")} for cache in ("both", "alone"))
+        pair = [forks.start([*line, f"{name}.{i}"], tmp_path, env=both) for i in range(2)]
+        ends = [process.wait() for process in pair]
+        ends += [forks.run([*line, f"{name}.2"], tmp_path, env=both)]
+        ends += [forks.run([*line, f"{name}.3"], tmp_path, env=alone)]
+        for end in ends:
+            assert end.returncode == 0, end.stderr
+            assert "damaged" not in end.stderr
+            assert "removed" not in end.stderr
+        contents = {(tmp_path / f"{name}.{i}").read_bytes() for i in range(4)}
+        assert len(contents) == 1
+        assert not list((tmp_path / f"{name}-both").rglob("*.tmp"))
