@@ -16,6 +16,7 @@ from capivara_cli.data.languages import bcp47, find
 from capivara_cli.errors import CapivaraError, explained
 from capivara_cli.yaml_files import read_yaml
 
+MAX_BYTES = 256 << 20  # of a file of JSON or lines
 YAML = (".yaml", ".yml")
 
 
@@ -37,6 +38,8 @@ def read_content(path: Path, *, numbers: bool = False) -> Any:
     if path.suffix.lower() in YAML:
         return read_yaml(path, "numbers" if numbers else "texts")
     with explained(f"cannot read {path}"), explained(f"{path} is not UTF-8 text", UnicodeDecodeError):
+        if path.stat().st_size > MAX_BYTES:
+            raise CapivaraError(f"{path} is larger than {MAX_BYTES >> 20} MiB", "a class file holds names and prompts")
         text = path.read_text(encoding="utf-8-sig")
     if path.suffix.lower() == ".txt":
         return [line.strip() for line in text.splitlines() if line.strip()]

@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from capivara_cli.data import class_files, class_forms
 from capivara_cli.data.class_sets import ClassSet, class_indices, shared_names
+from capivara_cli.errors import CapivaraError
 from tests.hostile.conftest import VALUES, damaged, fuzzing, refusal_of
 
 PARTS = {"labels": ["dog"], "names": {"en": {"dog": "dog"}}, "templates": {"en": ["a {c}"]}, "metric": "acc1"}
@@ -56,6 +58,14 @@ def check(path: Path) -> None:
 def test_json_is_a_class_file_or_is_refused(value: Any, tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text(json.dumps(value))
     check(tmp_path / "c.json")
+
+
+@pytest.mark.parametrize("name", ["c.json", "c.txt"])
+def test_a_file_that_would_fill_the_memory_is_not_read(name: str, tmp_path: Path) -> None:
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(class_files.MAX_BYTES + 1)  # the disk holds nothing of it
+    with pytest.raises(CapivaraError, match=f"{name} is larger than 256 MiB"):
+        class_files.read_content(tmp_path / name)
 
 
 @fuzzing(60)
