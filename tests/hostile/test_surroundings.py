@@ -102,7 +102,7 @@ def test_two_processes_on_each_cache_give_what_one_gives(world: Path, base: Path
     """On the indices of shards, the embeddings of images, and the memory of translations."""
     exported = forks.run(["export", "webdataset", world / "test.jsonl", "-o", "shards"], tmp_path)
     assert exported.returncode == 0, exported.stderr
-    lines = {
+    lines: dict[str, list[str | Path]] = {
         "evaluate": [
             *("retrieve-eval", "--data", tmp_path / "shards" / "00000.tar", "--lang", "en"),
             *("--model", f"local-dir:{base}", "-o"),
