@@ -23,7 +23,8 @@ def start(output, **options):
 def remove_killed():
     for path in folder.glob("killed*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    assert not list(folder.glob("*partial*")) and not list(folder.glob(".*"))
+    left = [*folder.glob("*partial*"), *folder.glob(".*")]
+    assert not left, left
 
 started = time.monotonic()
 assert os.waitpid(start(folder / "whole.jsonl"), 0)[1] == 0

@@ -14,7 +14,7 @@ from capivara_cli.data.resumable import is_begun
 from capivara_cli.demo import MODELS, TEST_IMAGES, TRAIN_IMAGES
 from capivara_cli.demo.options import DemoOptions
 from capivara_cli.errors import CapivaraError
-from capivara_cli.folders import FolderKind, check_replaceable
+from capivara_cli.folders import FolderKind, check_replaceable, mark
 from capivara_cli.options import fields
 
 MIN_SCORE = 0.88
@@ -93,10 +93,12 @@ def _prepare(folder: Path, options: DemoOptions) -> None:
         with artifacts.writing(data) as temporary:
             write_world(temporary, train=TRAIN_IMAGES, test=TEST_IMAGES, seed=options.seed, captions=0)
             write_classes(temporary, seed=options.seed)
+            mark(temporary, DATA_FOLDER)
     artifacts.write_text(folder / "prefixes.yaml", PREFIXES)
     if options.overwrite or not models.is_dir():
         with artifacts.writing(models) as temporary:
             shutil.copytree(MODELS, temporary)
+            mark(temporary, MODELS_FOLDER)
 
 
 def command_lines(options: DemoOptions) -> list[str]:

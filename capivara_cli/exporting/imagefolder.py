@@ -8,7 +8,7 @@ from capivara_cli import artifacts
 from capivara_cli.data.output import raise_if_empty
 from capivara_cli.data.records import METADATA, to_json
 from capivara_cli.exporting.job import ExportJob
-from capivara_cli.folders import FolderKind
+from capivara_cli.folders import MARKER, FolderKind, marker_text
 
 FOLDER_SIZE = 10_000  # files per folder: more make some file systems slow
 
@@ -23,6 +23,7 @@ def write(job: ExportJob) -> None:
     """Write the folder, which appears whole. Raises CapivaraError when nothing is left."""
     with artifacts.writing(job.output) as temporary:
         temporary.mkdir()
+        artifacts.write_text(temporary / MARKER, marker_text(kind(job.options.prefix)))
         with (temporary / METADATA).open("w", encoding="utf-8", errors="backslashreplace") as file:
             for number, (record, content, extension) in enumerate(job.with_images(job.records())):
                 folder = f"{number // FOLDER_SIZE:05d}"

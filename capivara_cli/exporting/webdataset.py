@@ -20,7 +20,7 @@ from capivara_cli.data.output import raise_if_empty
 from capivara_cli.data.records import Record, to_json
 from capivara_cli.errors import CapivaraError
 from capivara_cli.exporting.job import ExportJob
-from capivara_cli.folders import FolderKind
+from capivara_cli.folders import MARKER, FolderKind, marker_text
 
 SIZES = "sizes.json"  # shard -> images; open_clip's trainer reads it
 
@@ -70,6 +70,7 @@ def write(job: ExportJob) -> None:
             artifacts.write_json(progress_file, progress)
         raise_if_empty(job.tally, None)
         artifacts.write_json(partial / SIZES, sizes)
+        artifacts.write_text(partial / MARKER, marker_text(kind(job.options.prefix)))
         output = job.output.resolve()
         # First another name: if this process is killed when both are exchanged, PARTIAL must not be the old export.
         complete = output.with_name(f".{output.name}.{os.getpid()}.tmp")

@@ -13,6 +13,7 @@ from capivara_cli.data.images import ImageRef
 from capivara_cli.errors import CapivaraError
 from capivara_cli.exporting.export import export
 from capivara_cli.exporting.options import ExportOptions, Format
+from capivara_cli.folders import MARKER
 from tests.conftest import Refused
 from tests.exporting.conftest import ODD, answer, imported, run, write
 from tests.helpers import read_jsonl
@@ -91,7 +92,7 @@ def test_ids_of_records_are_not_names_of_files(source: str) -> None:
     for folder in FOLDERS:
         run(folder, "evil.jsonl", f"deep/{folder}", prefix="x")
     written = {path.name for path in Path.cwd().rglob("*") if path.is_file() and path.parent.name != "images"}
-    assert written == {"in.jsonl", "evil.jsonl", "x00000.tar", "sizes.json", "metadata.jsonl"} | {
+    assert written == {"in.jsonl", "evil.jsonl", "x00000.tar", "sizes.json", "metadata.jsonl", MARKER} | {
         f"x00000000{i}.png" for i in range(2)
     }
 

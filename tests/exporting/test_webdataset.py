@@ -44,7 +44,7 @@ print(json.dumps({
 def test_webdataset_and_open_clips_loader_read_the_shards(source: str) -> None:
     run("webdataset", source, "shards", lang="en", shard_size=60, prefix="train-")
     names = ["sizes.json", "train-00000.tar", "train-00001.tar"]
-    assert sorted(path.name for path in Path("shards").iterdir()) == names
+    assert sorted(path.name for path in Path("shards").glob("[!.]*")) == names
     assert answer(READS_SHARDS) == {
         "ids": [record["id"] for record in read_jsonl(Path(source))],
         "text": 'a "dog",\n\ton; a beach',
@@ -82,7 +82,17 @@ def test_overwrite_starts_over(source: str) -> None:
         run("webdataset", source, "out", shard_size=1, strict=True)
     run("webdataset", source, "out", shard_size=50, overwrite=True)
     assert json.loads(Path("out/sizes.json").read_text()) == {"00000.tar": 50, "00001.tar": 50, "00002.tar": 2}
-    assert sorted(path.name for path in Path("out").iterdir()) == [f"0000{n}.tar" for n in range(3)] + ["sizes.json"]
+    assert sorted(path.name for path in Path("out").glob("[!.]*")) == [f"0000{n}.tar" for n in range(3)] + [
+        "sizes.json"
+    ]
+
+
+def test_an_export_is_replaced_by_one_of_its_kind_only(source: str) -> None:
+    run("webdataset", source, "out")
+    before = sorted(path.name for path in Path("out").iterdir())
+    with pytest.raises(CapivaraError, match="out is a WebDataset export, not a Hugging Face ImageFolder"):
+        run("imagefolder", source, "out", overwrite=True)
+    assert sorted(path.name for path in Path("out").iterdir()) == before
 
 
 SETUP = """
@@ -104,4 +114,4 @@ def test_after_any_number_of_kills_the_shards_are_those_of_an_undisturbed_run(
     source: str, forks: Forks, tmp_path: Path
 ) -> None:
     kills.survive(forks, SETUP, tmp_path / "out", tmp_path / source, overwriting=0)
-    assert len(list((tmp_path / "out" / "whole-shards").iterdir())) == 13
+    assert len(list((tmp_path / "out" / "whole-shards").glob("[!.]*"))) == 13
