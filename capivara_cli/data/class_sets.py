@@ -196,6 +196,6 @@ def class_indices(classes: ClassSet, labels: Iterable[str]) -> dict[str, int | N
 
 
 def first_ten(names: Iterable[str]) -> str:
-    """Return the first ten names, and how many more there are."""
-    every = list(names)
+    """Return the first ten names, and how many more there are. Quote a name whose end a reader would not see."""
+    every = [name if name == name.strip(" :,") and name else f'"{name}"' for name in names]
     return ", ".join(every[:10]) + (f" and {len(every) - 10:,} more" if len(every) > 10 else "")
