@@ -74,7 +74,7 @@ def test_an_image_changed_in_place_is_encoded_again(
     write(refs[3].path, (world / "images" / "test-00050.png").read_bytes())
     capsys.readouterr()
     after = run(clip, refs)
-    assert "1 images were changed in place" in capsys.readouterr().err
+    assert "1 image changed in place" in capsys.readouterr().err
     assert not torch.allclose(after[3], before[3], atol=1e-3)
     assert after[[0, 1, 2, 4, 5]].equal(before[[0, 1, 2, 4, 5]])
     assert run(clip, refs).equal(after)
