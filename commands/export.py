@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 import typer
 
@@ -14,7 +14,15 @@ from .binding import bind
 
 @bind
 def command(
-    format: Annotated[Format, typer.Argument(metavar="FORMAT", help="webdataset, imagefolder, csv or captions.txt.")],
+    # As text, because `export` says more of a wrong one than typer does.
+    format: Annotated[
+        str,
+        typer.Argument(
+            metavar="FORMAT",
+            help="webdataset, imagefolder, csv or captions.txt.",
+            autocompletion=lambda: list(get_args(Format)),
+        ),
+    ],
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="Records: JSONL, a folder, shards, -.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder or file to write (-: standard output).")],
     options: ExportOptions,
@@ -34,4 +42,4 @@ def command(
     """
     from capivara_cli.exporting.export import export
 
-    export(format, source, output, options)
+    export(cast("Format", format), source, output, options)

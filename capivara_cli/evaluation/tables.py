@@ -123,7 +123,7 @@ def _rows(content: dict[str, Any], keys: Sequence[str]) -> list[tuple[str, list[
     gains = []
     for key in keys:
         shared = key in metrics and key in baseline["metrics"]
-        gain = f"{100 * (metrics[key] - baseline['metrics'][key]):+.1f}" if shared else ""
+        gain = f"{100 * (metrics[key] - baseline['metrics'][key]):+z.1f}" if shared else ""
         difference = baseline["difference"]
         if key == _main_metric(content) and "low" in difference:
             gain += f" ±{50 * (difference['high'] - difference['low']):.1f}"

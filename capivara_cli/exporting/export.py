@@ -49,7 +49,7 @@ def export(format: Format, source: str | Path, output: str | Path, options: Expo
     """
     source, path = str(source), Path(output)
     if format not in WRITERS:
-        raise CapivaraError(f"unknown format {format}{nearest(format, list(WRITERS))}", f"one of {', '.join(WRITERS)}")
+        raise BadOption(f"unknown format {format}{nearest(format, list(WRITERS))}", f"one of {', '.join(WRITERS)}")
     if "/" in options.prefix or "\\" in options.prefix or options.prefix.startswith("."):
         raise BadOption(f"--prefix {options.prefix}: not the start of a file name", "--prefix train-")
     if format == "captions.txt" and options.lang is None:

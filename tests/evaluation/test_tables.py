@@ -73,3 +73,10 @@ def test_a_handful_of_images_means_nothing(
     assert ("too few to mean anything" in text) == (warning is not None)
     assert (warning or "") in text
     assert ("1 text, 1 image;" in text) == (images == 1)
+
+
+def test_no_gain_has_no_sign_of_a_loss(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    content = retrieval("hi")
+    content["baseline"]["metrics"]["image_retrieval_recall@1"] = 0.1001
+    [gain] = [line.split() for line in shown(80, [content], capsys, monkeypatch) if "gain" in line]
+    assert gain[:3] == ["gain", "+0.0", "+10.0"]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from capivara_cli.data import images
 from capivara_cli.data.images import ImageRef
-from capivara_cli.errors import CapivaraError
+from capivara_cli.errors import BadOption, CapivaraError
 from capivara_cli.exporting.export import export
 from capivara_cli.exporting.options import ExportOptions, Format
 from capivara_cli.folders import MARKER
@@ -206,5 +206,5 @@ def test_what_is_wrong_is_said_in_one_line(
 
 
 def test_an_unknown_format_is_named_with_the_nearest(source: str) -> None:
-    with pytest.raises(CapivaraError, match="unknown format webdatset, did you mean webdataset"):
+    with pytest.raises(BadOption, match="unknown format webdatset, did you mean webdataset"):
         export("webdatset", source, "x", ExportOptions())  # type: ignore[arg-type]
