@@ -23,7 +23,7 @@ class RetrieveOptions(EvaluationOptions):
     section = "retrieve-eval"
 
     trained_on: str | None = flag(
-        "Run, or records, that the model was trained on: how much of the test data is among it?",
+        "Run, or records, that the model was trained on: reports how much of the test data it contains.",
         default=None,
         metavar="RUN|DATA",
         shown="the run of --adapter",
