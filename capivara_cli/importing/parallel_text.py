@@ -56,7 +56,8 @@ def _aligned(path: Path, names: str, options: ReaderOptions) -> Iterator[Row]:
     for lang, column in texts.items():
         if len(column) != len(images):
             raise CapivaraError(
-                f"{files[lang]} has {len(column):,} lines, {names} has {len(images):,}", "they belong line to line"
+                f"{files[lang]} has {len(column):,} lines, {names} has {len(images):,}",
+                "line N of one file must belong to line N of the other",
             )
     for i, name in enumerate(map(str.strip, images)):
         captions: list[Caption] = []

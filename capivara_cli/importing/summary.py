@@ -77,7 +77,7 @@ class Summary:
         for lang, most in self.most.items():
             if self.images >= ENOUGH_IMAGES and most > MAX_SHARE * self.captions[lang]:
                 console.warn(
-                    f"one image has {most:,} of {self.captions[lang]:,} captions in {lang}: is it the right one?"
+                    f"one image has {most:,} of {self.captions[lang]:,} captions in {lang}: is that image correct?"
                 )
         if self.without_captions:
             line = f"capivara caption {shlex.quote(str(output or '-'))} -o FILE.jsonl"

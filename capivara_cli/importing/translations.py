@@ -165,7 +165,7 @@ class Translations:
     def _unequal(self, captions: int, lines: int) -> CapivaraError:
         return CapivaraError(
             f"{self.path} has {lines:,} lines, and there are {captions:,} captions in {self.lang}",
-            "line belongs to line; a table with keys need not be complete",
+            "there must be one line per caption; a table with keys may leave captions out",
         )
 
     def report(self) -> None:

@@ -94,7 +94,9 @@ def check_file(path: Path) -> None:
     if path.suffix in PICKLES and zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
-                raise CapivaraError(f"{path} is compressed, which torch.save never does: it may be a bomb")
+                raise CapivaraError(
+                    f"{path} is compressed, which torch.save never does: a small file may expand to fill the memory"
+                )
 
 
 def read_config(path: Path) -> dict[str, Any]:
