@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+MAX_REASON = 1000  # characters of what another library says
+
 
 class CapivaraError(Exception):
     """Something that the user can put right.
@@ -71,4 +73,5 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = " ".join(str(error).split()).rstrip(" :")  # some libraries announce what they then do not say
-    return first_line(error) if isinstance(error, KeyError) or not text else text
+    text = first_line(error) if isinstance(error, KeyError) or not text else text
+    return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]} …"  # some repeat all of a damaged file

@@ -13,7 +13,7 @@ def command(
 ) -> None:
     """Show what is kept to be faster the next time: embeddings, indexes of shards, translations.
 
-    All of it is made again when it is needed. Translations that were paid for are paid for again.
+    All of it is made again when it is needed. Translations are asked for again.
 
     Examples:
 

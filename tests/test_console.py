@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from capivara_cli import console
+from capivara_cli.errors import CapivaraError, explained
 
 
 @pytest.mark.parametrize(
@@ -52,3 +53,10 @@ def test_an_answer_with_a_name_that_is_not_utf_8_is_printed_escaped(capsys: pyte
 )
 def test_nouns_agree_with_their_numbers(number: int, noun: str, text: str) -> None:
     assert console.counted(number, noun) == text
+
+
+def test_a_library_that_repeats_a_whole_file_is_cut_short() -> None:
+    with pytest.raises(CapivaraError) as raised, explained("x.xlsx cannot be read", ValueError):
+        raise ValueError("b'PK" + "\\x00" * 5000)
+    assert raised.value.message.startswith("x.xlsx cannot be read: b'PK")
+    assert len(raised.value.message) < 1100

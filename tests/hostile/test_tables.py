@@ -104,6 +104,20 @@ def test_a_damaged_parquet_file(data: st.DataObject, tmp_path: Path, monkeypatch
     check("t.parquet", data.draw(damaged(parquet())))
 
 
+@pytest.mark.parametrize("part", [b"a dog", b"caption"])
+def test_parquet_that_is_not_utf_8_is_refused(part: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    buffer = io.BytesIO()
+    table = pytest.importorskip("pyarrow").table({"image": ["1.png"], "caption": ["a dog"]})
+    pytest.importorskip("pyarrow.parquet").write_table(
+        table, buffer, compression="none", use_dictionary=False, write_statistics=False, store_schema=False
+    )
+    Path("t.parquet").write_bytes(buffer.getvalue().replace(part, b"\x80" + part[1:]))
+    message = refusal_of(lambda: import_data(["t.parquet"], "out.jsonl", ImportOptions()))
+    assert message is not None
+    assert message.startswith("t.parquet cannot be read as Parquet: ")
+
+
 @cache  # it holds the time at which it was made
 def workbook() -> bytes:
     buffer = io.BytesIO()

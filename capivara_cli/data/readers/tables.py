@@ -79,7 +79,7 @@ def parquet(path: Path, options: ReaderOptions) -> Iterator[Row]:
     if not files:
         raise CapivaraError(f"{path}: no Parquet files in it", "check --split, or name the parent folder")
     for file in files:
-        with explained(f"{file} cannot be read as Parquet", (pyarrow.ArrowException, OSError)):
+        with explained(f"{file} cannot be read as Parquet", (pyarrow.ArrowException, OSError, UnicodeDecodeError)):
             content = reader.ParquetFile(file)
             columns = find_columns(content.schema_arrow.names, options, file)
             classes = _classes(content.schema_arrow.metadata)
