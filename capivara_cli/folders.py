@@ -156,7 +156,7 @@ def _files(folder: Path, kind: FolderKind) -> Iterator[tuple[Path, str, bool]]:
         folders.sort()  # the order that os.walk takes
         for file in [*sorted(files), *(name for name in folders if (root / name).is_symlink())]:
             relative = artifacts.without_temporary_names((root / file).relative_to(folder).as_posix())
-            yield root, file, root / file in listed or re.fullmatch(kind.files, relative) is not None
+            yield root, file, folder / relative in listed or re.fullmatch(kind.files, relative) is not None
 
 
 def _read_marker(folder: Path) -> tuple[str | None, list[str]]:

@@ -35,6 +35,7 @@ def test_our_own_folder_may_be_replaced(folder: Path, marked: bool) -> None:
         (folder / "a.txt").unlink()  # as a run that was killed at its start
         folders.mark(folder, KIND)
     (folder / "sub" / ".b.txt.17.tmp").touch()
+    (folder / f".{folders.MARKER}.17.tmp").touch()
     folders.check_replaceable(folder, KIND)
     folders.remove(folder, KIND)
     assert not folder.exists()
