@@ -33,7 +33,8 @@ rng = random.Random(0)
 # In each part of a run once, and in no order, because a run resumes where the one before it was killed.
 moments = [0.1 + 0.7 * (part + rng.random()) / wanted for part in rng.sample(range(wanted), wanted)]
 kills = finished = 0
-while kills < wanted or not finished:
+interrupted = True
+while kills < wanted or interrupted:  # the last one is not killed: it removes what the killed ones left
     child = start(folder / "killed.jsonl")
     if kills < wanted:
         time.sleep(moments[kills] * seconds)
@@ -44,10 +45,12 @@ while kills < wanted or not finished:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         kills += 1
+        interrupted = True
         # The output may be complete nevertheless, if the kill came after the last step.
         if not (folder / "killed.jsonl").exists() or list(folder.glob("killed.jsonl.partial*")):
             continue
     finished += 1
+    interrupted = False
     for name in ("", ".rejected.jsonl"):
         whole, killed = folder / f"whole.jsonl{name}", folder / f"killed.jsonl{name}"
         assert killed.is_file() == whole.is_file()
