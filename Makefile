@@ -73,7 +73,7 @@ update: ## Check everything with the newest versions, and write them to constrai
 	$(newest_environment)
 	$(MAKE) VENV=.venv-newest --assume-old=.venv-newest/.installed check
 	(echo "# Versions that the tests are run with. \`make setup\` installs these; \`make update\` writes them."; \
-	 .venv-newest/bin/python -m pip freeze --exclude-editable | sed -E '/^(nvidia|cuda|triton)/d; s/\+.*//') > constraints.txt
+	 .venv-newest/bin/python -m pip freeze --all --exclude pip --exclude-editable | sed -E '/^(nvidia|cuda|triton)/d; s/\+.*//') > constraints.txt
 
 golden: setup ## Record what the commands write, tests/golden/expected, and show what changed; CASES
 	OMP_NUM_THREADS=1 GOLDEN_EXACT=1 $(BIN)/python -m tests.golden.record $(CASES)
