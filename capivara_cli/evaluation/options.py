@@ -13,7 +13,7 @@ from capivara_cli.options import Machine, flag
 class EvaluationOptions(ComparedModelOptions, Machine):
     """What to measure, in which languages."""
 
-    lang: Langs = flag("Language to evaluate, BCP-47: hi, pt-BR; repeatable.", default=(), metavar="LANG")
+    lang: Langs = flag("Language to evaluate, BCP-47: hi, pt-BR; repeatable, at least one.", default=(), metavar="LANG")
     overwrite: bool = flag("Replace result files that exist.", default=False, name="--overwrite", changes_result=False)
 
 
