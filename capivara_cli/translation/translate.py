@@ -49,6 +49,9 @@ def translate(sources: Sequence[str | Path], output: str | Path | None, options:
     origin = options.origin
     _check_languages(options)
     options = options.replace(backend=_backend_of(options))
+    is_class_file = len(sources) == 1 and class_files.is_class_file(sources[0])
+    if is_class_file and options.json:
+        raise BadOption("--json: a class file has no summary", "leave --json out")
     check_json(options, path)
     check_not_a_source(sources, path)
     runtime = _start_runtime(options)
@@ -56,11 +59,9 @@ def translate(sources: Sequence[str | Path], output: str | Path | None, options:
     with ExitStack() as stack:
         for translator in set(translators.values()):
             stack.callback(translator.close)
-        if len(sources) == 1 and class_files.is_class_file(sources[0]):
+        if is_class_file:
             memory = stack.enter_context(_open_memory(options))
             checked = CheckedTranslator(translators, memory, origin)
-            if options.json:
-                raise BadOption("--json: a class file has no summary", "leave --json out")
             translate_class_file(Path(sources[0]), path, checked, options)
             return
         settings = options.settings() | {

@@ -37,10 +37,13 @@ NONE = "none"  # `--column caption=none`: the table has no captions
 _NUMBERED = re.compile(r"(.+\.\w+)#\d+")  # Flickr's image.jpg#3
 
 
-def find_columns(header: Sequence[str], options: ReaderOptions, path: Path) -> dict[str, str]:
+def find_columns(header: Sequence[str], options: ReaderOptions, path: Path, *, first: bool = True) -> dict[str, str]:
     """Return the columns that are known: `image`, `caption`, `id`, `label`, `lang`, or a language -> its name.
 
-    One line says which columns are only kept as keys of the record.
+    Unless only labels are wanted, one line says which columns are kept as keys of the records.
+
+    Args:
+        first: whether this is the first file of its source: the others are alike, and nothing is said of them.
 
     Raises CapivaraError, naming the columns, when there is none for images, none for captions or labels although there
     are columns that may be one, or one that was asked for is missing.
@@ -73,12 +76,14 @@ def find_columns(header: Sequence[str], options: ReaderOptions, path: Path) -> d
             "--column image=NAME --column caption=NAME",
         )
     other = [name for name in header if name not in (*columns.values(), *CAPTION_COLUMNS, EXTRA_COLUMN)]
-    if other and not without_captions and not columns.keys() - {"image", "id", "lang"}:
+    if not other or options.labels:  # `classify-eval` keeps no keys, and says where labels come from
+        return columns
+    if not without_captions and not columns.keys() - {"image", "id", "lang"}:
         raise CapivaraError(
             f"{path}: no column for captions or labels; its columns are: {', '.join(header)}",
             f"--column caption={shlex.quote(other[-1])}, --column label=NAME, or --column caption={NONE}",
         )
-    if other:
+    if first:
         console.say(f"{path.name}: kept as keys of the records: {', '.join(other)}")
     return columns
 

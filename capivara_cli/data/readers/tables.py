@@ -81,7 +81,7 @@ def parquet(path: Path, options: ReaderOptions) -> Iterator[Row]:
     for file in files:
         with explained(f"{file} cannot be read as Parquet", (pyarrow.ArrowException, OSError, UnicodeDecodeError)):
             content = reader.ParquetFile(file)
-            columns = find_columns(content.schema_arrow.names, options, file)
+            columns = find_columns(content.schema_arrow.names, options, file, first=file == files[0])
             classes = _classes(content.schema_arrow.metadata)
             table = Table(columns, options.images or file.parent, options.lang, classes)
             rows = itertools.chain.from_iterable(batch.to_pylist() for batch in content.iter_batches(batch_size=32))

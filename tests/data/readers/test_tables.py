@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from capivara_cli.data import labelled
+from capivara_cli.data.readers.options import ReaderOptions
 from capivara_cli.errors import CapivaraError
 from tests.sources import imported, rejected, table, texts
 
@@ -56,6 +58,16 @@ def test_a_column_that_is_not_understood_is_named(folder: Path, capsys: pytest.C
     [record] = imported(source, column=["caption=none"])
     assert (record["legenda"], record.get("captions")) == ("um", None)
     assert "t.csv: kept as keys of the records: legenda\n" in capsys.readouterr().err
+    with pytest.raises(CapivaraError) as raised:
+        labelled.read([source], ReaderOptions(labels=True))
+    assert "a column `label`" in str(raised.value.hint)  # classify-eval has no --column
+
+
+def test_the_columns_of_a_folder_are_named_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i in range(3):
+        parquet(f"parts/{i}.parquet", image=["../images/1.png"], text=["one"], votes=[i])
+    imported("parts")
+    assert capsys.readouterr().err.count("kept as keys of the records: votes") == 1
 
 
 def test_what_is_wrong_with_a_row_is_said_and_the_others_are_used(
